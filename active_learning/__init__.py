@@ -1,0 +1,1 @@
+"""From scored objects and labels to requests and better models."""

@@ -1,0 +1,1 @@
+"""How noctule is run: settings, the command, the embedded Kafka, container files."""

@@ -1,0 +1,1 @@
+"""What an alert is: schemas, columnar decoding, light-curve arrays, features. Pure."""

@@ -1,0 +1,171 @@
+"""Read alert packets from anywhere into one table: the front door of decoding."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import fastavro
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.decode import (
+    ALERT_SCHEMA,
+    Decoder,
+    Packets,
+    alert_table,
+    decode_columns,
+    packets_of,
+)
+from lightcurves.errors import ConfigurationError
+from lightcurves.plan import compile_plan
+from lightcurves.schemas import SchemaSource, package_schemas
+from lightcurves.surveys import LSST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lightcurves.plan import Plan
+
+_CONTAINER_MAGIC: Final = b"Obj\x01"
+_VERSION: Final = re.compile(r"lsst\.v(\d+)_(\d+)\.alert")
+
+Source = str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray
+
+
+def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Table:
+    """Read alert packets into a table, one row per packet in the order given.
+
+    Parameters
+    ----------
+    source
+        A path (Avro container file, file with one framed packet, or a folder of them, read in the
+        order of their names), the bytes of one of these, a list of framed packets, or an Arrow
+        binary array of them. A framed packet is byte 0, a 4-byte big-endian schema id, the Avro
+        body.
+    schemas
+        Where schemas come from; the installed ``lsst-alert-packet`` by default. Container files
+        carry their own.
+
+    Returns
+    -------
+    pyarrow.Table
+        Columns of :data:`lightcurves.decode.ALERT_SCHEMA`: identifiers int64, times MJD TAI in
+        days, angles in degrees (ICRS), fluxes in nJy, and ``light_curve`` after the rules of
+        :mod:`lightcurves.rules`. Identifiers are as in the packet: LSST writes 0 where an alert
+        has no object or no solar system object. A packet that cannot be read is a row whose
+        ``reject_reason`` is set and whose other columns are null.
+
+    Raises
+    ------
+    ConfigurationError
+        The path does not exist, or the container file's schema cannot be used.
+
+    Examples
+    --------
+    >>> read_alerts([b"no packet"])["reject_reason"].to_pylist()
+    ['bad_frame']
+    """
+    if isinstance(source, str | Path):
+        return _read_path(Path(source), schemas)
+    if isinstance(source, bytes):
+        return _read_bytes(source, schemas)
+    return _decoder(schemas).decode(packets_of(source))
+
+
+def _decoder(schemas: SchemaSource | None) -> Decoder:
+    return Decoder(schemas if schemas is not None else package_schemas())
+
+
+def _read_path(path: Path, schemas: SchemaSource | None) -> pa.Table:
+    tables = [_read_bytes(file.read_bytes(), schemas) for file in alert_files(path)]
+    return pa.concat_tables(tables) if tables else ALERT_SCHEMA.empty_table()
+
+
+def alert_files(path: Path) -> list[Path]:
+    """Return the file at `path`, or all files below the folder `path` in the order of their names.
+
+    Raises
+    ------
+    ConfigurationError
+        There is nothing at `path`.
+    """
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    if not path.is_file():
+        raise ConfigurationError(f"no alert file or folder at {path}")
+    return [path]
+
+
+def _read_bytes(content: bytes, schemas: SchemaSource | None) -> pa.Table:
+    if not content.startswith(_CONTAINER_MAGIC):
+        return _decoder(schemas).decode(packets_of([content]))
+    tables = [
+        alert_table(
+            decode_columns(block.plan, block.packets, chained=True), LSST.name, block.schema_id
+        )
+        for block in _blocks(content)
+    ]
+    return pa.concat_tables(tables) if tables else ALERT_SCHEMA.empty_table()
+
+
+class _Block(NamedTuple):
+    """One block of a container file: records one behind the other."""
+
+    schema_id: int | None
+    plan: Plan
+    packets: Packets
+
+
+def _blocks(content: bytes) -> Iterator[_Block]:
+    try:
+        reader = fastavro.block_reader(io.BytesIO(content))
+        plan = compile_plan(reader.writer_schema, LSST)
+        schema_id = schema_id_of(reader.writer_schema)
+        for block in reader:
+            data = np.frombuffer(block.bytes_.getvalue(), np.uint8)
+            starts = np.zeros(block.num_records, np.int64)
+            yield _Block(schema_id, plan, Packets(data, starts, starts + data.size))
+    except (ValueError, EOFError, KeyError, OSError) as error:
+        raise ConfigurationError(f"broken Avro container file: {error}") from error
+
+
+def schema_id_of(schema: Any) -> int | None:
+    """Return Rubin's id (major * 100 + minor) of an alert schema, or None for any other schema."""
+    match = _VERSION.fullmatch(schema.get("name", "")) if isinstance(schema, dict) else None
+    return int(match[1]) * 100 + int(match[2]) if match else None
+
+
+def framed_packets(path: Path) -> Iterator[bytes]:
+    """Give every packet below `path` with its frame, bytes of the body unchanged.
+
+    A container file's records are cut out of it and framed with Rubin's id of its schema; a file
+    that is no container is one framed packet, given as it is, whatever it holds.
+
+    Raises
+    ------
+    ConfigurationError
+        Nothing at `path`, a broken container file, or one whose schema has no id of Rubin's.
+    """
+    for file in alert_files(path):
+        content = file.read_bytes()
+        if not content.startswith(_CONTAINER_MAGIC):
+            yield content
+            continue
+        for block in _blocks(content):
+            yield from _cut(block, file)
+
+
+def _cut(block: _Block, file: Path) -> Iterator[bytes]:
+    if block.schema_id is None:
+        raise ConfigurationError(f"{file}: its schema is none of Rubin's alert schemas")
+    frame = b"\0" + block.schema_id.to_bytes(4, "big")
+    columns = decode_columns(block.plan, block.packets, chained=True)
+    for error, start, end in zip(
+        columns.errors, block.packets.starts, block.packets.ends, strict=True
+    ):
+        if error:
+            raise ConfigurationError(f"{file}: a record of this container file cannot be read")
+        yield frame + block.packets.data[start:end].tobytes()

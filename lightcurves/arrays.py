@@ -1,0 +1,141 @@
+"""Light curves as flat arrays with offsets: the form that every kernel works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.bands import BAND_CODES, BAND_NAMES
+from lightcurves.surveys import KIND_NAMES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BAND_TYPE: Final = pa.dictionary(pa.int8(), pa.string())
+KIND_TYPE: Final = pa.dictionary(pa.int8(), pa.string())
+POINT_TYPE: Final = pa.struct(
+    [
+        ("t_mjd_tai", pa.float64()),
+        ("band", BAND_TYPE),
+        ("flux_njy", pa.float32()),
+        ("sigma_njy", pa.float32()),
+        ("kind", KIND_TYPE),
+    ]
+)
+LIGHT_CURVE_TYPE: Final = pa.list_(POINT_TYPE)
+
+
+@dataclass(frozen=True)
+class LightCurves:
+    """Many light curves, one behind the other.
+
+    Attributes
+    ----------
+    offsets
+        int64 (n + 1): the points of light curve k are ``offsets[k]:offsets[k + 1]``.
+    t_mjd_tai
+        float64 (points): MJD TAI, days; ascending within a light curve.
+    band
+        int8: codes of :mod:`lightcurves.bands`, -1 unknown.
+    flux_njy, sigma_njy
+        float32: difference flux and its standard error, nJy.
+    kind
+        int8: index into :data:`lightcurves.surveys.KIND_NAMES`.
+    """
+
+    offsets: NDArray[np.int64]
+    t_mjd_tai: NDArray[np.float64]
+    band: NDArray[np.int8]
+    flux_njy: NDArray[np.float32]
+    sigma_njy: NDArray[np.float32]
+    kind: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        """Return the number of light curves."""
+        return self.offsets.size - 1
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of points of each light curve."""
+        return np.diff(self.offsets)
+
+    def take(self, points: NDArray[np.int64], offsets: NDArray[np.int64]) -> LightCurves:
+        """Return new light curves made of the numbered `points`, cut at `offsets`."""
+        return LightCurves(
+            offsets,
+            self.t_mjd_tai[points],
+            self.band[points],
+            self.flux_njy[points],
+            self.sigma_njy[points],
+            self.kind[points],
+        )
+
+
+def dictionary_column(codes: NDArray[np.int8], names: tuple[str, ...]) -> pa.DictionaryArray:
+    """Return text as an Arrow dictionary array over `codes`; a negative code is null."""
+    indices = pa.array(codes, mask=codes < 0) if (codes < 0).any() else pa.array(codes)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names))
+
+
+def light_curve_column(curves: LightCurves, mask: NDArray[np.bool_] | None = None) -> pa.ListArray:
+    """Return `curves` as an Arrow column of :data:`LIGHT_CURVE_TYPE`, without copying the points.
+
+    `mask` is True where the row is null.
+    """
+    points = pa.StructArray.from_arrays(
+        [
+            pa.array(curves.t_mjd_tai),
+            dictionary_column(curves.band, BAND_NAMES),
+            pa.array(curves.flux_njy),
+            pa.array(curves.sigma_njy),
+            dictionary_column(curves.kind, KIND_NAMES),
+        ],
+        fields=list(POINT_TYPE),
+    )
+    return pa.ListArray.from_arrays(
+        pa.array(curves.offsets.astype(np.int32)),
+        points,
+        type=LIGHT_CURVE_TYPE,
+        mask=None if mask is None or not mask.any() else pa.array(mask),
+    )
+
+
+def light_curves_of(table: pa.Table) -> LightCurves:
+    """Return the ``light_curve`` column of `table` as flat arrays.
+
+    Accepts band and kind as dictionaries or as plain text (a table that went through Parquet);
+    a null row is an empty light curve, a null flux NaN.
+    """
+    column = table["light_curve"]
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    counts = np.asarray(array.value_lengths().fill_null(0), np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    points = array.flatten()
+    fields = {name: points.field(index) for index, name in enumerate(POINT_TYPE.names)}
+    return LightCurves(
+        offsets,
+        _numbers(fields["t_mjd_tai"], np.float64),
+        codes_of(fields["band"], BAND_CODES),
+        _numbers(fields["flux_njy"], np.float32),
+        _numbers(fields["sigma_njy"], np.float32),
+        codes_of(fields["kind"], {name: code for code, name in enumerate(KIND_NAMES)}),
+    )
+
+
+def codes_of(column: pa.Array, codes: dict[str, int]) -> NDArray[np.int8]:
+    """Return the int8 code of each text in `column`; -1 where it is null or not in `codes`."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    table = np.array(
+        [codes.get(name, -1) for name in column.dictionary.to_pylist()] + [-1], np.int8
+    )
+    indices = np.asarray(column.indices.fill_null(len(table) - 1), np.int64)
+    return table[indices]
+
+
+def _numbers(column: pa.Array, dtype: Any) -> NDArray[Any]:
+    if column.null_count:
+        column = column.fill_null(float("nan"))
+    return np.ascontiguousarray(column.to_numpy(zero_copy_only=False), dtype)

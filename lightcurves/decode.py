@@ -1,0 +1,299 @@
+"""Packets to columns: frames, plans by schema id, the interpreter, the light-curve rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.arrays import LIGHT_CURVE_TYPE, LightCurves, dictionary_column, light_curve_column
+from lightcurves.bands import BAND_NAMES
+from lightcurves.errors import ConfigurationError
+from lightcurves.interpreter import ERRORS, NULL_BAND, NULL_INT64, run_plan
+from lightcurves.plan import Plan, compile_plan
+from lightcurves.reasons import RejectReason
+from lightcurves.rules import N_REMOVED, apply_rules
+from lightcurves.surveys import (
+    ALERT_FLOAT64,
+    ALERT_INT64,
+    HISTORY_FLOAT32,
+    HISTORY_FLOAT64,
+    HISTORY_INT64,
+    KIND_ALERT,
+    LSST,
+    Survey,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from lightcurves.schemas import Schema, SchemaSource
+
+FRAME_BYTES: Final = 5
+MAX_PACKET_BYTES: Final = 16 << 20
+
+# One interpreter call works on about this many bytes: its history arrays then stay in the cache's
+# neighbourhood and memory does not grow with the batch.
+_CHUNK_BYTES: Final = 32 << 20
+
+ALERT_SCHEMA: Final = pa.schema(
+    [
+        ("survey", pa.string()),
+        ("schema_id", pa.int32()),
+        ("dia_source_id", pa.int64()),
+        ("object_id", pa.int64()),
+        ("ss_object_id", pa.int64()),
+        ("t_mjd_tai", pa.float64()),
+        ("ra_deg", pa.float64()),
+        ("dec_deg", pa.float64()),
+        ("band", pa.dictionary(pa.int8(), pa.string())),
+        ("flux_njy", pa.float32()),
+        ("sigma_njy", pa.float32()),
+        ("light_curve", LIGHT_CURVE_TYPE),
+        ("reject_reason", pa.string()),
+    ]
+)
+"""What :func:`lightcurves.alerts.read_alerts` gives, one row per packet."""
+
+
+class Packets(NamedTuple):
+    """Bytes of many packets in one buffer: packet k is ``data[starts[k]:ends[k]]``."""
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> Packets:
+    """Lay messages out in one buffer: a list is joined, an Arrow array used where it lies."""
+    if isinstance(messages, list):
+        lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+        ends = np.cumsum(lengths)
+        return Packets(np.frombuffer(b"".join(messages), np.uint8), ends - lengths, ends)
+    width = np.int64 if pa.types.is_large_binary(messages.type) else np.int32
+    _, offsets, values = messages.buffers()
+    bounds = np.frombuffer(
+        offsets, width, len(messages) + 1, messages.offset * np.dtype(width).itemsize
+    )
+    data = np.frombuffer(values, np.uint8) if values is not None else np.zeros(0, np.uint8)
+    return Packets(data, bounds[:-1].astype(np.int64), bounds[1:].astype(np.int64))
+
+
+class Columns(NamedTuple):
+    """Decoded packets before the light-curve rules: (columns, packets) and (columns, rows)."""
+
+    alert_f64: NDArray[np.float64]
+    alert_i64: NDArray[np.int64]
+    alert_band: NDArray[np.int8]
+    history_f64: NDArray[np.float64]
+    history_f32: NDArray[np.float32]
+    history_i64: NDArray[np.int64]
+    history_band: NDArray[np.int8]
+    history_kind: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    errors: NDArray[np.int8]
+
+
+def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Columns:
+    """Run `plan` over `packets` (bodies, without frames); see :func:`~.interpreter.run_plan`."""
+    n = packets.starts.size
+    n_bytes = int((packets.ends - packets.starts).max(initial=0) if chained else 0)
+    n_bytes = n_bytes or int((packets.ends - packets.starts).sum())
+    capacity = n_bytes // plan.min_history_bytes + n + 1
+    columns = Columns(
+        alert_f64=np.full((len(ALERT_FLOAT64), n), np.nan),
+        alert_i64=np.full((len(ALERT_INT64), n), NULL_INT64),
+        alert_band=np.full(n, NULL_BAND, np.int8),
+        history_f64=np.empty((len(HISTORY_FLOAT64), capacity)),
+        history_f32=np.empty((len(HISTORY_FLOAT32), capacity), np.float32),
+        history_i64=np.empty((len(HISTORY_INT64), capacity), np.int64),
+        history_band=np.empty(capacity, np.int8),
+        history_kind=np.empty(capacity, np.int8),
+        offsets=np.zeros(n + 1, np.int64),
+        errors=np.zeros(n, np.int8),
+    )
+    run_plan(
+        plan.steps,
+        plan.jumps,
+        plan.band_names,
+        plan.band_codes,
+        *packets,
+        *columns,
+        KIND_ALERT,
+        chained,
+    )
+    _place_own_source(columns)
+    return columns
+
+
+def _place_own_source(columns: Columns) -> None:
+    """Fill the history row that each readable packet keeps free for the alert's own source."""
+    packets = np.flatnonzero(columns.errors == 0)
+    rows = columns.offsets[packets]
+    alert = dict(zip(ALERT_FLOAT64, columns.alert_f64[:, packets], strict=True))
+    columns.history_f64[0, rows] = alert["t_mjd_tai"]
+    columns.history_f32[0, rows] = alert["flux_njy"]
+    columns.history_f32[1, rows] = alert["sigma_njy"]
+    columns.history_i64[0, rows] = columns.alert_i64[ALERT_INT64.index("visit"), packets]
+    columns.history_band[rows] = columns.alert_band[packets]
+    visit = columns.history_i64[0, : columns.offsets[-1]]
+    unnumbered = visit == NULL_INT64
+    if unnumbered.any():
+        t_mjd_tai = columns.history_f64[0, : columns.offsets[-1]][unnumbered]
+        visit[unnumbered] = t_mjd_tai.view(np.int64)
+
+
+def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
+    """Apply the light-curve rules; also return what they removed, int64 (packets, 4)."""
+    n = columns.errors.size
+    rows = np.empty(int(columns.offsets[-1]), np.int64)
+    offsets = np.zeros(n + 1, np.int64)
+    removed = np.zeros((n, N_REMOVED), np.int64)
+    t_mjd_tai, visit = columns.history_f64[0], columns.history_i64[0]
+    flux, sigma = columns.history_f32
+    measured = (t_mjd_tai, visit, columns.history_band, flux, sigma, columns.history_kind)
+    alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
+    total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)
+    everything = LightCurves(
+        columns.offsets, t_mjd_tai, columns.history_band, flux, sigma, columns.history_kind
+    )
+    return everything.take(rows[:total], offsets), removed
+
+
+def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Table:
+    """Return decoded packets as rows of :data:`ALERT_SCHEMA`."""
+    t_mjd_tai = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
+    reasons = np.array([None, *map(str, ERRORS), str(RejectReason.NO_TIME)], object)
+    codes = np.where(
+        (columns.errors == 0) & ~np.isfinite(t_mjd_tai), len(reasons) - 1, columns.errors
+    )
+    bad = codes != 0
+    n = bad.size
+    curves, _ = light_curves(columns)
+    integers = {
+        name: pa.array(values, mask=bad | (values == NULL_INT64))
+        for name, values in zip(ALERT_INT64, columns.alert_i64, strict=True)
+    }
+    reals = {
+        name: pa.array(values, ALERT_SCHEMA.field(name).type, mask=bad | np.isnan(values))
+        for name, values in zip(ALERT_FLOAT64, columns.alert_f64, strict=True)
+    }
+    arrays = {
+        "survey": pa.array(np.full(n, survey, object), pa.string(), mask=bad),
+        "schema_id": pa.array([schema_id] * n, pa.int32(), mask=bad)
+        if bad.any()
+        else pa.array([schema_id] * n, pa.int32()),
+        **integers,
+        **reals,
+        "band": dictionary_column(
+            np.where(bad, -1, columns.alert_band).astype(np.int8), BAND_NAMES
+        ),
+        "light_curve": light_curve_column(curves, bad),
+        "reject_reason": pa.array(reasons[codes], pa.string()),
+    }
+    return pa.Table.from_arrays([arrays[name] for name in ALERT_SCHEMA.names], schema=ALERT_SCHEMA)
+
+
+def rejected_table(reasons: list[RejectReason]) -> pa.Table:
+    """Return one row per reason, all else null."""
+    columns = [pa.nulls(len(reasons), field.type) for field in ALERT_SCHEMA]
+    columns[-1] = pa.array([str(reason) for reason in reasons], pa.string())
+    return pa.Table.from_arrays(columns, schema=ALERT_SCHEMA)
+
+
+@dataclass
+class Decoder:
+    """Framed packets to tables, with the plan of every schema id kept once compiled.
+
+    Parameters
+    ----------
+    schemas
+        Where a schema id's schema comes from.
+    survey
+        The mapping to columns.
+    max_packet_bytes
+        Longer packets are rejected unread as ``too_large``.
+    """
+
+    schemas: SchemaSource
+    survey: Survey = LSST
+    max_packet_bytes: int = MAX_PACKET_BYTES
+    _plans: dict[int, Plan | RejectReason] = field(default_factory=dict)
+
+    def plan(self, schema_id: int) -> Plan | RejectReason:
+        """Return the plan of `schema_id`, or why there is none.
+
+        Raises
+        ------
+        UnavailableError
+            The schema source cannot answer now; nothing is remembered.
+        """
+        if schema_id not in self._plans:
+            self._plans[schema_id] = self._compile(self.schemas.schema(schema_id))
+        return self._plans[schema_id]
+
+    def _compile(self, schema: Schema | None) -> Plan | RejectReason:
+        if schema is None:
+            return RejectReason.UNKNOWN_SCHEMA
+        try:
+            return compile_plan(schema, self.survey)
+        except ConfigurationError:
+            return RejectReason.UNUSABLE_SCHEMA
+
+    def decode(self, packets: Packets) -> pa.Table:
+        """Return one row of :data:`ALERT_SCHEMA` per packet, in the order given."""
+        pieces = [self._decode_chunk(chunk) for chunk in _chunks(packets)]
+        return pa.concat_tables(pieces) if pieces else ALERT_SCHEMA.empty_table()
+
+    def _decode_chunk(self, packets: Packets) -> pa.Table:
+        schema_ids, reasons = read_frames(packets, self.max_packet_bytes)
+        pieces, order = [], []
+        for schema_id in np.unique(schema_ids[schema_ids >= 0]):
+            members = np.flatnonzero(schema_ids == schema_id)
+            plan = self.plan(int(schema_id))
+            if isinstance(plan, RejectReason):
+                reasons.update(dict.fromkeys(members.tolist(), plan))
+                continue
+            body = Packets(
+                packets.data, packets.starts[members] + FRAME_BYTES, packets.ends[members]
+            )
+            pieces.append(alert_table(decode_columns(plan, body), self.survey.name, int(schema_id)))
+            order.append(members)
+        if reasons:
+            pieces.append(rejected_table(list(reasons.values())))
+            order.append(np.fromiter(reasons, np.int64))
+        if len(pieces) == 1 and not reasons:
+            return pieces[0]
+        return pa.concat_tables(pieces).take(np.argsort(np.concatenate(order)))
+
+
+def read_frames(
+    packets: Packets, max_packet_bytes: int
+) -> tuple[NDArray[np.int64], dict[int, RejectReason]]:
+    """Return each packet's schema id (-1 where there is none) and why, by packet number."""
+    data, starts, ends = packets
+    lengths = ends - starts
+    ids = np.full(starts.size, -1, np.int64)
+    framed = lengths >= FRAME_BYTES
+    framed[framed] = data[starts[framed]] == 0
+    fits = framed & (lengths <= max_packet_bytes)
+    header = data[starts[fits, None] + np.arange(1, FRAME_BYTES)]
+    ids[fits] = np.ascontiguousarray(header).view(">u4")[:, 0]
+    reasons = dict.fromkeys(np.flatnonzero(~framed).tolist(), RejectReason.BAD_FRAME)
+    reasons.update(dict.fromkeys(np.flatnonzero(framed & ~fits).tolist(), RejectReason.TOO_LARGE))
+    reasons.update(dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), RejectReason.EMPTY_MESSAGE))
+    return ids, reasons
+
+
+def _chunks(packets: Packets) -> list[Packets]:
+    """Cut `packets` into runs of about :data:`_CHUNK_BYTES`."""
+    total = np.cumsum(packets.ends - packets.starts)
+    chunk = total // _CHUNK_BYTES
+    cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), total.size]
+    return [
+        Packets(packets.data, packets.starts[a:b], packets.ends[a:b])
+        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        if b > a
+    ]

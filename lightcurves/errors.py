@@ -1,0 +1,45 @@
+"""The exceptions of noctule: one root, one branch per decision that the caller can take."""
+
+from __future__ import annotations
+
+
+class NoctuleError(Exception):
+    """Any error that noctule raises on purpose; ``str()`` is one line that says what to do."""
+
+
+class ConfigurationError(NoctuleError):
+    """Something is set up wrongly: stop at start and tell the operator."""
+
+
+class UnavailableError(NoctuleError):
+    """A service does not answer: wait, try again, count it.
+
+    Parameters
+    ----------
+    service
+        What is away, as an operator calls it: "database", "Kafka".
+    hint
+        What happened and what to do about it.
+    """
+
+    def __init__(self, service: str, hint: str) -> None:
+        super().__init__(f"{service} is not available: {hint}")
+        self.service = service
+        self.hint = hint
+
+
+class PoisonRecordError(NoctuleError):
+    """One record cannot be processed: set it aside with its reason and go on.
+
+    Parameters
+    ----------
+    reason
+        A code of :class:`lightcurves.reasons.RejectReason`.
+    detail
+        What exactly was wrong.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,136 @@
+"""What a feature says of itself, as data: the caller checks it, the docs are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from lightcurves.reasons import NotEvaluated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Input(StrEnum):
+    """What of an object a feature may look at. Anything else must leave its value unchanged."""
+
+    TIME = "t_mjd_tai"
+    BAND = "band"
+    FLUX = "flux_njy"
+    SIGMA = "sigma_njy"
+    KIND = "kind"
+    POSITION = "ra_deg, dec_deg"
+    HOST_Z = "host_z_phot"
+    HOST_Z_ERR = "host_z_phot_err"
+    EXTINCTION = "mw_ebv"
+
+
+class Scaling(StrEnum):
+    """What happens to the value when every flux and error is multiplied by a positive number."""
+
+    INVARIANT = "invariant"
+    LINEAR = "linear"
+
+
+class Cost(StrEnum):
+    """How dear a feature is: ``cheap`` is one pass over the points."""
+
+    CHEAP = "cheap"
+
+
+REASON_CODES: Final = (
+    None,
+    NotEvaluated.TOO_FEW_POINTS,
+    NotEvaluated.NOT_IN_BAND,
+    NotEvaluated.NO_VARIATION,
+    NotEvaluated.NOT_PROVIDED,
+)
+"""What a kernel writes into ``why``: 0 evaluated, else the reason why the value is NaN."""
+TOO_FEW_POINTS: Final = 1
+NOT_IN_BAND: Final = 2
+NO_VARIATION: Final = 3
+NOT_PROVIDED: Final = 4
+
+
+class Points(NamedTuple):
+    """Light curves in time order, with what every family needs computed once.
+
+    `t`, `flux`, `sigma` (float64), `band` (int8, 0 to 5) and `detected` (bool) are flat over all
+    points; light curve k is ``offsets[k]:offsets[k + 1]``. ``by_band`` lists the same points band
+    by band, in time order within each; those of light curve k and band b are
+    ``by_band[band_offsets[k, b]:band_offsets[k, b + 1]]``. ``first[k]`` is the time of the first
+    detection, or of the first point where none is a detection.
+    """
+
+    offsets: NDArray[np.int64]
+    t: NDArray[np.float64]
+    band: NDArray[np.int8]
+    flux: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    detected: NDArray[np.bool_]
+    by_band: NDArray[np.int64]
+    band_offsets: NDArray[np.int64]
+    first: NDArray[np.float64]
+
+
+class Context(NamedTuple):
+    """What is known of each object beside its light curve; float64 (n), NaN where unknown."""
+
+    ra_deg: NDArray[np.float64]
+    dec_deg: NDArray[np.float64]
+    host_z_phot: NDArray[np.float64]
+    host_z_phot_err: NDArray[np.float64]
+    mw_ebv: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number.
+
+    Attributes
+    ----------
+    name
+        The column; permanent.
+    unit
+        Of the value; "1" for a pure number.
+    inputs
+        All that the value depends on.
+    formula
+        In words or mathematics, exact enough to write it again.
+    scaling
+        How it answers a scaling of all fluxes.
+    min_points
+        Fewer points (in the feature's band, where it has one) give null.
+    paper
+        Where it comes from, with the equation.
+    """
+
+    name: str
+    unit: str
+    inputs: frozenset[Input]
+    formula: str
+    scaling: Scaling = Scaling.INVARIANT
+    min_points: int = 1
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Features that one kernel computes in one pass.
+
+    ``kernel(points, context, out, why)`` fills float64 (n, features) `out`, NaN where not
+    evaluated, and int8 `why`, an index into :data:`REASON_CODES`.
+    """
+
+    name: str
+    features: tuple[Feature, ...]
+    kernel: Callable[[Any, Any, Any, Any], None]
+    cost: Cost = Cost.CHEAP
+
+
+CURVE: Final = frozenset({Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA, Input.KIND})
+"""The whole light curve."""

@@ -1,0 +1,79 @@
+"""Features of a table of light curves, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.arrays import light_curves_of
+from lightcurves.features.declare import REASON_CODES, Context
+from lightcurves.features.registry import FEATURE_NAMES, compute, prepare
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_IDS: Final = ("dia_source_id", "object_id", "class_id")
+
+REASONS_TYPE: Final = pa.list_(
+    pa.struct(
+        [
+            ("feature", pa.dictionary(pa.int16(), pa.string())),
+            ("reason", pa.dictionary(pa.int8(), pa.string())),
+        ]
+    )
+)
+
+
+def compute_features(table: pa.Table) -> pa.Table:
+    """Compute all features of the light curves in `table`.
+
+    Parameters
+    ----------
+    table
+        From ``read_alerts`` or ``read_light_curves``: ``light_curve`` (list of struct), and where
+        they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``, ``mw_ebv``.
+
+    Returns
+    -------
+    pyarrow.Table
+        The identifiers of `table`, then one float64 column per feature in the order of
+        :data:`~.registry.FEATURES`, null where not evaluated, then ``reasons``: a list of
+        (feature, reason code), one for each null. One row per row of `table`, in its order; a light
+        curve with no usable point has no feature at all. Single points, equal times and equal
+        fluxes give nulls where a feature needs more.
+
+    Notes
+    -----
+    Time is linear in the points and does not depend on how the rows are split into batches.
+    """
+    values, why = feature_arrays(table)
+    ids = {name: table[name] for name in _IDS if name in table.column_names}
+    columns = {
+        name: pa.array(values[:, k], mask=why[:, k] != 0) for k, name in enumerate(FEATURE_NAMES)
+    }
+    return pa.table({**ids, **columns, "reasons": _reasons(why)})
+
+
+def feature_arrays(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Return the features of `table` as arrays; see :func:`~.registry.compute`."""
+    context = Context(*(_numbers(table, name) for name in Context._fields))
+    return compute(prepare(light_curves_of(table)), context)
+
+
+def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    column = table[name].cast(pa.float64()).combine_chunks().fill_null(float("nan"))
+    return np.asarray(column, np.float64)
+
+
+def _reasons(why: NDArray[np.int8]) -> pa.ListArray:
+    rows, features = np.nonzero(why)
+    offsets = np.searchsorted(rows, np.arange(why.shape[0] + 1)).astype(np.int32)
+    names = pa.DictionaryArray.from_arrays(features.astype(np.int16), pa.array(FEATURE_NAMES))
+    codes = pa.array([str(code) if code else "" for code in REASON_CODES])
+    reasons = pa.DictionaryArray.from_arrays(why[rows, features], codes)
+    pairs = pa.StructArray.from_arrays([names, reasons], fields=list(REASONS_TYPE.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets), pairs, type=REASONS_TYPE)

@@ -1,0 +1,425 @@
+"""Compile a writer's Avro schema and a survey's mapping into a table of skip and store steps.
+
+A packet has about 100,000 values and noctule wants 5,000 of them. The plan says, once per schema,
+which bytes to step over and which to keep; runs of equal steps are fused, and
+:mod:`lightcurves.interpreter` walks the table without ever making a Python object.
+
+The table is an ``int64`` array of rows ``(op, a, b, c, d)``; see :class:`Op` for what they mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lightcurves.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from lightcurves.surveys import Survey
+
+Schema = Any
+"""A parsed Avro schema is JSON: a name, a list (union) or an object."""
+
+
+class Op(IntEnum):
+    """What one step of a plan does; ``a`` to ``d`` are its operands."""
+
+    END = 0
+    """The packet ends here."""
+    SKIP_FIXED = 1
+    """Step over ``a`` bytes."""
+    SKIP_VARINT = 2
+    """Step over ``a`` variable-length integers."""
+    SKIP_SIZED = 3
+    """Step over ``a`` strings or byte strings, each a length and that many bytes."""
+    SKIP_OPTIONAL_FIXED = 4
+    """Step over ``a`` two-branch unions of null and a value of ``b`` bytes; null is branch ``c``."""
+    SKIP_OPTIONAL_VARINT = 5
+    """The same for integers; null is branch ``c``."""
+    SKIP_OPTIONAL_SIZED = 6
+    """The same for strings and bytes; null is branch ``c``."""
+    STORE = 7
+    """Read one value of source type ``a`` into column space ``b``, slot ``c``.
+
+    ``d`` is the null branch of a two-branch union, or -1 where the value is always there."""
+    STORE_NULL = 8
+    """Put null into space ``b``, slot ``c``."""
+    UNION = 9
+    """Read a branch below ``a`` and continue at ``jumps[b + branch]``."""
+    JUMP = 10
+    """Continue at step ``a``."""
+    ARRAY = 11
+    """An array or map begins; the next step is its LOOP."""
+    LOOP = 12
+    """Next item, or continue at ``a`` after the last.
+
+    ``b`` is the history group whose rows the items are, or -1; ``c`` the fewest bytes of an item."""
+
+
+class Source(IntEnum):
+    """How a value lies in the packet."""
+
+    VARINT = 0
+    FLOAT = 1
+    DOUBLE = 2
+    STRING = 3
+    BOOLEAN = 4
+
+
+class Space(IntEnum):
+    """Where a value goes: which array of the output, row by row of alerts or of their history."""
+
+    ALERT_FLOAT64 = 0
+    ALERT_INT64 = 1
+    ALERT_BAND = 2
+    HISTORY_FLOAT64 = 3
+    HISTORY_FLOAT32 = 4
+    HISTORY_INT64 = 5
+    HISTORY_BAND = 6
+
+
+_PRIMITIVE: Final[dict[str, tuple[Op, int]]] = {
+    "null": (Op.SKIP_FIXED, 0),
+    "boolean": (Op.SKIP_FIXED, 1),
+    "float": (Op.SKIP_FIXED, 4),
+    "double": (Op.SKIP_FIXED, 8),
+    "int": (Op.SKIP_VARINT, 1),
+    "long": (Op.SKIP_VARINT, 1),
+    "string": (Op.SKIP_SIZED, 1),
+    "bytes": (Op.SKIP_SIZED, 1),
+}
+_OPTIONAL: Final = {
+    Op.SKIP_FIXED: Op.SKIP_OPTIONAL_FIXED,
+    Op.SKIP_VARINT: Op.SKIP_OPTIONAL_VARINT,
+    Op.SKIP_SIZED: Op.SKIP_OPTIONAL_SIZED,
+}
+_SOURCES: Final = {
+    "int": Source.VARINT,
+    "long": Source.VARINT,
+    "float": Source.FLOAT,
+    "double": Source.DOUBLE,
+    "string": Source.STRING,
+    "boolean": Source.BOOLEAN,
+}
+_NUMERIC_SPACES: Final = {
+    Space.ALERT_FLOAT64,
+    Space.ALERT_INT64,
+    Space.HISTORY_FLOAT64,
+    Space.HISTORY_FLOAT32,
+    Space.HISTORY_INT64,
+}
+_BAND_SPACES: Final = {Space.ALERT_BAND, Space.HISTORY_BAND}
+_INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
+
+# Nested arrays deeper than this do not occur in any alert schema; the interpreter's stack is fixed.
+MAX_DEPTH: Final = 8
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where one field of the packet goes."""
+
+    space: Space
+    slot: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled schema.
+
+    Attributes
+    ----------
+    steps
+        int64 array (n_steps, 5): the table.
+    jumps
+        int64 array: branch targets of the unions.
+    band_names, band_codes
+        uint8 array (n_bands, 8) of zero-padded names as the packet spells them, int8 codes.
+    min_history_bytes
+        The fewest bytes that one history row can take; bounds the rows that a packet can hold.
+    stored, missing, skipped
+        Dotted paths that are read, wanted but absent from the schema (null), and stepped over.
+    """
+
+    steps: NDArray[np.int64]
+    jumps: NDArray[np.int64]
+    band_names: NDArray[np.uint8]
+    band_codes: NDArray[np.int8]
+    min_history_bytes: int
+    stored: tuple[str, ...]
+    missing: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
+def compile_plan(schema: Schema, survey: Survey) -> Plan:
+    """Compile `schema` for the columns that `survey` wants.
+
+    Parameters
+    ----------
+    schema
+        The writer's schema as JSON objects, named types defined before use.
+    survey
+        Which fields become which columns.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    ConfigurationError
+        The schema is recursive, is not a record, lacks a field that the survey cannot do without,
+        or has a type where the survey's column cannot take it.
+    """
+    compiler = _Compiler(survey)
+    compiler.value(schema, survey.tree(), "")
+    compiler.emit(Op.END)
+    absent = sorted(set(survey.required) - set(compiler.stored))
+    if absent:
+        name = schema.get("name", "?") if isinstance(schema, dict) else "?"
+        raise ConfigurationError(f"schema {name} lacks the required field(s) {', '.join(absent)}")
+    return compiler.plan()
+
+
+@dataclass
+class _Compiler:
+    survey: Survey
+    steps: list[list[int]] = field(default_factory=list)
+    jumps: list[int] = field(default_factory=list)
+    names: dict[str, Schema] = field(default_factory=dict)
+    open_names: list[str] = field(default_factory=list)
+    depth: int = 0
+    fence: int = 0
+    min_history_bytes: int = 1 << 30
+    stored: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def plan(self) -> Plan:
+        wanted = self.survey.paths()
+        bands = self.survey.bands
+        names = np.zeros((len(bands), 8), np.uint8)
+        for row, name in enumerate(bands):
+            names[row, : len(name)] = np.frombuffer(name.encode(), np.uint8)
+        return Plan(
+            steps=np.array(self.steps, np.int64),
+            jumps=np.array(self.jumps or [0], np.int64),
+            band_names=names,
+            band_codes=np.array(list(bands.values()), np.int8),
+            min_history_bytes=self.min_history_bytes,
+            stored=tuple(self.stored),
+            missing=tuple(path for path in wanted if path not in self.stored),
+            skipped=tuple(self.skipped),
+        )
+
+    # -- emitting ------------------------------------------------------------------------------
+
+    def emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+        self.steps.append([int(op), int(a), int(b), int(c), int(d)])
+        return len(self.steps) - 1
+
+    def emit_skip(self, op: Op, a: int, b: int = 0, c: int = 0) -> None:
+        """Emit a skip, fused with an equal one just before it (never across a jump target)."""
+        if op == Op.SKIP_FIXED and a == 0:
+            return
+        last = self.steps[-1] if len(self.steps) > self.fence else None
+        if last is not None and last[0] == op and last[2:4] == [b, c]:
+            last[1] += a
+        else:
+            self.emit(op, a, b, c)
+
+    def here(self) -> int:
+        """Return the next step's number and make it a jump target: nothing fuses across it."""
+        self.fence = len(self.steps)
+        return self.fence
+
+    # -- walking the schema --------------------------------------------------------------------
+
+    def value(self, schema: Schema, target: Any, path: str) -> None:
+        schema = self.resolve(schema)
+        if isinstance(schema, list):
+            self.union(schema, target, path)
+        elif isinstance(schema, str):
+            self.primitive(schema, target, path)
+        else:
+            self.complex(schema, target, path)
+
+    def resolve(self, schema: Schema) -> Schema:
+        """Unwrap ``{"type": "long", "logicalType": ...}`` and references to named types."""
+        while True:
+            if isinstance(schema, str) and schema in self.names:
+                schema = self.names[schema]
+            elif isinstance(schema, dict) and (
+                isinstance(schema["type"], list | dict) or schema["type"] in _PRIMITIVE
+            ):
+                schema = schema["type"]
+            else:
+                return schema
+
+    def complex(self, schema: dict[str, Any], target: Any, path: str) -> None:
+        kind = schema["type"]
+        if kind in {"record", "error"}:
+            self.record(schema, target, path)
+        elif kind in {"array", "map"}:
+            self.array(schema, target, path)
+        elif kind == "enum":
+            self.remember(schema)
+            self.leaf("int", target, path)
+        elif kind == "fixed":
+            self.remember(schema)
+            self.refuse_target(target, path, "fixed")
+            self.emit_skip(Op.SKIP_FIXED, schema["size"])
+        else:
+            raise ConfigurationError(f"schema type {kind!r} at {path or 'the top'} is not Avro")
+
+    def remember(self, schema: dict[str, Any]) -> str:
+        name = str(schema["name"])
+        if "." not in name and schema.get("namespace"):
+            name = f"{schema['namespace']}.{name}"
+        self.names[name] = schema
+        return name
+
+    def record(self, schema: dict[str, Any], target: Any, path: str) -> None:
+        name = self.remember(schema)
+        if name in self.open_names:
+            raise ConfigurationError(
+                f"schema {name} contains itself at {path}: recursive schemas are refused"
+            )
+        wanted: Mapping[str, Any] = target if isinstance(target, dict) else {}
+        if target is not None and not isinstance(target, dict):
+            raise ConfigurationError(f"{path} is a record where a single value is wanted")
+        self.open_names.append(name)
+        for item in schema["fields"]:
+            below = f"{path}.{item['name']}" if path else item["name"]
+            self.value(item["type"], wanted.get(item["name"]), below)
+        present = {item["name"] for item in schema["fields"]}
+        self.null_out({key: below for key, below in wanted.items() if key not in present})
+        self.open_names.pop()
+
+    def array(self, schema: dict[str, Any], target: Any, path: str) -> None:
+        group = -1
+        if isinstance(target, dict):
+            group = target.get("[]", -1)
+            target = {key: value for key, value in target.items() if key != "[]"}
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ConfigurationError(f"{path}: arrays nested deeper than {MAX_DEPTH} are refused")
+        items = schema["items"] if schema["type"] == "array" else schema["values"]
+        fewest = self.fewest_bytes(items) + (schema["type"] == "map")
+        if group >= 0:
+            self.min_history_bytes = min(self.min_history_bytes, max(fewest, 1))
+        self.emit(Op.ARRAY)
+        loop = self.emit(Op.LOOP, 0, group, fewest)
+        self.here()
+        if schema["type"] == "map":
+            self.emit_skip(Op.SKIP_SIZED, 1)
+        self.value(items, target, path)
+        self.emit(Op.JUMP, loop)
+        self.steps[loop][1] = self.here()
+        self.depth -= 1
+
+    def union(self, branches: list[Schema], target: Any, path: str) -> None:
+        if self.simple_optional(branches, target, path):
+            return
+        table = len(self.jumps)
+        self.jumps.extend([0] * len(branches))
+        self.emit(Op.UNION, len(branches), table)
+        exits = []
+        for index, branch in enumerate(branches):
+            self.jumps[table + index] = self.here()
+            if self.resolve(branch) == "null":
+                self.null_out(target)
+            else:
+                self.value(branch, target, path)
+            exits.append(self.emit(Op.JUMP))
+        end = self.here()
+        for step in exits:
+            self.steps[step][1] = end
+
+    def simple_optional(self, branches: list[Schema], target: Any, path: str) -> bool:
+        """Emit one fused step for ``["null", primitive]``; say whether that was possible."""
+        resolved = [self.resolve(branch) for branch in branches]
+        if len(resolved) != 2 or "null" not in resolved:
+            return False
+        null = resolved.index("null")
+        value = resolved[1 - null]
+        if isinstance(value, dict) and value["type"] == "enum":
+            self.remember(value)
+            value = "int"
+        if not isinstance(value, str) or value not in _PRIMITIVE or value == "null":
+            return False
+        if target is not None:
+            self.leaf(value, target, path, null)
+        else:
+            op, size = _PRIMITIVE[value]
+            width = size if op == Op.SKIP_FIXED else 0
+            self.skipped.append(path)
+            self.emit_skip(_OPTIONAL[op], 1, width, null)
+        return True
+
+    def primitive(self, kind: str, target: Any, path: str) -> None:
+        if kind not in _PRIMITIVE:
+            raise ConfigurationError(f"{path or 'the top'} names the unknown type {kind!r}")
+        if target is not None:
+            self.leaf(kind, target, path)
+            return
+        self.skipped.append(path)
+        op, size = _PRIMITIVE[kind]
+        self.emit_skip(op, size)
+
+    def leaf(self, kind: str, target: Any, path: str, null: int = -1) -> None:
+        if target is None:
+            op, size = _PRIMITIVE[kind]
+            self.skipped.append(path)
+            self.emit_skip(op, size)
+            return
+        if not isinstance(target, Target):
+            raise ConfigurationError(f"{path} is a single value where a record is wanted")
+        source = _SOURCES.get(kind)
+        numeric = target.space in _NUMERIC_SPACES and source not in {None, Source.STRING}
+        whole = target.space not in _INTEGER_SPACES or source in {Source.VARINT, Source.BOOLEAN}
+        named = target.space in _BAND_SPACES and source == Source.STRING
+        if source is None or not (named or (numeric and whole)):
+            raise ConfigurationError(f"{path} has type {kind}, which its column cannot take")
+        self.stored.append(path)
+        self.emit(Op.STORE, source, target.space, target.slot, null)
+
+    def null_out(self, target: Any) -> None:
+        """Put null into the columns below `target`.
+
+        Only a history row needs it: the alert columns start as null, and an array that is absent
+        has no rows at all.
+        """
+        if isinstance(target, Target) and target.space >= Space.HISTORY_FLOAT64:
+            self.emit(Op.STORE_NULL, 0, target.space, target.slot)
+        elif isinstance(target, dict) and "[]" not in target:
+            for below in target.values():
+                self.null_out(below)
+
+    def refuse_target(self, target: Any, path: str, kind: str) -> None:
+        if target is not None:
+            raise ConfigurationError(f"{path} has type {kind}, which no column can take")
+        self.skipped.append(path)
+
+    def fewest_bytes(self, schema: Schema, inside: tuple[str, ...] = ()) -> int:
+        """Return the fewest bytes that a value of `schema` can take."""
+        if isinstance(schema, str) and schema in inside:
+            return 0
+        schema = self.resolve(schema)
+        if isinstance(schema, list):
+            return 1 + min(self.fewest_bytes(branch, inside) for branch in schema)
+        if isinstance(schema, str):
+            return {"null": 0, "float": 4, "double": 8}.get(schema, 1)
+        kind = schema["type"]
+        if kind == "fixed":
+            return int(schema["size"])
+        if kind in {"record", "error"}:
+            inner = (*inside, self.remember(schema))
+            return sum(self.fewest_bytes(item["type"], inner) for item in schema["fields"])
+        return 1

@@ -1,0 +1,65 @@
+"""The permanent reason codes: why a packet was rejected, why a value was not evaluated.
+
+A code is never renamed or reused. ``docs/reasons.md`` lists them; a test keeps both equal.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class RejectReason(StrEnum):
+    """Why a packet could not be read. Its original bytes are kept beside the code."""
+
+    EMPTY_MESSAGE = "empty_message"
+    BAD_FRAME = "bad_frame"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    UNUSABLE_SCHEMA = "unusable_schema"
+    TRUNCATED = "truncated"
+    TRAILING_BYTES = "trailing_bytes"
+    BAD_VARINT = "bad_varint"
+    BAD_LENGTH = "bad_length"
+    BAD_UNION_BRANCH = "bad_union_branch"
+    BAD_BOOLEAN = "bad_boolean"
+    TOO_MANY_ITEMS = "too_many_items"
+    TOO_LARGE = "too_large"
+    NO_TIME = "no_time"
+
+
+class NotEvaluated(StrEnum):
+    """Why an alert that could be read has no score, or a feature no value."""
+
+    SOLAR_SYSTEM_OBJECT = "solar_system_object"
+    NO_OBJECT = "no_object"
+    NO_FINITE_FLUX = "no_finite_flux"
+    TOO_FEW_POINTS = "too_few_points"
+    NOT_IN_BAND = "not_in_band"
+    NO_VARIATION = "no_variation"
+    NOT_PROVIDED = "not_provided"
+    UNKNOWN_BAND = "unknown_band"
+
+
+DESCRIPTIONS: Final[dict[StrEnum, str]] = {
+    RejectReason.EMPTY_MESSAGE: "The message has no bytes.",
+    RejectReason.BAD_FRAME: "The first byte is not 0, or fewer than 5 bytes: no Confluent frame.",
+    RejectReason.UNKNOWN_SCHEMA: "No schema source knows the schema id in the frame.",
+    RejectReason.UNUSABLE_SCHEMA: "The schema is known but lacks a field that noctule cannot do without.",
+    RejectReason.TRUNCATED: "The packet ends in the middle of a value.",
+    RejectReason.TRAILING_BYTES: "Bytes are left over after the last field.",
+    RejectReason.BAD_VARINT: "An integer is longer than 10 bytes or does not fit 64 bits.",
+    RejectReason.BAD_LENGTH: "A string, bytes or block length is negative.",
+    RejectReason.BAD_UNION_BRANCH: "A union names a branch that the schema does not have.",
+    RejectReason.BAD_BOOLEAN: "A boolean is neither 0 nor 1.",
+    RejectReason.TOO_MANY_ITEMS: "An array or map claims more items than its bytes could hold.",
+    RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
+    RejectReason.NO_TIME: "The alert's own time is null or not finite.",
+    NotEvaluated.SOLAR_SYSTEM_OBJECT: "The alert belongs to a solar system object; classes are for fixed objects.",
+    NotEvaluated.NO_OBJECT: "The alert belongs to no object at all.",
+    NotEvaluated.NO_FINITE_FLUX: "No point of the light curve has a finite flux and a positive error.",
+    NotEvaluated.TOO_FEW_POINTS: "Fewer points than the quantity needs.",
+    NotEvaluated.NOT_IN_BAND: "No point, or too few, in a band that the quantity needs.",
+    NotEvaluated.NO_VARIATION: "All values are equal where the quantity needs a spread.",
+    NotEvaluated.NOT_PROVIDED: "The input that the quantity needs (host redshift, say) is not known.",
+    NotEvaluated.UNKNOWN_BAND: "No point has a band that the survey's table knows.",
+}

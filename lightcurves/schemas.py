@@ -1,0 +1,128 @@
+"""Where a writer's schema comes from: the official package, a folder, or a registry.
+
+A schema source maps the id in a packet's frame to the schema that wrote it. Rubin's ids are
+``major * 100 + minor``: 1000 is version 10.0.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import fastavro.schema
+
+from lightcurves.errors import ConfigurationError, UnavailableError
+
+Schema = dict[str, Any]
+
+_PACKAGE: Final = "lsst-alert-packet"
+_HTTP_NOT_FOUND: Final = 404
+
+
+class SchemaSource(Protocol):
+    """Gives schemas by the id that the packet's frame carries."""
+
+    def schema(self, schema_id: int) -> Schema | None:
+        """Return the schema of `schema_id`, or None where this source does not know the id."""
+        ...
+
+
+def version_of(schema_id: int) -> tuple[int, int]:
+    """Return (major, minor) of one of Rubin's schema ids."""
+    return divmod(schema_id, 100)
+
+
+@dataclass(frozen=True)
+class FolderSchemas:
+    """A folder ``<major>/<minor>/lsst.v<major>_<minor>.alert.avsc`` and the files beside it."""
+
+    folder: Path
+
+    def schema(self, schema_id: int) -> Schema | None:
+        """Return the schema in the folder; see :class:`SchemaSource`."""
+        major, minor = version_of(schema_id)
+        path = self.folder / str(major) / str(minor) / f"lsst.v{major}_{minor}.alert.avsc"
+        if not path.is_file():
+            return None
+        loaded: Schema = fastavro.schema.load_schema(path, _write_hint=False)
+        return loaded
+
+
+def package_schemas() -> FolderSchemas:
+    """Return the official schemas of the installed package ``lsst-alert-packet``.
+
+    The package is never imported, only its ``.avsc`` files are read (it is GPL-3, see
+    ``docs/decisions/0002-gpl-schemas.md``).
+
+    Raises
+    ------
+    ConfigurationError
+        The package is not installed.
+    """
+    try:
+        files = metadata.files(_PACKAGE) or []
+    except metadata.PackageNotFoundError as error:
+        raise ConfigurationError(
+            f"the package {_PACKAGE} is not installed: run 'make setup', or set schemas.source to "
+            "'registry' or 'folder'"
+        ) from error
+    marker = next(file for file in files if file.name == "latest.txt")
+    return FolderSchemas(Path(str(marker.locate())).parent)
+
+
+@dataclass
+class RegistrySchemas:
+    """A Confluent-compatible schema registry over HTTP; what it answered once is kept.
+
+    Parameters
+    ----------
+    url
+        The registry's base URL, to which ``/schemas/ids/<id>`` is added.
+    timeout_s
+        How long one request may take, in seconds.
+    """
+
+    url: str
+    timeout_s: float = 5.0
+    _known: dict[int, Schema | None] = field(default_factory=dict)
+
+    def schema(self, schema_id: int) -> Schema | None:
+        """Return the registry's schema; see :class:`SchemaSource`.
+
+        Raises
+        ------
+        UnavailableError
+            The registry does not answer; a later call asks again.
+        """
+        if schema_id not in self._known:
+            self._known[schema_id] = self._ask(schema_id)
+        return self._known[schema_id]
+
+    def _ask(self, schema_id: int) -> Schema | None:
+        url = f"{self.url.rstrip('/')}/schemas/ids/{schema_id}"
+        if not url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"schemas.registry_url must begin with http:// or https://: {self.url}"
+            )
+        try:
+            with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 - checked above
+                text = json.load(answer)["schema"]
+        except urllib.error.HTTPError as error:
+            if error.code == _HTTP_NOT_FOUND:
+                return None
+            raise UnavailableError("schema registry", f"{url} answered {error.code}") from error
+        except (OSError, ValueError, KeyError) as error:
+            raise UnavailableError("schema registry", f"{url} gives no schema: {error}") from error
+        parsed: Schema = fastavro.schema.parse_schema(json.loads(text), _write_hint=False)
+        return parsed
+
+
+def wire_form(schema: Schema) -> Schema:
+    """Return `schema` without documentation and defaults: all that decoding needs, canonical."""
+    canonical: Schema = json.loads(fastavro.schema.to_parsing_canonical_form(schema))
+    return canonical

@@ -1,0 +1,11 @@
+"""noctule: reads the Rubin alert stream, says what each alert is and how sure that is.
+
+The names that a user imports; each is documented where it is defined.
+"""
+
+from deploy.front import load_model
+from lightcurves.alerts import read_alerts
+from lightcurves.features.table import compute_features
+from lightcurves.folders import read_light_curves
+
+__all__ = ["compute_features", "load_model", "read_alerts", "read_light_curves"]

@@ -1,0 +1,1 @@
+"""What people query: the REST interface and the pages."""

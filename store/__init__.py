@@ -1,0 +1,1 @@
+"""The tables that everything shares: SQL (SQLite or PostgreSQL) and Delta Lake."""

@@ -1,0 +1,215 @@
+"""Opens the SQL database, SQLite or PostgreSQL, and brings its tables up to date.
+
+``with engine.begin() as connection`` is a transaction that may write: on SQLite it takes the write
+lock at its start, so that what it has read is still true when it writes. ``with
+reading(engine) as connection`` never waits for a writer. Where the database cannot be reached,
+either raises `UnavailableError`; nobody else needs to know the drivers' exceptions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from lightcurves.errors import ConfigurationError, UnavailableError
+from store.urls import mask_password
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+CONNECT_TIMEOUT_S: Final = 10
+MIGRATION_LOCK: Final = 0x6E6F6374756C65  # any number: "noctule"; PostgreSQL's locks are numbers
+
+_READING: Final = "noctule_reading"
+_ALEMBIC: Final = threading.Lock()  # Alembic keeps the migration at work in a global
+
+_ADVICE: Final = {
+    sqlite3.SQLITE_BUSY: "another process is writing: wait, or raise store.busy_timeout_s",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable, or choose another store.url",
+    sqlite3.SQLITE_CANTOPEN: "make its folder writable, or choose another store.url",
+    sqlite3.SQLITE_FULL: "make room on the disk",
+    sqlite3.SQLITE_IOERR: "look after the disk",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "move that file away, or choose another store.url",
+}
+"""What to do, by SQLite's primary result code; other codes are faults of the program."""
+
+_ADVICE_POSTGRESQL: Final = (
+    "see that it runs, and that store.url has the right host, port, user, password and database"
+)
+
+
+def open_database(url: str, *, busy_timeout_s: float = 30.0) -> sa.Engine:
+    """A pool of connections; opens none yet, but makes the folder of a SQLite file.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite`` or
+        ``postgresql://user:password@host:port/name``.
+    busy_timeout_s
+        How long a statement waits for another writer's lock before it counts as failed.
+
+    Raises
+    ------
+    UnavailableError
+        The folder cannot be made; later, from any use of the engine: the database is away,
+        locked, not writable, or refuses the password. The message never has the password.
+    ConfigurationError
+        No such kind of database.
+    """
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        _make_folder(parsed)
+        engine = _open_sqlite(parsed, busy_timeout_s)
+    else:
+        engine = _open_postgresql(parsed, busy_timeout_s)
+    sa.event.listen(engine, "handle_error", _translate)
+    return engine
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigurationError(f"store.url {mask_password(url)!r} is no URL") from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite+pysqlite")
+    if backend in {"postgresql", "postgres"}:
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigurationError(f"store.url is for {backend!r}: use sqlite:/// or postgresql://")
+
+
+def _make_folder(url: URL) -> None:
+    if url.database in {None, "", ":memory:"}:
+        return
+    folder = Path(str(url.database)).absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = f"cannot make the folder {folder} ({error.strerror}): choose another store.url"
+        raise UnavailableError("database", hint) from error
+
+
+def _open_sqlite(url: URL, busy_timeout_s: float) -> sa.Engine:
+    # sqlite3 begins nothing by itself (isolation_level None): _begin_sqlite does.
+    engine = sa.create_engine(
+        url, connect_args={"timeout": busy_timeout_s, "isolation_level": None}
+    )
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    reading_only = connection.get_execution_options().get(_READING)
+    connection.exec_driver_sql("BEGIN" if reading_only else "BEGIN IMMEDIATE")
+
+
+def _open_postgresql(url: URL, busy_timeout_s: float) -> sa.Engine:
+    return sa.create_engine(
+        url,
+        pool_pre_ping=True,  # a restarted server is met here, not in the middle of a batch
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "noctule",
+            "options": f"-c lock_timeout={round(busy_timeout_s * 1000)}",
+        },
+    )
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction that sees one state of the database and does not wait for writers.
+
+    On PostgreSQL a write within it is refused; on SQLite it would work, but may fail as locked.
+    """
+    options: dict[str, Any] = {_READING: True}
+    if engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect() as connection, connection.execution_options(**options).begin():
+        yield connection
+
+
+def _translate(context: ExceptionContext) -> None:
+    """Raise `UnavailableError` for what is no fault of the program; leave the rest as it is."""
+    error = context.original_exception
+    advice = _advice(error)
+    if advice is None or context.is_pre_ping:
+        return
+    where = context.engine.url.render_as_string(hide_password=True) if context.engine else ""
+    said = str(error).strip().partition("\n")[0]
+    raise UnavailableError("database", mask_password(f"{where}: {said}; {advice}")) from error
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, sqlite3.Error):
+        return _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    return _ADVICE_POSTGRESQL if isinstance(error, psycopg.OperationalError) else None
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring the tables to the state that this version of noctule needs.
+
+    Does nothing but one SELECT where they are there already. Several processes may call it at
+    once: one migrates, the others wait and find it done.
+
+    Raises
+    ------
+    ConfigurationError
+        The tables are those of a newer noctule.
+    UnavailableError
+        The database cannot be reached, or another process held its lock for too long.
+    """
+    if _revision(engine) == _head():
+        return
+    with _ALEMBIC, engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        _upgrade(connection)
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    try:
+        with reading(engine) as connection:
+            query = sa.text("SELECT version_num FROM alembic_version")
+            return connection.execute(query).scalar_one_or_none()
+    except sa.exc.DBAPIError:  # no such table: a new database
+        return None
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory(MIGRATIONS).get_current_head()
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigurationError(
+            f"the tables of the database are those of another noctule ({error}): upgrade this one"
+        ) from error

@@ -1,0 +1,238 @@
+"""Every SQL table of noctule, in one place.
+
+Conventions: ``*_mjd_tai`` is an event time in days, ``*_ms`` is a wall-clock time in milliseconds
+since 1970-01-01 UTC, angles are degrees (ICRS), fluxes nJy. A null score always has a ``reason``
+beside it. ``topic``, ``kafka_partition``, ``kafka_offset`` is where an alert was read, and every
+offset that the stream has accounted for is in exactly one of ``classifications``, ``duplicates``
+and ``rejected``: that is what ``noctule audit`` proves.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+METADATA: Final = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# SQLite autoincrements only a column spelled INTEGER; PostgreSQL needs 64 bits.
+_ROW_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# None is SQL's NULL, as in every other column, not the JSON text "null".
+_JSON: Final = sa.JSON(none_as_null=True)
+
+
+def _where_read() -> list[sa.Column[int] | sa.Column[str]]:
+    return [
+        sa.Column("topic", sa.Text, nullable=False),
+        sa.Column("kafka_partition", sa.Integer, nullable=False),
+        sa.Column("kafka_offset", sa.BigInteger, nullable=False),
+    ]
+
+
+classifications: Final = sa.Table(
+    "classifications",
+    METADATA,
+    sa.Column("dia_source_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("object_id", sa.BigInteger),
+    sa.Column("ss_object_id", sa.BigInteger),
+    sa.Column("survey", sa.Text, nullable=False),
+    *_where_read(),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("t_mjd_tai", sa.Double, nullable=False),
+    sa.Column("arrival_ms", sa.BigInteger, nullable=False),
+    sa.Column("processed_ms", sa.BigInteger, nullable=False),
+    sa.Column("ra_deg", sa.Double),
+    sa.Column("dec_deg", sa.Double),
+    sa.Column("healpix", sa.BigInteger),
+    sa.Column("band", sa.Text),
+    sa.Column("flux_njy", sa.Double),
+    sa.Column("sigma_njy", sa.Double),
+    sa.Column("n_points", sa.Integer),
+    sa.Column("days_since_first_detection", sa.Double),
+    # Null where scored, else the reason code; the score columns are then null.
+    sa.Column("reason", sa.Text),
+    sa.Column("class_id", sa.Integer),
+    sa.Column("probability", sa.Double),
+    sa.Column("probabilities", _JSON),
+    sa.Column("prediction_set", _JSON),
+    sa.Column("entropy", sa.Double),
+    sa.Column("margin", sa.Double),
+    sa.Column("novelty", sa.Double),
+    sa.Column("novelty_far", sa.Double),
+    sa.Column("model_version", sa.Text),
+    sa.Column("feature_digest", sa.Text),
+    sa.UniqueConstraint("topic", "kafka_partition", "kafka_offset"),
+    sa.Index("ix_classifications_object_time", "object_id", "t_mjd_tai"),
+    sa.Index("ix_classifications_healpix", "healpix"),
+)
+"""One row per alert: its score, or the reason why there is none. Key: diaSourceId."""
+
+objects: Final = sa.Table(
+    "objects",
+    METADATA,
+    sa.Column("object_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("survey", sa.Text, nullable=False),
+    sa.Column("ra_deg", sa.Double, nullable=False),
+    sa.Column("dec_deg", sa.Double, nullable=False),
+    sa.Column("healpix", sa.BigInteger, nullable=False),
+    sa.Column("first_mjd_tai", sa.Double, nullable=False),
+    sa.Column("last_mjd_tai", sa.Double, nullable=False),
+    sa.Column("n_alerts", sa.Integer, nullable=False),
+    sa.Column("last_dia_source_id", sa.BigInteger, nullable=False),
+    sa.Column("class_id", sa.Integer),
+    sa.Column("probability", sa.Double),
+    sa.Column("entropy", sa.Double),
+    sa.Column("novelty", sa.Double),
+    sa.Column("novelty_far", sa.Double),
+    sa.Column("model_version", sa.Text),
+    sa.Index("ix_objects_healpix", "healpix"),
+    sa.Index("ix_objects_last", "last_mjd_tai"),
+    sa.Index("ix_objects_novelty", "novelty"),
+    sa.Index("ix_objects_class", "class_id", "probability"),
+)
+"""One row per object: a fold over its classifications, remade from them whenever one arrives."""
+
+rejected: Final = sa.Table(
+    "rejected",
+    METADATA,
+    *_where_read(),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("arrival_ms", sa.BigInteger, nullable=False),
+    sa.Column("processed_ms", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("packet", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset"),
+)
+"""Packets that could not be read, with their original bytes."""
+
+duplicates: Final = sa.Table(
+    "duplicates",
+    METADATA,
+    *_where_read(),
+    sa.Column("dia_source_id", sa.BigInteger, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("arrival_ms", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset"),
+)
+"""Offsets whose diaSourceId had already been classified from another offset."""
+
+accounting: Final = sa.Table(
+    "accounting",
+    METADATA,
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("topic", sa.Text, nullable=False),
+    sa.Column("kafka_partition", sa.Integer, nullable=False),
+    sa.Column("start_offset", sa.BigInteger, nullable=False),
+    sa.Column("end_offset", sa.BigInteger, nullable=False),
+    sa.Column("n_read", sa.BigInteger, nullable=False),
+    sa.Column("n_classified", sa.BigInteger, nullable=False),
+    sa.Column("n_not_evaluated", sa.BigInteger, nullable=False),
+    sa.Column("n_duplicate", sa.BigInteger, nullable=False),
+    sa.Column("n_rejected", sa.BigInteger, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("feature_digest", sa.Text, nullable=False),
+    sa.Column("settings_digest", sa.Text, nullable=False),
+    sa.Column("started_ms", sa.BigInteger, nullable=False),
+    sa.Column("committed_ms", sa.BigInteger, nullable=False),
+    sa.PrimaryKeyConstraint("run_id", "batch_id", "topic", "kafka_partition"),
+)
+"""One row per run, batch and partition: what came of the offsets [start_offset, end_offset)."""
+
+models: Final = sa.Table(
+    "models",
+    METADATA,
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("feature_digest", sa.Text, nullable=False),
+    sa.Column("training_digest", sa.Text, nullable=False),
+    sa.Column("n_training_objects", sa.Integer, nullable=False),
+    sa.Column("class_ids", _JSON, nullable=False),
+    sa.Column("metrics", _JSON, nullable=False),
+)
+"""Every model version that was ever registered; the artifact itself is the folder at ``path``."""
+
+promotions: Final = sa.Table(
+    "promotions",
+    METADATA,
+    sa.Column("promotion_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("alias", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, sa.ForeignKey("models.model_version"), nullable=False),
+    sa.Column("previous_version", sa.Text),
+    sa.Column("promoted_ms", sa.BigInteger, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("gate", _JSON),
+    # Set on the row of a rollback: the promotion that it takes back.
+    sa.Column("undoes", _ROW_ID, sa.ForeignKey("promotions.promotion_id")),
+    sa.Index("ix_promotions_alias", "alias", "promotion_id"),
+)
+"""Append-only: the newest row of an alias says which version it names ('champion')."""
+
+trials: Final = sa.Table(
+    "trials",
+    METADATA,
+    sa.Column("trial_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("champion_version", sa.Text, nullable=False),
+    sa.Column("challenger_version", sa.Text, nullable=False),
+    sa.Column("tried_ms", sa.BigInteger, nullable=False),
+    sa.Column("n_labels", sa.Integer, nullable=False),
+    sa.Column("promoted", sa.Boolean, nullable=False),
+    sa.Column("gate", _JSON, nullable=False),
+)
+"""Every comparison of a challenger with the champion on the frozen set, won or lost."""
+
+label_requests: Final = sa.Table(
+    "label_requests",
+    METADATA,
+    sa.Column("request_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("object_id", sa.BigInteger, nullable=False),
+    sa.Column("dia_source_id", sa.BigInteger, nullable=False),
+    sa.Column("night", sa.Integer, nullable=False),
+    sa.Column("strategy", sa.Text, nullable=False),
+    sa.Column("utility", sa.Double, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("requested_ms", sa.BigInteger, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("ra_deg", sa.Double, nullable=False),
+    sa.Column("dec_deg", sa.Double, nullable=False),
+    sa.Column("band", sa.Text),
+    sa.Column("flux_njy", sa.Double),
+    sa.Column("t_mjd_tai", sa.Double, nullable=False),
+    sa.UniqueConstraint("object_id"),
+    sa.Index("ix_label_requests_night", "night"),
+)
+"""What was asked of the observers: at most one request an object; answered when a label exists."""
+
+labels: Final = sa.Table(
+    "labels",
+    METADATA,
+    sa.Column("label_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("object_id", sa.BigInteger, nullable=False),
+    sa.Column("class_id", sa.Integer, nullable=False),
+    sa.Column("reporter", sa.Text, nullable=False),
+    sa.Column("instrument", sa.Text),
+    sa.Column("confidence", sa.Double),
+    sa.Column("redshift", sa.Double),
+    sa.Column("observed_mjd_tai", sa.Double),
+    sa.Column("comment", sa.Text),
+    sa.Column("request_id", _ROW_ID, sa.ForeignKey("label_requests.request_id")),
+    sa.Column("reported_ms", sa.BigInteger, nullable=False),
+    sa.Index("ix_labels_object", "object_id", "label_id"),
+)
+"""The append-only label ledger: triggers refuse UPDATE and DELETE. The current label is a fold."""

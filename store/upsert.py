@@ -1,0 +1,69 @@
+"""Writes that can be repeated: a row whose key is there already is overwritten, or left alone.
+
+Both work alike on SQLite and PostgreSQL and take any number of rows: each row is bound by itself,
+so that no limit on the parameters of a statement applies, and the statement is prepared once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+Row = Mapping[str, Any]
+_Insert = postgresql.Insert | sqlite.Insert
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Row], key: Sequence[str]
+) -> None:
+    """Insert rows; one whose key is there already replaces the columns that it names.
+
+    Parameters
+    ----------
+    connection
+        A transaction that may write.
+    table
+        Where to.
+    rows
+        Column name to value, all with the same names. Of two with one key the last counts.
+        A float that is missing is None: NaN would be null on SQLite and a number on PostgreSQL.
+    key
+        The columns of the primary key, or of a unique constraint.
+    """
+    last = {tuple(row[name] for name in key): row for row in rows}
+    _execute(connection, table, list(last.values()), key, overwrite=True)
+
+
+def insert_missing(
+    connection: sa.Connection, table: sa.Table, rows: Iterable[Row], key: Sequence[str]
+) -> None:
+    """Insert the rows whose key is not there yet; of two with one key the first counts."""
+    _execute(connection, table, list(rows), key, overwrite=False)
+
+
+def _execute(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: list[Row],
+    key: Sequence[str],
+    *,
+    overwrite: bool,
+) -> None:
+    if not rows:
+        return
+    insert = _insert(connection, table)
+    others = {name: insert.excluded[name] for name in rows[0] if name not in key}
+    if overwrite and others:
+        statement = insert.on_conflict_do_update(index_elements=key, set_=others)
+    else:
+        statement = insert.on_conflict_do_nothing(index_elements=key)
+    connection.execute(statement, [dict(row) for row in rows])
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> _Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

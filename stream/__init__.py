@@ -1,0 +1,1 @@
+"""The edges of the live path: Kafka in, Spark, the sinks, the accounting."""

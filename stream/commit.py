@@ -1,0 +1,313 @@
+"""One batch into the tables: one SQL transaction, one Delta transaction, each exactly once.
+
+Steps, in order:
+
+1. SQL, one transaction: classifications, objects, duplicates, rejected, label requests, accounting.
+   Where the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
+2. Delta: the workers' files become part of the table, under (run, batch).
+3. Kafka (:mod:`stream.outputs`): at least once; what was sent is read back from step 1's tables, so
+   a repeat has identical bytes.
+4. Spark writes the batch's commit into its checkpoint.
+
+A crash before 1 leaves nothing but orphan files; between 1 and 2, 2 and 3, or 3 and 4 the replay
+finds what is done and does the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from active_learning.strategies import Candidates, choose
+from store import tables
+from store.objects import fold_objects
+from store.sky import healpix_of
+from store.upsert import upsert
+from stream.rows import MESSAGE, RANGE
+
+Row = dict[str, Any]
+Where = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class RequestPolicy:
+    """How label requests are chosen; the fields of the settings' section ``learning``."""
+
+    strategy: str
+    nightly_budget: int
+    min_entropy: float
+    min_points: int
+
+
+@dataclass(frozen=True)
+class BatchId:
+    """What identifies a batch and what made it.
+
+    Attributes
+    ----------
+    run_id
+        Of the checkpoint.
+    batch_id
+        Spark's number, counted from 0 within the run.
+    settings_digest
+        Of the effective settings.
+    """
+
+    run_id: str
+    batch_id: int
+    settings_digest: str
+
+
+@dataclass(frozen=True)
+class BatchCounts:
+    """What came of a batch."""
+
+    n_read: int = 0
+    n_classified: int = 0
+    n_not_evaluated: int = 0
+    n_duplicate: int = 0
+    n_rejected: int = 0
+    n_requested: int = 0
+    replay: bool = False
+
+
+def night_of(t_mjd_tai: float) -> int:
+    """Return the observing night: MJD TAI days counted from local noon in Chile, 16:00 UTC."""
+    return int(np.floor(t_mjd_tai - 16.0 / 24.0))
+
+
+def commit_sql(
+    engine: sa.Engine, rows: pa.Table, batch: BatchId, policy: RequestPolicy, class_ids: tuple[int, ...], now_ms: int
+) -> BatchCounts:
+    """Write a batch into SQL in one transaction; see the module.
+
+    Parameters
+    ----------
+    engine
+        The database.
+    rows
+        Of :data:`stream.rows.ROWS_SCHEMA`.
+    batch, policy
+        Which batch this is, and how label requests are chosen.
+    class_ids
+        Of the model that scored the batch, in the order of ``probabilities``.
+    now_ms
+        The commit's wall-clock time.
+    """
+    with engine.begin() as connection:
+        if _is_committed(connection, batch):
+            return BatchCounts(replay=True)
+        return _Commit(connection, batch, class_ids, now_ms).write(rows, policy)
+
+
+def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
+    table = tables.accounting.c
+    query = sa.select(sa.literal(1)).where(table.run_id == batch.run_id, table.batch_id == batch.batch_id)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def split_rows(rows: pa.Table) -> tuple[list[Row], list[Row], list[Row]]:
+    """Return range rows, readable alerts (with ``healpix``) and rejected messages, by offset."""
+    rows = rows.sort_by([("topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+    is_message = pc.equal(rows["kind"], MESSAGE)
+    bad = pc.is_valid(rows["reject_reason"])
+    return (
+        rows.filter(pc.equal(rows["kind"], RANGE)).to_pylist(),
+        _with_healpix(rows.filter(pc.and_(is_message, pc.invert(bad)))).to_pylist(),
+        rows.filter(pc.and_(is_message, bad)).to_pylist(),
+    )
+
+
+def where_of(row: Row) -> Where:
+    """Return topic, partition and offset of a row."""
+    return row["topic"], row["kafka_partition"], row["kafka_offset"]
+
+
+@dataclass
+class _Commit:
+    """One transaction's work."""
+
+    connection: sa.Connection
+    batch: BatchId
+    class_ids: tuple[int, ...]
+    now_ms: int
+
+    def write(self, rows: pa.Table, policy: RequestPolicy) -> BatchCounts:
+        ranges, alerts, rejected = split_rows(rows)
+        known = self._known([alert["dia_source_id"] for alert in alerts])
+        first, repeated = self._split_duplicates(alerts, known)
+        self._put(tables.classifications, [self._classification(a) for a in first], "dia_source_id")
+        self._put(tables.duplicates, [self._duplicate(a) for a in repeated], *_WHERE)
+        self._put(tables.rejected, [self._rejected(r) for r in rejected], *_WHERE)
+        new = [alert for alert in first if alert["dia_source_id"] not in known]
+        fold_objects(self.connection, first, frozenset(a["dia_source_id"] for a in new))
+        requested = self._request(new, policy)
+        counts = self._account(ranges, first, repeated, rejected)
+        return BatchCounts(**counts, n_requested=requested)
+
+    def _stamp(self, row: Row) -> Row:
+        return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
+
+    def _put(self, table: sa.Table, rows: list[Row], *key: str) -> None:
+        upsert(self.connection, table, [self._stamp(row) for row in rows], key)
+
+    def _known(self, ids: list[int]) -> dict[int, Where]:
+        """Return which of the ids have been classified, and from which offset."""
+        table = tables.classifications.c
+        columns = sa.select(table.dia_source_id, table.topic, table.kafka_partition, table.kafka_offset)
+        found: dict[int, Where] = {}
+        for part in _parts(ids):
+            for row in self.connection.execute(columns.where(table.dia_source_id.in_(part))):
+                found[row[0]] = (row[1], row[2], row[3])
+        return found
+
+    def _split_duplicates(
+        self, alerts: list[Row], known: dict[int, Where]
+    ) -> tuple[list[Row], list[Row]]:
+        """Split off alerts whose id was classified from another offset, in the past or just now."""
+        seen = dict(known)
+        first, repeated = [], []
+        for alert in alerts:
+            where = where_of(alert)
+            original = seen.setdefault(alert["dia_source_id"], where)
+            (first if original == where else repeated).append(alert)
+        return first, repeated
+
+    def _classification(self, alert: Row) -> Row:
+        row = {name: alert[name] for name in _COPIED}
+        row["object_id"] = alert["object_id"] or None
+        row["ss_object_id"] = alert["ss_object_id"] or None
+        if alert["probabilities"] is not None:
+            named = zip(self.class_ids, alert["probabilities"], strict=True)
+            row["probabilities"] = {str(class_id): p for class_id, p in named}
+        else:
+            row["probabilities"] = sa.null()
+            row["prediction_set"] = sa.null()
+        return row
+
+    def _duplicate(self, alert: Row) -> Row:
+        return {name: alert[name] for name in (*_WHERE, "dia_source_id", "arrival_ms")}
+
+    def _rejected(self, row: Row) -> Row:
+        names = (*_WHERE, "arrival_ms", "processed_ms", "detail", "packet")
+        return {**{name: row[name] for name in names}, "reason": row["reject_reason"]}
+
+    def _account(
+        self, ranges: list[Row], first: list[Row], repeated: list[Row], rejected: list[Row]
+    ) -> dict[str, int]:
+        scored = [alert for alert in first if alert["reason"] is None]
+        unscored = [alert for alert in first if alert["reason"] is not None]
+        parts = {
+            "n_classified": _by_partition(scored),
+            "n_not_evaluated": _by_partition(unscored),
+            "n_duplicate": _by_partition(repeated),
+            "n_rejected": _by_partition(rejected),
+        }
+        versions = next(((a["model_version"], a["feature_digest"]) for a in [*first, *repeated]), ("", ""))
+        accounts = [
+            {
+                "topic": part["topic"],
+                "kafka_partition": part["kafka_partition"],
+                "start_offset": part["kafka_offset"],
+                "end_offset": part["end_offset"],
+                "n_read": part["n_read"],
+                **{name: counts.get((part["topic"], part["kafka_partition"]), 0) for name, counts in parts.items()},
+                "model_version": versions[0],
+                "feature_digest": versions[1],
+                "settings_digest": self.batch.settings_digest,
+                "started_ms": part["started_ms"],
+                "committed_ms": self.now_ms,
+            }
+            for part in ranges
+        ]
+        self._put(tables.accounting, accounts, "run_id", "batch_id", "topic", "kafka_partition")
+        names = ("n_read", *parts)
+        return {name: sum(account[name] for account in accounts) for name in names}
+
+    def _request(self, new: list[Row], policy: RequestPolicy) -> int:
+        """Choose label requests night by night, within what each night's budget has left."""
+        able = [a for a in new if a["reason"] is None and a["healpix"] is not None]
+        requests: list[Row] = []
+        for night in sorted({night_of(alert["t_mjd_tai"]) for alert in able}):
+            tonight = [alert for alert in able if night_of(alert["t_mjd_tai"]) == night]
+            asked = self._asked([alert["object_id"] for alert in tonight])
+            asked |= {request["object_id"] for request in requests}
+            rows = choose(
+                _candidates(tonight),
+                strategy=policy.strategy,
+                budget=policy.nightly_budget - self._spent(night),
+                min_points=policy.min_points,
+                min_utility=policy.min_entropy,
+                asked=frozenset(asked),
+            )
+            requests += [self._requested(tonight[k], night, policy) for k in rows]
+        if requests:
+            self.connection.execute(sa.insert(tables.label_requests), [self._stamp(r) for r in requests])
+        return len(requests)
+
+    def _asked(self, ids: list[int]) -> set[int]:
+        asked: set[int] = set()
+        for column in (tables.label_requests.c.object_id, tables.labels.c.object_id):
+            for part in _parts(ids):
+                asked.update(self.connection.execute(sa.select(column).where(column.in_(part))).scalars())
+        return asked
+
+    def _spent(self, night: int) -> int:
+        table = tables.label_requests
+        query = sa.select(sa.func.count()).select_from(table).where(table.c.night == night)
+        return int(self.connection.execute(query).scalar_one())
+
+    def _requested(self, alert: Row, night: int, policy: RequestPolicy) -> Row:
+        why = f"entropy {alert['entropy']:.2f} nats, likeliest class {alert['probability']:.0%}"
+        copied = ("object_id", "dia_source_id", "model_version", "ra_deg", "dec_deg", "band", "flux_njy", "t_mjd_tai")
+        return {
+            **{name: alert[name] for name in copied},
+            "night": night,
+            "strategy": policy.strategy,
+            "utility": alert["entropy"],
+            "why": why,
+            "requested_ms": self.now_ms,
+        }
+
+
+_WHERE = ("topic", "kafka_partition", "kafka_offset")
+_COPIED = tuple(
+    column.name
+    for column in tables.classifications.c
+    if column.name not in {"probabilities", "run_id", "batch_id"}
+)
+_IN_LIST = 500
+
+
+def _parts(ids: list[int]) -> list[list[int]]:
+    unique = sorted(set(ids))
+    return [unique[at : at + _IN_LIST] for at in range(0, len(unique), _IN_LIST)]
+
+
+def _with_healpix(alerts: pa.Table) -> pa.Table:
+    placed = np.asarray(pc.and_(pc.is_finite(alerts["ra_deg"]), pc.is_finite(alerts["dec_deg"])).fill_null(False))
+    cells = np.zeros(alerts.num_rows, np.int64)
+    if placed.any():
+        cells[placed] = healpix_of(alerts["ra_deg"].to_numpy()[placed], alerts["dec_deg"].to_numpy()[placed])
+    return alerts.append_column("healpix", pa.array(cells, mask=~placed))
+
+
+def _by_partition(rows: list[Row]) -> dict[tuple[str, int], int]:
+    counts: dict[tuple[str, int], int] = {}
+    for row in rows:
+        key = (row["topic"], row["kafka_partition"])
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _candidates(alerts: list[Row]) -> Candidates:
+    return Candidates(
+        np.array([a["object_id"] for a in alerts], np.int64),
+        *(np.array([a[name] for a in alerts], float) for name in ("entropy", "novelty", "margin")),
+        np.array([a["n_points"] for a in alerts], np.int64),
+    )

@@ -1,0 +1,91 @@
+"""What a worker hands to the driver: one small row per message, one per range that was read.
+
+Light curves, features and original packets of good alerts are not among it: they are in the Parquet
+file that the worker wrote.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+
+RANGE: Final = "range"
+MESSAGE: Final = "message"
+
+_WHERE: Final = [
+    ("kind", pa.string()),
+    ("topic", pa.string()),
+    ("kafka_partition", pa.int32()),
+    ("kafka_offset", pa.int64()),
+]
+_RANGE_FIELDS: Final = [
+    ("end_offset", pa.int64()),
+    ("n_read", pa.int64()),
+    ("started_ms", pa.int64()),
+    ("delta_file", pa.string()),
+    ("delta_bytes", pa.int64()),
+    ("delta_rows", pa.int64()),
+]
+_MESSAGE_FIELDS: Final = [
+    ("arrival_ms", pa.int64()),
+    ("processed_ms", pa.int64()),
+    ("reject_reason", pa.string()),
+    ("detail", pa.string()),
+    ("packet", pa.binary()),
+]
+_SCORE_FIELDS: Final = [
+    ("survey", pa.string()),
+    ("dia_source_id", pa.int64()),
+    ("object_id", pa.int64()),
+    ("ss_object_id", pa.int64()),
+    ("t_mjd_tai", pa.float64()),
+    ("ra_deg", pa.float64()),
+    ("dec_deg", pa.float64()),
+    ("band", pa.string()),
+    ("flux_njy", pa.float64()),
+    ("sigma_njy", pa.float64()),
+    ("n_points", pa.int32()),
+    ("days_since_first_detection", pa.float64()),
+    ("reason", pa.string()),
+    ("class_id", pa.int32()),
+    ("probability", pa.float64()),
+    ("probabilities", pa.list_(pa.float64())),
+    ("prediction_set", pa.list_(pa.int32())),
+    ("entropy", pa.float64()),
+    ("margin", pa.float64()),
+    ("novelty", pa.float64()),
+    ("novelty_far", pa.float64()),
+    ("model_version", pa.string()),
+    ("feature_digest", pa.string()),
+]
+
+ROWS_SCHEMA: Final = pa.schema([*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS])
+"""``kind`` says which fields are filled: a range row has the range's, a message row the others'.
+
+A range row's ``kafka_offset`` is its first offset, ``end_offset`` one past its last.
+``probabilities`` are in the order of the model's classIds.
+"""
+
+SCORE_COLUMNS: Final = tuple(name for name, _ in _SCORE_FIELDS)
+
+_SPARK_TYPES: Final = {
+    pa.string(): "string",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.float64(): "double",
+    pa.binary(): "binary",
+    pa.list_(pa.float64()): "array<double>",
+    pa.list_(pa.int32()): "array<int>",
+}
+SPARK_SCHEMA: Final = ", ".join(f"{f.name} {_SPARK_TYPES[f.type]}" for f in ROWS_SCHEMA)
+"""The same as Spark's DDL."""
+
+
+def fill(columns: dict[str, pa.Array], n: int) -> pa.RecordBatch:
+    """Return `columns` as a record batch of :data:`ROWS_SCHEMA`; absent columns are null."""
+    arrays = [
+        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type)
+        for field in ROWS_SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=ROWS_SCHEMA)

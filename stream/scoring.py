@@ -1,0 +1,187 @@
+"""score_batch: framed packets in, rows and a table of light curves out. Pure but for the clock.
+
+The same function serves the live stream, a plain loop and ``mapInArrow``; a test proves that the
+three agree to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.decode import Decoder, Packets, packets_of
+from lightcurves.features.registry import FEATURE_NAMES
+from lightcurves.reasons import DESCRIPTIONS, RejectReason
+from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
+from models.scoring import Model, Scores, load_model, set_column
+from stream.rows import SCORE_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+# A worker serves the champion and, during a replay or a swap, one version beside it.
+_MODELS_KEPT: Final = 2
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """All that a worker needs to score; plain values, so that Spark can carry them as text.
+
+    Attributes
+    ----------
+    models_folder
+        Artifacts lie here by version.
+    schema_source, schema_location, schema_timeout_s
+        ``package``, ``folder`` or ``registry``, its folder or URL, and the time-out of one request.
+    max_packet_bytes
+        Longer packets are rejected.
+    """
+
+    models_folder: str
+    schema_source: str = "package"
+    schema_location: str = ""
+    schema_timeout_s: float = 5.0
+    max_packet_bytes: int = 16 << 20
+
+    def schemas(self) -> SchemaSource:
+        """Return the schema source that is named."""
+        if self.schema_source == "registry":
+            return RegistrySchemas(self.schema_location, self.schema_timeout_s)
+        if self.schema_source == "folder":
+            return FolderSchemas(Path(self.schema_location))
+        return package_schemas()
+
+
+class Scored(NamedTuple):
+    """What came of a batch of packets, one row each, in their order.
+
+    Attributes
+    ----------
+    rows
+        The score columns of :mod:`stream.rows`, ``reject_reason`` and ``detail``.
+    light_curves, features
+        The alerts' light curves and their features (float64, null where not evaluated).
+    readable
+        bool: which rows were decoded.
+    """
+
+    rows: dict[str, pa.Array]
+    light_curves: pa.ChunkedArray
+    features: dict[str, pa.Array]
+    readable: NDArray[np.bool_]
+
+    def to_keep(self, where: dict[str, pa.Array]) -> pa.Table:
+        """Return what goes to Delta of the readable packets; `where` are columns of all rows."""
+        scores = {name: self.rows[name] for name in SCORE_COLUMNS}
+        table = pa.table({**where, **scores, "light_curve": self.light_curves, **self.features})
+        return table if self.readable.all() else table.filter(pa.array(self.readable))
+
+
+@dataclass
+class Scorer:
+    """Scores packets with any version of the model; keeps models and plans between calls."""
+
+    config: ScorerConfig
+    decoder: Decoder = field(init=False)
+    _models: OrderedDict[str, Model] = field(default_factory=OrderedDict, init=False)
+
+    def __post_init__(self) -> None:
+        """Open the schema source."""
+        self.decoder = Decoder(self.config.schemas(), max_packet_bytes=self.config.max_packet_bytes)
+
+    def model(self, version: str) -> Model:
+        """Return the model of `version`, loaded once."""
+        if version not in self._models:
+            self._models[version] = load_model(Path(self.config.models_folder) / version)
+        self._models.move_to_end(version)
+        while len(self._models) > _MODELS_KEPT:
+            self._models.popitem(last=False)
+        return self._models[version]
+
+    def score_packets(self, packets: list[bytes] | Packets, version: str) -> Scored:
+        """Decode and score framed packets with model `version`."""
+        laid = packets_of(packets) if isinstance(packets, list) else packets
+        return score_batch(self.decoder.decode(laid), self.model(version))
+
+    def score_arrow(self, batches: Iterator[pa.RecordBatch], version: str) -> Iterator[pa.RecordBatch]:
+        """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function."""
+        for batch in batches:
+            packets = packets_of(batch.column("packet"))
+            scored = score_batch(self.decoder.decode(packets), self.model(version))
+            yield pa.RecordBatch.from_pydict({name: scored.rows[name] for name in SCORE_COLUMNS})
+
+
+def score_batch(alerts: pa.Table, model: Model) -> Scored:
+    """Score decoded alerts.
+
+    Parameters
+    ----------
+    alerts
+        From :meth:`lightcurves.decode.Decoder.decode`.
+    model
+        One version scores the whole batch.
+    """
+    scores = model.score_arrays(alerts)
+    rejected = alerts["reject_reason"].combine_chunks()
+    readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
+    rows = {**_alert_columns(alerts), **_score_columns(model, scores)}
+    rows["reject_reason"] = rejected
+    rows["detail"] = pa.array(
+        [None if reason is None else DESCRIPTIONS[RejectReason(reason)] for reason in rejected.to_pylist()],
+        pa.string(),
+    )
+    reason = pa.array(np.where(readable, scores.reason, None), pa.string())
+    return Scored({**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable)
+
+
+def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
+    names = (
+        "survey", "dia_source_id", "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg",
+        "flux_njy", "sigma_njy",
+    )  # fmt: skip
+    columns: dict[str, pa.Array] = {name: alerts[name].combine_chunks() for name in names}
+    columns["band"] = alerts["band"].cast(pa.string()).combine_chunks()
+    lengths = [chunk.value_lengths() for chunk in alerts["light_curve"].chunks]
+    columns["n_points"] = pa.chunked_array(lengths, pa.int32()).combine_chunks()
+    return columns
+
+
+def _score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
+    missing = ~np.equal(scores.reason, None)
+    n, n_classes = scores.probabilities.shape
+
+    def real(values: NDArray[np.float64], mask: NDArray[np.bool_] = missing) -> pa.Array:
+        return pa.array(np.ascontiguousarray(values), mask=mask)
+
+    safe = np.where(missing[:, None], 0.0, scores.probabilities)
+    best = safe.argmax(axis=1)
+    age = scores.features[:, FEATURE_NAMES.index("age_days")]
+    return {
+        "days_since_first_detection": real(age, np.isnan(age)),
+        "class_id": pa.array(np.array(model.manifest.class_ids, np.int32)[best], mask=missing),
+        "probability": real(safe[np.arange(n), best]),
+        "probabilities": pa.ListArray.from_arrays(
+            pa.array(np.arange(n + 1, dtype=np.int32) * n_classes),
+            pa.array(safe.ravel()),
+            mask=pa.array(missing) if missing.any() else None,
+        ),
+        "prediction_set": set_column(scores, model.manifest.class_ids),
+        **{name: real(getattr(scores, name)) for name in ("entropy", "margin", "novelty", "novelty_far")},
+        "model_version": pa.array([model.manifest.model_version] * n, pa.string()),
+        "feature_digest": pa.array([model.manifest.feature_digest] * n, pa.string()),
+    }
+
+
+def _features(scores: Scores) -> dict[str, pa.Array]:
+    absent = scores.why != 0
+    return {
+        name: pa.array(np.ascontiguousarray(scores.features[:, k]), mask=absent[:, k])
+        for k, name in enumerate(FEATURE_NAMES)
+    }

@@ -1,0 +1,171 @@
+"""The Spark data source: offset ranges in, rows of :mod:`stream.rows` out.
+
+It plans ranges and knows nothing of science: what happens to a range is the function that the
+option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
+``starting`` (earliest or latest), ``max_alerts`` of a batch (0: no limit), ``timeout_s``; ``run``
+and ``choose_version`` as ``module:function``, which get all options to read their own from.
+
+An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
+when a batch is planned and Spark writes it into its checkpoint with the offsets, so a batch has one
+version, and a batch that is replayed after a crash is scored by the version that scored it first.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
+from pyspark.sql.streaming.datasource import (
+    ReadAllAvailable,
+    ReadLimit,
+    ReadMaxRows,
+    SupportsTriggerAvailableNow,
+)
+
+from stream.consumer import Range, Watermarks
+from stream.rows import SPARK_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pyarrow as pa
+    from pyspark.sql.types import StructType
+
+SOURCE_NAME: Final = "noctule"
+MODEL_KEY: Final = "model"
+
+
+def named_function(path: str) -> Callable[..., Any]:
+    """Return the function that ``module:function`` names."""
+    module, _, name = path.partition(":")
+    function: Callable[..., Any] = getattr(import_module(module), name)
+    return function
+
+
+class AlertSource(DataSource):
+    """``spark.readStream.format("noctule")``; see the module for its options."""
+
+    @classmethod
+    def name(cls) -> str:
+        """Return the format's name."""
+        return SOURCE_NAME
+
+    def schema(self) -> str:
+        """Return Spark's DDL of :data:`stream.rows.ROWS_SCHEMA`."""
+        return SPARK_SCHEMA
+
+    def streamReader(self, schema: StructType) -> AlertStreamReader:  # noqa: ARG002, N802 - Spark's
+        """Return the reader."""
+        return AlertStreamReader(dict(self.options))
+
+
+class PlannedRange(InputPartition):
+    """One task: a range and the model version that scores it."""
+
+    def __init__(self, part: Range, version: str) -> None:
+        super().__init__(None)
+        self.part = part
+        self.version = version
+
+
+class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
+    """Plans batches on the driver and reads them in the workers.
+
+    Parameters
+    ----------
+    options
+        See the module.
+    """
+
+    def __init__(self, options: Mapping[str, str]) -> None:
+        self._options = dict(options)
+        self._marks: Watermarks | None = None
+        self._target: dict[str, int] | None = None
+
+    # -- on the driver -------------------------------------------------------------------------
+
+    def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
+        """Return where a new checkpoint begins: the topics' first or next offsets."""
+        side = 0 if self._options["starting"] == "earliest" else 1
+        return {key: bounds[side] for key, bounds in self._bounds().items()} | {MODEL_KEY: ""}
+
+    def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
+        """Return how far the next batch goes, with the model version that scores it."""
+        ends = self._target or {key: bounds[1] for key, bounds in self._bounds().items()}
+        at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
+        goal = plan_batch(start, ends, at_most)
+        if all(goal[key] == start.get(key, 0) for key in goal):
+            return start
+        return {**goal, MODEL_KEY: self._choose_version()}
+
+    def getDefaultReadLimit(self) -> ReadLimit:  # noqa: N802 - Spark's
+        """Return the most alerts of one batch."""
+        at_most = int(self._options["max_alerts"])
+        return ReadMaxRows(at_most) if at_most else ReadAllAvailable()
+
+    def reportLatestOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
+        """Return the topics' ends, for the query's progress report."""
+        return {key: bounds[1] for key, bounds in self._bounds().items()}
+
+    def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's
+        """Fix the end: what is in the topics now, and nothing that comes later."""
+        self._target = {key: bounds[1] for key, bounds in self._bounds().items()}
+
+    def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
+        """Return one task per topic partition that has something to read."""
+        return [
+            PlannedRange(Range(topic, int(number), first, end[key]), end[MODEL_KEY])
+            for key, topic, number, first in (
+                (key, *key.rsplit(":", 1), start.get(key, 0)) for key in sorted(end) if key != MODEL_KEY
+            )
+            if end[key] > first
+        ]
+
+    def _bounds(self) -> dict[str, tuple[int, int]]:
+        if self._marks is None:
+            topics = json.loads(self._options["topics"])
+            timeout_s = float(self._options["timeout_s"])
+            self._marks = Watermarks(topics, json.loads(self._options["client"]), timeout_s)
+        return {f"{topic}:{number}": bounds for (topic, number), bounds in self._marks.now().items()}
+
+    def _choose_version(self) -> str:
+        version: str = named_function(self._options["choose_version"])(self._options)
+        return version
+
+    # -- in a worker ---------------------------------------------------------------------------
+
+    def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
+        """Run the named function over the partition's range."""
+        assert isinstance(partition, PlannedRange)  # noqa: S101 - Spark hands back what was planned
+        run = named_function(self._options["run"])
+        yield from run(partition.part, partition.version, self._options)
+
+
+def plan_batch(
+    start: Mapping[str, Any], ends: Mapping[str, int], at_most: int | None
+) -> dict[str, int]:
+    """Return one past the last offset of each partition in the next batch.
+
+    A partition that `start` does not know is new and is read from its beginning. With `at_most`,
+    every partition gets an equal share; what one leaves goes to the others.
+
+    Examples
+    --------
+    >>> plan_batch({"a:0": 0, "a:1": 5}, {"a:0": 100, "a:1": 6}, 10)
+    {'a:0': 9, 'a:1': 6}
+    """
+    waiting = {key: max(0, end - start.get(key, 0)) for key, end in ends.items()}
+    taken = dict.fromkeys(waiting, 0)
+    left = sum(waiting.values()) if at_most is None else at_most
+    open_keys = [key for key in sorted(waiting) if waiting[key]]
+    while left > 0 and open_keys:
+        share = max(1, left // len(open_keys))
+        for key in list(open_keys):
+            step = min(share, waiting[key] - taken[key], left)
+            taken[key] += step
+            left -= step
+            if taken[key] == waiting[key]:
+                open_keys.remove(key)
+    return {key: start.get(key, 0) + taken[key] for key in ends}

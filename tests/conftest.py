@@ -1,0 +1,36 @@
+"""Fixtures that several rooms share; each starts what it stands for once a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.kafka import EmbeddedKafka
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the services that their fixtures start."""
+    for item in items:
+        for service in ("kafka", "spark", "postgres", "browser"):
+            if service in getattr(item, "fixturenames", ()):
+                item.add_marker(service)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of real packets and survey tables, which is no part of the repository."""
+    folder = Path(os.environ.get("NOCTULE_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}: set NOCTULE_DATA to the folder that has it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
