@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import lightgbm
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lightcurves.arrays import LightCurves, light_curve_column, light_curves_of
 from lightcurves.errors import ConfigurationError
@@ -68,8 +69,8 @@ class TrainingSettings:
 class TrainingRows(NamedTuple):
     """Feature rows of training objects.
 
-    ``values`` float64 (rows, features); ``truth`` int64, column of the class; ``owner`` int64, the
-    object's row in the table; ``weights`` float64, an object's rows sum to 1.
+    ``values`` float64 (rows, features); ``truth`` int64, column of the class; ``owner`` int64, a
+    number for each object; ``weights`` float64, an object's rows sum to 1.
     """
 
     values: NDArray[np.float64]
@@ -79,16 +80,17 @@ class TrainingRows(NamedTuple):
 
 
 def train(
-    table: pa.Table,
+    moments: pa.Table,
     settings: TrainingSettings | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Parts:
-    """Train classifier, calibration, prediction sets and novelty on the labelled rows of `table`.
+    """Train classifier, calibration, prediction sets and novelty.
 
     Parameters
     ----------
-    table
-        From ``read_light_curves``, with ``class_id``; rows without a label are left out.
+    moments
+        From :func:`moments_of` or :func:`moments_of_alerts`, or both: labelled light curves, an
+        object's at several moments; rows without a label are left out.
     settings
         See :class:`TrainingSettings`.
     progress
@@ -101,10 +103,10 @@ def train(
     """
     settings = settings or TrainingSettings()
     report = progress or (lambda _what, _fraction: None)
-    table, class_ids = labelled(table, settings.folds)
+    moments, class_ids = labelled(moments, settings.folds)
     report("features", 0.0)
-    rows = training_rows(table, class_ids, settings)
-    fold = object_folds(rows, table.num_rows, settings)
+    rows = training_rows(moments, class_ids, settings)
+    fold = object_folds(rows, settings)
     p = np.zeros((len(rows.truth), len(class_ids)))
     isolated = np.zeros(len(rows.truth))
     for k in range(settings.folds):
@@ -127,8 +129,8 @@ def train(
         coverage=settings.coverage,
         novelty=fit_novelty(isolated, entropy_of(calibrated)),
         training={
-            "digest": data_digest(table),
-            "n_objects": table.num_rows,
+            "digest": data_digest(moments, settings),
+            "n_objects": int(rows.owner.max()) + 1,
             "n_rows": len(rows.truth),
             "settings": asdict(settings),
         },
@@ -136,40 +138,80 @@ def train(
     )
 
 
-def labelled(table: pa.Table, fewest: int) -> tuple[pa.Table, tuple[int, ...]]:
+def labelled(moments: pa.Table, fewest: int) -> tuple[pa.Table, tuple[int, ...]]:
     """Return the rows whose class has at least `fewest` objects, and these classes, ascending."""
-    if "class_id" not in table.column_names:
+    if "class_id" not in moments.column_names:
         raise ConfigurationError("training needs objects with a class_id")
-    labels = table["class_id"].combine_chunks().fill_null(-1).to_numpy(zero_copy_only=False)
-    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    pairs = moments.select(["object_id", "class_id"]).group_by(["object_id", "class_id"]).aggregate([])
+    classes, counts = np.unique(pairs["class_id"].drop_null().to_numpy(), return_counts=True)
     kept = classes[counts >= fewest]
     if kept.size < 2:  # noqa: PLR2004 - one class is no question
         raise ConfigurationError(
             f"training needs at least 2 classes with {fewest} labelled objects each, found {kept.size}"
         )
-    return table.filter(pa.array(np.isin(labels, kept))), tuple(int(c) for c in kept)
+    chosen = pc.is_in(moments["class_id"], value_set=pa.array(kept, pa.int32()))
+    return moments.filter(chosen), tuple(int(c) for c in kept)
+
+
+MOMENT_COLUMNS: Final = (
+    "object_id", "class_id", "ra_deg", "dec_deg", "host_z_phot", "host_z_phot_err", "mw_ebv",
+    "light_curve",
+)  # fmt: skip
+
+
+def moments_of(table: pa.Table, at_most: int = TrainingSettings.moments) -> pa.Table:
+    """Return each object of a light-curve folder at several moments of its life, and as a whole.
+
+    Parameters
+    ----------
+    table
+        From ``read_light_curves``.
+    at_most
+        Moments of each object beside the whole; see :func:`choose_moments`.
+    """
+    curves = light_curves_of(table)
+    curve, point = choose_moments(curves, at_most)
+    early = with_light_curves(table, as_of(curves, curve, point), curve)
+    return pa.concat_tables([t.select(list(MOMENT_COLUMNS)) for t in (early, table)])
+
+
+def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments) -> pa.Table:
+    """Return several alerts of each object, exactly as the stream saw them.
+
+    Parameters
+    ----------
+    alerts
+        ``object_id``, ``class_id`` (int32), ``t_mjd_tai``, ``ra_deg``, ``dec_deg`` and
+        ``light_curve`` of alerts; packets do not carry a host redshift, so it is null.
+    at_most
+        Alerts of each object, dense at first; see :func:`choose_moments`.
+    """
+    alerts = alerts.sort_by([("object_id", "ascending"), ("t_mjd_tai", "ascending")])
+    _, first, counts = np.unique(alerts["object_id"].to_numpy(), return_index=True, return_counts=True)
+    rows = [f + early_dense(n, at_most) for f, n in zip(first, counts, strict=True)]
+    chosen = alerts.take(pa.array(np.concatenate(rows) if rows else np.zeros(0, np.int64)))
+    for name in MOMENT_COLUMNS:
+        if name not in chosen.column_names:
+            chosen = chosen.append_column(name, pa.nulls(chosen.num_rows, pa.float64()))
+    return chosen.select(list(MOMENT_COLUMNS))
 
 
 def training_rows(
-    table: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
+    moments: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
 ) -> TrainingRows:
-    """Return feature rows of each object at several moments of its life, and of its whole."""
+    """Return the feature rows of `moments`; the host redshift is hidden in a seeded part of them."""
     rng = np.random.default_rng(settings.seed)
-    curves = light_curves_of(table)
-    curve, point = choose_moments(curves, settings.moments)
-    early = as_of(curves, curve, point)
-    owner = np.concatenate([curve, np.arange(table.num_rows)])
-    values = np.concatenate(
-        [feature_arrays(with_light_curves(table, early, curve))[0], feature_arrays(table)[0]]
-    )
-    empty = np.isnan(values).all(axis=1)
-    values, owner = values[~empty], owner[~empty]
+    values = feature_arrays(moments)[0]
+    ids = moments["object_id"].to_numpy()
+    labels = moments["class_id"].to_numpy()
+    some = ~np.isnan(values).all(axis=1)
+    values, ids, labels = values[some], ids[some], labels[some]
     hidden = rng.random(len(values)) < settings.hide_host
     columns = [FEATURE_NAMES.index(name) for name in HOST_COLUMNS]
     values[np.ix_(hidden, columns)] = np.nan
-    labels = table["class_id"].to_numpy()[owner]
-    per_object = np.bincount(owner, minlength=table.num_rows)
-    return TrainingRows(values, np.searchsorted(class_ids, labels), owner, 1.0 / per_object[owner])
+    _, owner = np.unique(ids, return_inverse=True)
+    weights = 1.0 / np.bincount(owner)[owner]
+    return TrainingRows(values, np.searchsorted(class_ids, labels), owner, weights)
 
 
 def choose_moments(
@@ -184,12 +226,18 @@ def choose_moments(
     first = np.searchsorted(curve, np.arange(len(curves)))
     counts = np.diff(np.append(first, curve.size))
     chosen = [
-        first[k] + np.unique(np.geomspace(1, n, at_most).round().astype(np.int64)) - 1
+        first[k] + early_dense(n, at_most)
         for k, n in enumerate(counts)
         if n > 0
     ]
     at = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     return curve[at], point[at]
+
+
+def early_dense(n: int, at_most: int) -> NDArray[np.int64]:
+    """Return up to `at_most` of 0 .. n-1 in geometric steps, the first and the last among them."""
+    steps: NDArray[np.int64] = np.unique(np.geomspace(1, n, at_most).round().astype(np.int64)) - 1
+    return steps
 
 
 def with_light_curves(table: pa.Table, curves: LightCurves, owner: NDArray[np.int64]) -> pa.Table:
@@ -198,14 +246,12 @@ def with_light_curves(table: pa.Table, curves: LightCurves, owner: NDArray[np.in
     return rows.append_column("light_curve", light_curve_column(curves))
 
 
-def object_folds(
-    rows: TrainingRows, n_objects: int, settings: TrainingSettings
-) -> NDArray[np.int64]:
+def object_folds(rows: TrainingRows, settings: TrainingSettings) -> NDArray[np.int64]:
     """Deal the objects of each class over the folds in a seeded order; an object is in one fold."""
     rng = np.random.default_rng(settings.seed + 1)
-    truth = np.full(n_objects, -1)
+    truth = np.zeros(rows.owner.max() + 1, np.int64)
     truth[rows.owner] = rows.truth
-    fold = np.zeros(n_objects, np.int64)
+    fold = np.zeros(truth.size, np.int64)
     for label in np.unique(truth):
         members = rng.permutation(np.flatnonzero(truth == label))
         fold[members] = np.arange(members.size) % settings.folds
@@ -259,18 +305,22 @@ def _metrics(p: NDArray[np.float64], rows: TrainingRows, threshold: float) -> di
     }
 
 
-def data_digest(table: pa.Table) -> str:
-    """Return 16 hexadecimal digits of the objects, labels and measurements, whatever their order."""
+def data_digest(moments: pa.Table, settings: TrainingSettings) -> str:
+    """Return 16 hexadecimal digits of features, settings, objects, labels and measurements.
+
+    Rows are taken in the order of object and number of points, so that the order in which labels
+    came in does not matter.
+    """
     digest = hashlib.sha256(FEATURE_DIGEST.encode())
-    table = table.sort_by("object_id")
-    for name in sorted(set(table.column_names) - {"light_curve"}):
-        column = table[name].combine_chunks()
-        digest.update(name.encode())
-        digest.update(repr(column.null_count).encode())
-        digest.update(
-            np.ascontiguousarray(column.fill_null(0).to_numpy(zero_copy_only=False)).tobytes()
-        )
-    curves = light_curves_of(table)
+    digest.update(repr(asdict(settings)).encode())
+    curves = light_curves_of(moments)
+    order = np.lexsort((curves.counts(), moments["object_id"].to_numpy()))
+    moments = moments.take(pa.array(order))
+    for name in MOMENT_COLUMNS[:-1]:
+        column = moments[name].combine_chunks()
+        digest.update(np.asarray(column.is_null()).tobytes())
+        digest.update(column.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+    curves = light_curves_of(moments)
     for array in (curves.offsets, curves.t_mjd_tai, curves.band, curves.flux_njy, curves.sigma_njy):
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()[:16]

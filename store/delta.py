@@ -11,6 +11,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -129,15 +130,33 @@ def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
 
     Columns ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``.
     """
+    rows = read_alerts_of(folder, [object_id])
+    if rows.num_rows == 0:
+        return None
+    newest = rows.sort_by([("t_mjd_tai", "descending")]).slice(0, 1)
+    return pa.Table.from_struct_array(newest["light_curve"].combine_chunks().flatten())
+
+
+def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
+    """Return the alerts of the objects, each once, with the light curve that its packet showed.
+
+    An alert that several runs have read counts once. Empty where nothing was written yet.
+    """
+    schema = pa.schema(
+        [
+            ("object_id", pa.int64()),
+            ("dia_source_id", pa.int64()),
+            ("t_mjd_tai", pa.float64()),
+            ("ra_deg", pa.float64()),
+            ("dec_deg", pa.float64()),
+            ("light_curve", pa.list_(POINT)),
+        ]
+    )
     try:
         table = DeltaTable(str(folder))
     except TableNotFoundError:
-        return None
-    rows = table.to_pyarrow_dataset().to_table(
-        columns=["t_mjd_tai", "light_curve"], filter=pc.field("object_id") == object_id
-    )
-    if rows.num_rows == 0:
-        return None
-    newest = pc.max(rows["t_mjd_tai"])
-    points = rows.filter(pc.equal(rows["t_mjd_tai"], newest))["light_curve"].slice(0, 1)
-    return pa.Table.from_struct_array(points.combine_chunks().flatten())
+        return schema.empty_table()
+    wanted = pc.field("object_id").isin(pa.array(object_ids, pa.int64()))
+    rows = table.to_pyarrow_dataset().to_table(columns=list(schema.names), filter=wanted).cast(schema)
+    _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
+    return rows.take(pa.array(first))

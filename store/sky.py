@@ -11,8 +11,8 @@ from typing import Final
 import cdshealpix
 import numpy as np
 import numpy.typing as npt
-from astropy import units
-from astropy.coordinates import Latitude, Longitude
+from astropy import units  # type: ignore[import-untyped]
+from astropy.coordinates import Latitude, Longitude  # type: ignore[import-untyped]
 
 ORDER: Final = 12
 _ORDER_0_DEG: Final = 58.6
@@ -99,7 +99,8 @@ def separation_deg(
     ra, dec, ra0, dec0 = map(np.radians, (ra_deg, dec_deg, ra0_deg, dec0_deg))
     across = np.cos(dec) * np.cos(dec0) * np.sin((ra - ra0) / 2) ** 2
     haversine = np.sin((dec - dec0) / 2) ** 2 + across
-    return np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1))))
+    angle: Floats = np.degrees(2 * np.arcsin(np.sqrt(np.clip(haversine, 0, 1))))
+    return angle
 
 
 def _checked(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> tuple[Floats, Floats]:

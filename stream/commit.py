@@ -186,8 +186,7 @@ class _Commit:
             named = zip(self.class_ids, alert["probabilities"], strict=True)
             row["probabilities"] = {str(class_id): p for class_id, p in named}
         else:
-            row["probabilities"] = sa.null()
-            row["prediction_set"] = sa.null()
+            row["probabilities"] = None
         return row
 
     def _duplicate(self, alert: Row) -> Row:

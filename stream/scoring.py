@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_of
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
 from models.scoring import Model, Scores, load_model, set_column
-from stream.rows import SCORE_COLUMNS
+from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+FEATURES_TYPE: Final = pa.struct([(name, pa.float64()) for name in FEATURE_NAMES])
 
 # A worker serves the champion and, during a replay or a swap, one version beside it.
 _MODELS_KEPT: Final = 2
@@ -67,20 +70,23 @@ class Scored(NamedTuple):
     rows
         The score columns of :mod:`stream.rows`, ``reject_reason`` and ``detail``.
     light_curves, features
-        The alerts' light curves and their features (float64, null where not evaluated).
+        The alerts' light curves, and their features as a struct of float64, null where not evaluated.
     readable
         bool: which rows were decoded.
     """
 
     rows: dict[str, pa.Array]
     light_curves: pa.ChunkedArray
-    features: dict[str, pa.Array]
+    features: pa.StructArray
     readable: NDArray[np.bool_]
 
     def to_keep(self, where: dict[str, pa.Array]) -> pa.Table:
         """Return what goes to Delta of the readable packets; `where` are columns of all rows."""
         scores = {name: self.rows[name] for name in SCORE_COLUMNS}
-        table = pa.table({**where, **scores, "light_curve": self.light_curves, **self.features})
+        table = pa.table(
+            {**where, **scores, "light_curve": self.light_curves, "features": self.features}
+        )
+        table = table.select(delta_schema().names)
         return table if self.readable.all() else table.filter(pa.array(self.readable))
 
 
@@ -141,6 +147,15 @@ def score_batch(alerts: pa.Table, model: Model) -> Scored:
     return Scored({**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable)
 
 
+def delta_schema() -> pa.Schema:
+    """Return the columns of the Delta table of alerts, in memory's types."""
+    where = [("topic", pa.string()), ("kafka_partition", pa.int32()), ("kafka_offset", pa.int64())]
+    times = [("arrival_ms", pa.int64()), ("processed_ms", pa.int64()), ("run_id", pa.string())]
+    scores = [(name, ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS]
+    nested = [("light_curve", LIGHT_CURVE_TYPE), ("features", FEATURES_TYPE)]
+    return pa.schema([*where, *times, *scores, *nested])
+
+
 def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
     names = (
         "survey", "dia_source_id", "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg",
@@ -179,9 +194,10 @@ def _score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
     }
 
 
-def _features(scores: Scores) -> dict[str, pa.Array]:
+def _features(scores: Scores) -> pa.StructArray:
     absent = scores.why != 0
-    return {
-        name: pa.array(np.ascontiguousarray(scores.features[:, k]), mask=absent[:, k])
-        for k, name in enumerate(FEATURE_NAMES)
-    }
+    columns = [
+        pa.array(np.ascontiguousarray(scores.features[:, k]), mask=absent[:, k])
+        for k in range(len(FEATURE_NAMES))
+    ]
+    return pa.StructArray.from_arrays(columns, fields=list(FEATURES_TYPE))

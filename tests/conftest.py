@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka import EmbeddedKafka
+from tests.postgres import PostgresServer, find_postgres
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -34,3 +35,18 @@ def data_dir() -> Path:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    programs = find_postgres()
+    if programs is None:
+        pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
+    with PostgresServer(programs) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """A new, empty database in the session's server."""
+    return postgres.new_database()

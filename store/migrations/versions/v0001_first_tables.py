@@ -1,4 +1,7 @@
-"""The first tables, and the triggers that keep ledgers append-only."""
+"""The first tables, and the triggers that keep ledgers append-only.
+
+There is no way back down: it would drop the label ledger. Restore a backup instead.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +34,6 @@ def upgrade() -> None:
     protect = _protect_postgresql if op.get_bind().dialect.name == "postgresql" else _protect_sqlite
     for table, key in LEDGERS.items():
         protect(table, key)
-
-
-def downgrade() -> None:
-    op.drop_table("labels")
-    op.drop_table("label_requests")
-    op.drop_table("trials")
-    op.drop_table("promotions")
-    op.drop_table("models")
-    op.drop_table("accounting")
-    op.drop_table("duplicates")
-    op.drop_table("rejected")
-    op.drop_table("objects")
-    op.drop_table("classifications")
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("DROP FUNCTION noctule_refuse_change")
 
 
 def _protect_sqlite(table: str, key: str) -> None:

@@ -1,0 +1,216 @@
+"""The learner: read the labels that came back, train, prove, promote. Every step leaves a row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from active_learning.gate import Gate, compare
+from lightcurves.errors import ConfigurationError
+from lightcurves.folders import read_light_curves
+from models.artifact import Manifest, save_model
+from models.scoring import load_model
+from models.training import TrainingSettings, moments_of, moments_of_alerts, train
+from store import labels, registry, tables
+from store.database import reading
+from store.delta import read_alerts_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.artifact import Parts
+
+LOG: Final = logging.getLogger("noctule.learner")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """What the learner depends on, as plain values.
+
+    Attributes
+    ----------
+    models_folder, delta_folder
+        Where artifacts and scored light curves lie.
+    training_folder
+        Light-curve folder that every training begins with; None where labels are all there is.
+    frozen_folder
+        Light-curve folder of labelled objects that no training ever sees.
+    alias
+        What is promoted ("champion").
+    retrain_every
+        New labels that make a training worth while.
+    confidence
+        Of the gate.
+    training
+        See :class:`models.training.TrainingSettings`.
+    """
+
+    models_folder: Path
+    delta_folder: Path
+    training_folder: Path | None
+    frozen_folder: Path | None
+    alias: str
+    retrain_every: int
+    confidence: float
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one training came to."""
+
+    challenger: str
+    n_labels: int
+    gate: Gate
+    promoted: bool
+
+
+def learn_once(
+    engine: sa.Engine,
+    config: LearnerConfig,
+    *,
+    force: bool = False,
+    progress: Callable[[str, float], None] | None = None,
+) -> Trial | None:
+    """Retrain if enough labels came in since the last trial; promote if the gate holds.
+
+    Steps: read labels and their alerts; train on these and the training folder; save the artifact;
+    compare with the champion on the frozen set; in one transaction write model, trial and, where it
+    passed, promotion. A crash before the last step leaves an unregistered artifact and nothing else.
+
+    Returns
+    -------
+    Trial or None
+        None where there were too few new labels.
+
+    Raises
+    ------
+    ConfigurationError
+        No champion, or no frozen set to prove anything on.
+    """
+    with reading(engine) as connection:
+        champion = registry.champion(connection, config.alias)
+        current = labels.current_labels(connection)
+        n_seen = last_trial_labels(connection)
+    if champion is None:
+        raise ConfigurationError(f"no model is promoted as '{config.alias}': train and promote one first")
+    if config.frozen_folder is None:
+        raise ConfigurationError("learning.frozen_folder is not set: without a frozen set nothing can be proven")
+    if len(current) - n_seen < config.retrain_every and not force:
+        return None
+    parts = train(training_moments(config, current), config.training, progress)
+    return try_challenger(engine, config, parts, str(champion["model_version"]), len(current))
+
+
+def last_trial_labels(connection: sa.Connection) -> int:
+    """Return how many labels the latest trial had."""
+    trials = tables.trials.c
+    query = sa.select(trials.n_labels).order_by(trials.trial_id.desc()).limit(1)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table:
+    """Return the training folder's moments and the alerts of labelled objects."""
+    pieces = []
+    if config.training_folder is not None:
+        folder = read_light_curves(config.training_folder)
+        pieces.append(moments_of(folder, config.training.moments))
+    alerts = read_alerts_of(config.delta_folder, list(current))
+    if alerts.num_rows:
+        classes = pa.array([current[o] for o in alerts["object_id"].to_pylist()], pa.int32())
+        alerts = alerts.append_column("class_id", classes)
+        pieces.append(moments_of_alerts(alerts, config.training.moments))
+    if not pieces:
+        raise ConfigurationError("nothing to train on: set learning.training_folder, or wait for labels")
+    return pa.concat_tables([piece.unify_dictionaries() for piece in pieces])
+
+
+def try_challenger(
+    engine: sa.Engine, config: LearnerConfig, parts: Parts, champion: str, n_labels: int
+) -> Trial:
+    """Save `parts`, compare with `champion`, register, and promote if the gate holds."""
+    manifest, folder = store_artifact(parts, config.models_folder)
+    assert config.frozen_folder is not None  # noqa: S101 - learn_once has checked
+    frozen = moments_of(read_light_curves(config.frozen_folder), config.training.moments)
+    gate = compare(
+        load_model(config.models_folder / champion),
+        load_model(folder),
+        frozen,
+        confidence=config.confidence,
+        seed=config.training.seed,
+    )
+    with engine.begin() as connection:
+        register(connection, manifest, folder)
+        registry.record_trial(
+            connection,
+            champion_version=champion,
+            challenger_version=manifest.model_version,
+            n_labels=n_labels,
+            promoted=gate.passed,
+            gate=gate.as_dict(),
+            now_ms=_now_ms(),
+        )
+        if gate.passed:
+            reason = f"gate passed with {n_labels} labels: log-loss {gate.gain:+.3f} better"
+            registry.promote(
+                connection,
+                config.alias,
+                manifest.model_version,
+                reason=reason,
+                gate=gate.as_dict(),
+                now_ms=_now_ms(),
+            )
+    LOG.info("challenger %s: %s", manifest.model_version, gate)
+    return Trial(manifest.model_version, n_labels, gate, gate.passed)
+
+
+def store_artifact(parts: Parts, models_folder: Path) -> tuple[Manifest, Path]:
+    """Save `parts` below `models_folder` under its own version."""
+    draft = models_folder / ".draft"
+    manifest = save_model(parts, draft)
+    folder = models_folder / manifest.model_version
+    if not folder.exists():
+        draft.rename(folder)
+    return manifest, folder
+
+
+def register(connection: sa.Connection, manifest: Manifest, folder: Path) -> None:
+    """Write a saved artifact into the table of models."""
+    registry.register_model(
+        connection,
+        model_version=manifest.model_version,
+        path=str(folder),
+        feature_digest=manifest.feature_digest,
+        training_digest=manifest.training["digest"],
+        n_training_objects=manifest.training["n_objects"],
+        class_ids=list(manifest.class_ids),
+        metrics=manifest.metrics,
+        now_ms=_now_ms(),
+    )
+
+
+def learn_forever(
+    engine: sa.Engine,
+    config: LearnerConfig,
+    *,
+    poll_s: float,
+    stop: Callable[[], bool],
+    on_trial: Callable[[Trial], Any] | None = None,
+) -> None:
+    """Look for new labels every `poll_s` seconds until `stop` says so."""
+    while not stop():
+        trial = learn_once(engine, config)
+        if trial is not None and on_trial is not None:
+            on_trial(trial)
+        if trial is None:
+            time.sleep(poll_s)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,129 @@
+"""Settings into the plain values that the rooms take. Nothing else knows both sides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from active_learning.learner import LearnerConfig
+from deploy.settings import settings_digest
+from lightcurves.errors import ConfigurationError
+from models.training import TrainingSettings
+from store.database import migrate, open_database
+from stream.commit import RequestPolicy
+from stream.job import JobConfig, run_id_of
+from stream.outputs import Topics
+from stream.scoring import ScorerConfig
+from stream.worker import WorkerConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+    from deploy.sections import Settings
+
+ALERTS_TABLE: Final = "alerts"
+
+
+def open_store(settings: Settings) -> sa.Engine:
+    """Open the database and bring its tables up to date."""
+    url = settings.store.url.get_secret_value()
+    engine = open_database(url, busy_timeout_s=settings.store.busy_timeout_s)
+    migrate(engine)
+    return engine
+
+
+def delta_folder(settings: Settings) -> Path:
+    """Return the folder of the Delta table of scored light curves."""
+    return settings.store.delta / ALERTS_TABLE
+
+
+def kafka_client(settings: Settings) -> dict[str, str]:
+    """Return librdkafka's settings.
+
+    Raises
+    ------
+    ConfigurationError
+        No broker is named.
+    """
+    servers = settings.kafka.bootstrap_servers
+    if servers is None:
+        raise ConfigurationError(
+            "kafka.bootstrap_servers is not set: give --bootstrap-servers HOST:PORT, or start one "
+            "with 'noctule kafka'"
+        )
+    return {"bootstrap.servers": servers, **settings.kafka.client.get_secret_value()}
+
+
+def outgoing_topics(settings: Settings) -> Topics:
+    """Return the names of the topics that a batch is sent to."""
+    kafka = settings.kafka
+    return Topics(kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
+
+
+def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int]:
+    """Return every topic that a Kafka of our own needs, with its number of partitions."""
+    kafka = settings.kafka
+    own = (kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
+    return dict.fromkeys(kafka.alert_topics, alert_partitions) | dict.fromkeys(own, 1)
+
+
+def scorer_config(settings: Settings) -> ScorerConfig:
+    """Return what scoring needs."""
+    schemas = settings.schemas
+    location = str(schemas.folder or "")
+    if schemas.source == "registry" and schemas.registry_url is not None:
+        location = schemas.registry_url.get_secret_value()
+    return ScorerConfig(
+        models_folder=str(settings.models.folder),
+        schema_source=schemas.source,
+        schema_location=location,
+        schema_timeout_s=schemas.registry_timeout_s,
+        max_packet_bytes=settings.stream.max_packet_bytes,
+    )
+
+
+def job_config(settings: Settings) -> JobConfig:
+    """Return what the stream needs; gives a new checkpoint its run id."""
+    learning, stream = settings.learning, settings.stream
+    return JobConfig(
+        topics=settings.kafka.alert_topics,
+        starting=stream.starting,
+        max_alerts=stream.max_alerts_per_batch,
+        trigger_s=stream.trigger_s,
+        checkpoint=stream.checkpoint,
+        store_url=settings.store.url.get_secret_value(),
+        alias=settings.models.alias,
+        worker=WorkerConfig(
+            client=kafka_client(settings),
+            scorer=scorer_config(settings),
+            delta_folder=str(delta_folder(settings)),
+            run_id=run_id_of(stream.checkpoint),
+            timeout_s=settings.kafka.timeout_s,
+        ),
+        outgoing=outgoing_topics(settings),
+        policy=RequestPolicy(
+            learning.strategy, learning.nightly_budget, learning.min_entropy, learning.min_points
+        ),
+        settings_digest=settings_digest(settings),
+    )
+
+
+def learner_config(settings: Settings) -> LearnerConfig:
+    """Return what the learner needs."""
+    learning = settings.learning
+    return LearnerConfig(
+        models_folder=settings.models.folder,
+        delta_folder=delta_folder(settings),
+        training_folder=learning.training_folder,
+        frozen_folder=learning.frozen_folder,
+        alias=settings.models.alias,
+        retrain_every=learning.retrain_every_labels,
+        confidence=learning.gate_confidence,
+        training=training_settings(settings),
+    )
+
+
+def training_settings(settings: Settings) -> TrainingSettings:
+    """Return how models are trained."""
+    return TrainingSettings(seed=settings.models.seed, coverage=settings.models.coverage)

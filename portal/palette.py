@@ -1,0 +1,85 @@
+"""Colours and markers of the figures, for light and dark pages, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lightcurves.taxonomy import CLASS_NAMES
+
+SchemeName = Literal["light", "dark"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The colours of one kind of page; ``paper`` and the inks are those of noctule.css."""
+
+    paper: str
+    ink: str
+    muted: str
+    rule: str
+    bands: Mapping[str, str]
+    classes: tuple[str, ...]
+
+    def band(self, band: str) -> str:
+        """The colour of a band; ZTF's bands share LSST's colours, not their markers."""
+        return self.bands.get(band.removeprefix("ztf_"), self.muted)
+
+    def of_class(self, class_id: int) -> tuple[str, str]:
+        """Colour and dash of a class: the same on every page, whatever else is drawn."""
+        at = _CLASS_AT.get(class_id, 0)
+        dash = _DASHES[at // len(self.classes) % len(_DASHES)]
+        return self.classes[at % len(self.classes)], dash
+
+
+_CLASS_AT: Final = {class_id: at for at, class_id in enumerate(CLASS_NAMES)}
+_DASHES: Final = ("solid", "dashed", "dotted")
+
+# Bands: Rubin's own palettes for white and for black backgrounds, RTN-045, "colorblind-friendly
+# plots". Classes: seven hues that differ in lightness too, so that they part without colour.
+SCHEMES: Final[Mapping[SchemeName, Scheme]] = {
+    "light": Scheme(
+        paper="#fcfbf8",
+        ink="#1e2430",
+        muted="#5f6672",
+        rule="#dfdcd3",
+        bands={
+            "u": "#1600ea",
+            "g": "#31de1f",
+            "r": "#b52626",
+            "i": "#370201",
+            "z": "#ba52ff",
+            "y": "#61a2b3",
+        },
+        classes=("#0b5fa5", "#c8501e", "#17805c", "#94458e", "#8a6d00", "#3d93c2", "#5b5f66"),
+    ),
+    "dark": Scheme(
+        paper="#10141b",
+        ink="#d9dde4",
+        muted="#949cab",
+        rule="#2a303b",
+        bands={
+            "u": "#3eb7ff",
+            "g": "#30c39f",
+            "r": "#ff7e00",
+            "i": "#2af5ff",
+            "z": "#a7f9c1",
+            "y": "#fdc900",
+        },
+        classes=("#6db3f2", "#f08a5d", "#57c79a", "#d79bd1", "#d9bd4a", "#a5d8ee", "#b9bdc6"),
+    ),
+}
+
+BAND_MARKERS: Final[Mapping[str, str]] = {
+    "u": "circle",
+    "g": "triangle",
+    "r": "inverted_triangle",
+    "i": "square",
+    "z": "star",
+    "y": "hex",
+    "ztf_g": "diamond",
+    "ztf_r": "plus",
+    "ztf_i": "square_pin",
+}
+"""Marker of a band, after RTN-045; one that is not listed is drawn as a cross."""

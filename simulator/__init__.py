@@ -1,0 +1,1 @@
+"""A sky to try noctule on: objects become alerts, nights pass, a telescope answers."""

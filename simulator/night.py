@@ -1,0 +1,217 @@
+"""Nights pass: alerts are published in the order of their times, with the clock sped up."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from simulator.packets import SimulatedAlerts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+
+def night_of(t_mjd_tai: float) -> int:
+    """Return the observing night of a time: the MJD of its evening in Chile.
+
+    A night turns at MJD fraction 0.5, as Rubin's ``day_obs`` does: 12:00 UTC, after sunrise on
+    Cerro Pachon in every season and long before sunset. (TAI is 37 s ahead of UTC, in daylight.)
+
+    Examples
+    --------
+    >>> night_of(60000.99), night_of(60001.4), night_of(60001.6)
+    (60000, 60000, 60001)
+    """
+    return int(np.floor(t_mjd_tai - 0.5))
+
+
+class NightPlan:
+    """The alerts of a set of objects, night by night; nights without an alert are left out.
+
+    Parameters
+    ----------
+    alerts
+        Numbered in the order of time; a number here is a position in the stream.
+
+    Attributes
+    ----------
+    nights
+        int64: the nights that have alerts, ascending.
+    """
+
+    def __init__(self, alerts: SimulatedAlerts) -> None:
+        self._alerts = alerts
+        every = np.floor(alerts.t_mjd_tai - 0.5).astype(np.int64)
+        self.nights: NDArray[np.int64]
+        self.nights, self._starts = np.unique(every, return_index=True)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> NightPlan:
+        """Return the plan of a light-curve folder's objects."""
+        return cls(SimulatedAlerts.of_folder(folder))
+
+    def __len__(self) -> int:
+        """Return the number of alerts."""
+        return len(self._alerts)
+
+    def __iter__(self) -> Iterator[tuple[int, range]]:
+        """Give every night with the numbers of its alerts."""
+        return self.since(0)
+
+    def since(self, position: int) -> Iterator[tuple[int, range]]:
+        """Give what is left when the first `position` alerts are published, night by night."""
+        ends = [*self._starts[1:].tolist(), len(self)]
+        for night, start, end in zip(
+            self.nights.tolist(), self._starts.tolist(), ends, strict=True
+        ):
+            if position < end:
+                yield night, range(max(start, position), end)
+
+    def position_of(self, night: int) -> int:
+        """Return how many alerts lie before `night`."""
+        starts = [*self._starts.tolist(), len(self)]
+        return int(starts[np.searchsorted(self.nights, night)])
+
+    def packet(self, number: int) -> bytes:
+        """Return the framed packet of an alert."""
+        return self._alerts.packet(number)
+
+    def digest(self) -> str:
+        """Return a digest of the plan: a position means nothing in another one."""
+        return self._alerts.digest()
+
+
+class Clock(Protocol):
+    """Time as :func:`play` sees it."""
+
+    def now(self) -> float:
+        """Return seconds since any fixed moment."""
+        ...
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Return after `seconds`, or as soon as `stop` is set."""
+        ...
+
+
+class WallClock:
+    """The time that people have."""
+
+    def now(self) -> float:
+        """Return seconds of the monotonic clock."""
+        return time.monotonic()
+
+    def wait(self, seconds: float, stop: threading.Event) -> None:
+        """Wait on `stop`, so that setting it ends the wait at once."""
+        stop.wait(seconds)
+
+
+def play(
+    plan: NightPlan,
+    publish: Callable[[bytes], None],
+    *,
+    night_s: float,
+    alerts_per_s: float | None = None,
+    position: int = 0,
+    start_night: int | None = None,
+    clock: Clock | None = None,
+    stop: threading.Event | None = None,
+    on_night: Callable[[int, int], None] | None = None,
+) -> int:
+    """Publish what is left of a plan at the pace of simulated nights.
+
+    Parameters
+    ----------
+    plan
+        Nights and their alerts.
+    publish
+        Takes one packet at a time; the next one is made when it returns.
+    night_s
+        How long a night lasts, in seconds; its alerts are spread evenly over it. 0 does not wait.
+    alerts_per_s
+        A pace in alerts, which `night_s` then yields to: a night lasts as long as its alerts take.
+    position
+        How many alerts of the plan were published before, as an earlier call returned it.
+    start_night
+        Skip the nights before this one.
+    clock, stop
+        Time, and the event that ends the play: at once, even in a wait.
+    on_night
+        Called with the night and the position when all of a night is published and its time is
+        over; not for a night that `stop` cut short. Flush and save the position here.
+
+    Returns
+    -------
+    int
+        The new position: how many of the plan's alerts are published.
+
+    Notes
+    -----
+    A publisher that is slower than the pace delays what follows; no night is made shorter to catch
+    up. Nights without an alert take no time.
+    """
+    clock = WallClock() if clock is None else clock
+    stop = threading.Event() if stop is None else stop
+    if start_night is not None:
+        position = max(position, plan.position_of(start_night))
+    begin = clock.now()
+    for night, numbers in plan.since(position):
+        length = len(numbers) / alerts_per_s if alerts_per_s else night_s
+        begin = max(begin, clock.now())
+        for count, number in enumerate(numbers):
+            _wait_until(begin + length * count / len(numbers), clock, stop)
+            if stop.is_set():
+                return position
+            publish(plan.packet(number))
+            position = number + 1
+        begin += length
+        _wait_until(begin, clock, stop)
+        if stop.is_set():
+            return position
+        if on_night is not None:
+            on_night(night, position)
+    return position
+
+
+def _wait_until(due: float, clock: Clock, stop: threading.Event) -> None:
+    ahead = due - clock.now()
+    if ahead > 0:
+        clock.wait(ahead, stop)
+
+
+@dataclass(frozen=True)
+class Bookmark:
+    """The position in a plan, kept in a small file across runs.
+
+    Attributes
+    ----------
+    path
+        The file.
+    digest
+        :meth:`NightPlan.digest`: a position of another plan is not taken for one of this.
+    """
+
+    path: Path
+    digest: str
+
+    def read(self) -> int:
+        """Return the saved position; 0 where none of this plan is saved."""
+        try:
+            saved = json.loads(self.path.read_text())
+            return int(saved["position"]) if saved["digest"] == self.digest else 0
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return 0
+
+    def write(self, position: int) -> None:
+        """Save the position; a crash leaves the old file or the new one."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps({"digest": self.digest, "position": position}))
+        fresh.replace(self.path)

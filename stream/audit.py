@@ -1,0 +1,170 @@
+"""Prove that every offset is accounted for, from the tables and the topic.
+
+For every run, topic and partition the accounted ranges must follow each other without gap or
+overlap; every range must add up (read = classified + not evaluated + duplicate + rejected) to as
+many offsets as it spans; and each of these offsets must be in exactly one of the tables. With a
+broker at hand, a partition must also be accounted for up to its end, or the rest is called waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from store import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class PartitionAudit:
+    """One partition of one run.
+
+    Attributes
+    ----------
+    run_id, topic, partition
+        Which.
+    start_offset, end_offset
+        What the run has accounted for.
+    n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected
+        Sums over its batches.
+    n_stored
+        Offsets of that span that are in one of the three tables.
+    n_waiting
+        Offsets in the topic that are not accounted for yet; None where no broker was asked.
+    problems
+        Sentences; empty where all is well.
+    """
+
+    run_id: str
+    topic: str
+    partition: int
+    start_offset: int
+    end_offset: int
+    n_read: int
+    n_classified: int
+    n_not_evaluated: int
+    n_duplicate: int
+    n_rejected: int
+    n_stored: int
+    n_waiting: int | None
+    problems: tuple[str, ...]
+
+
+def audit(
+    connection: sa.Connection,
+    ends: Mapping[tuple[str, int], tuple[int, int]] | None = None,
+    *,
+    since_ms: int = 0,
+    until_ms: int | None = None,
+) -> list[PartitionAudit]:
+    """Audit all runs whose batches were committed within [`since_ms`, `until_ms`).
+
+    Parameters
+    ----------
+    connection
+        The database.
+    ends
+        (topic, partition) to (first, one past last offset) in Kafka, from
+        :class:`stream.consumer.Watermarks`; None to audit the tables alone.
+    since_ms, until_ms
+        Wall-clock bounds on the commit.
+
+    Returns
+    -------
+    list of PartitionAudit
+        One for each run and partition; the audit closes where none has a problem.
+    """
+    return [
+        _audit_partition(connection, rows, ends)
+        for rows in _accounts(connection, since_ms, until_ms)
+    ]
+
+
+def _accounts(connection: sa.Connection, since_ms: int, until_ms: int | None) -> Iterator[Sequence[sa.Row]]:
+    table = tables.accounting.c
+    query = sa.select(tables.accounting).where(table.committed_ms >= since_ms)
+    if until_ms is not None:
+        query = query.where(table.committed_ms < until_ms)
+    order = (table.run_id, table.topic, table.kafka_partition, table.start_offset)
+    group: list[sa.Row] = []
+    for row in connection.execute(query.order_by(*order)):
+        if group and (row.run_id, row.topic, row.kafka_partition) != _key(group[0]):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _key(row: sa.Row) -> tuple[str, str, int]:
+    return row.run_id, row.topic, row.kafka_partition
+
+
+def _audit_partition(
+    connection: sa.Connection,
+    rows: Sequence[sa.Row],
+    ends: Mapping[tuple[str, int], tuple[int, int]] | None,
+) -> PartitionAudit:
+    run_id, topic, partition = _key(rows[0])
+    start, end = rows[0].start_offset, rows[-1].end_offset
+    stored = sum(
+        _stored(connection, table, topic, partition, start, end)
+        for table in (tables.classifications, tables.duplicates, tables.rejected)
+    )
+    problems = [*_broken_chain(rows), *_broken_sums(rows)]
+    if stored != end - start:
+        problems.append(f"{end - start} offsets accounted for, {stored} in the tables")
+    waiting = None
+    if ends is not None and (topic, partition) in ends:
+        waiting = ends[topic, partition][1] - end
+        if waiting < 0:
+            problems.append(f"accounted up to {end}, but the topic ends at {end + waiting}")
+    return PartitionAudit(
+        run_id,
+        topic,
+        partition,
+        start,
+        end,
+        *(sum(getattr(row, name) for row in rows) for name in _COUNTS),
+        n_stored=stored,
+        n_waiting=waiting,
+        problems=tuple(problems),
+    )
+
+
+_COUNTS = ("n_read", "n_classified", "n_not_evaluated", "n_duplicate", "n_rejected")
+
+
+def _broken_chain(rows: Sequence[sa.Row]) -> Iterator[str]:
+    for before, after in pairwise(rows):
+        if after.start_offset > before.end_offset:
+            yield f"offsets {before.end_offset} to {after.start_offset - 1} are in no batch"
+        elif after.start_offset < before.end_offset:
+            yield f"batches {before.batch_id} and {after.batch_id} overlap at offset {after.start_offset}"
+
+
+def _broken_sums(rows: Sequence[sa.Row]) -> Iterator[str]:
+    for row in rows:
+        parts = sum(getattr(row, name) for name in _COUNTS[1:])
+        if row.n_read != parts:
+            yield f"batch {row.batch_id}: {row.n_read} read, {parts} accounted for"
+        if row.n_read != row.end_offset - row.start_offset:
+            yield f"batch {row.batch_id}: {row.end_offset - row.start_offset} offsets, {row.n_read} read"
+
+
+def _stored(
+    connection: sa.Connection, table: sa.Table, topic: str, partition: int, start: int, end: int
+) -> int:
+    inside = sa.and_(
+        table.c.topic == topic,
+        table.c.kafka_partition == partition,
+        table.c.kafka_offset >= start,
+        table.c.kafka_offset < end,
+    )
+    query = sa.select(sa.func.count()).select_from(table).where(inside)
+    return int(connection.execute(query).scalar_one())

@@ -1,0 +1,237 @@
+"""The Spark job: one source, one foreachBatch. It returns its query; only the entry point waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow.compute as pc
+from pyspark.sql import SparkSession
+
+from lightcurves.errors import ConfigurationError
+from models.artifact import read_manifest
+from store import registry
+from store.database import open_database, reading
+from store.delta import Written, commit_files, ensure_table
+from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
+from stream.outputs import Outputs, Topics
+from stream.rows import RANGE, SCORE_SPARK_SCHEMA
+from stream.scoring import Scorer, delta_schema
+from stream.source import SOURCE_NAME, AlertSource
+from stream.worker import WorkerConfig, now_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+    import sqlalchemy as sa
+    from pyspark.sql import DataFrame
+    from pyspark.sql.streaming import StreamingQuery
+
+LOG: Final = logging.getLogger("noctule.stream")
+
+RUN_FILE: Final = "noctule-run-id"
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """All that the job depends on, as plain values.
+
+    Attributes
+    ----------
+    topics, starting, max_alerts
+        What is read: topics, where a new checkpoint begins, the most alerts of one batch.
+    checkpoint
+        Spark's folder; it also keeps the run's id.
+    store_url, alias
+        The database, and the alias whose version scores ("champion").
+    worker
+        What the workers need.
+    outgoing
+        Topics to send to; None sends nothing.
+    policy
+        How label requests are chosen.
+    settings_digest
+        Stamped into the accounting.
+    """
+
+    topics: tuple[str, ...]
+    starting: str
+    max_alerts: int
+    checkpoint: Path
+    store_url: str = field(repr=False)
+    alias: str
+    worker: WorkerConfig
+    outgoing: Topics | None
+    policy: RequestPolicy
+    settings_digest: str
+    trigger_s: float = 1.0
+
+
+def run_id_of(checkpoint: Path) -> str:
+    """Return the id of the run that `checkpoint` belongs to; a new checkpoint gets one."""
+    file = checkpoint / RUN_FILE
+    if not file.is_file():
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(".draft")
+        draft.write_text(uuid.uuid4().hex)
+        draft.rename(file)
+    return file.read_text()
+
+
+def open_session(master: str, *, driver_memory: str, log_folder: Path) -> SparkSession:
+    """Start Spark, quiet and on the loopback interface."""
+    log_folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    session = (
+        SparkSession.builder.master(master)
+        .appName("noctule")
+        .config("spark.driver.memory", driver_memory)
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100000")
+        .config("spark.python.worker.reuse", "true")
+        .config("spark.redaction.regex", "(?i)secret|password|token|url|client|worker")
+        .config("spark.sql.streaming.noDataMicroBatches.enabled", "false")
+        .config("spark.sql.streaming.metricsEnabled", "false")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("ERROR")
+    session.dataSource.register(AlertSource)
+    return session
+
+
+def choose_version(options: Mapping[str, str]) -> str:
+    """Return the version that scores the batch being planned: what the alias names now.
+
+    Called by the data source on the driver's side; see :mod:`stream.source`.
+    """
+    url, alias = options["store_url"], options["alias"]
+    with reading(_engine(url)) as connection:
+        found = registry.champion(connection, alias)
+    if found is None:
+        raise ConfigurationError(NO_MODEL.format(alias=alias))
+    return str(found["model_version"])
+
+
+NO_MODEL: Final = (
+    "no model is promoted as '{alias}': run 'noctule train --data FOLDER --register', "
+    "then 'noctule promote VERSION'"
+)
+_ENGINES: dict[str, sa.Engine] = {}
+
+
+def _engine(url: str) -> sa.Engine:
+    if url not in _ENGINES:
+        _ENGINES[url] = open_database(url)
+    return _ENGINES[url]
+
+
+def start(
+    spark: SparkSession,
+    config: JobConfig,
+    *,
+    once: bool = False,
+    on_batch: Callable[[int, BatchCounts], None] | None = None,
+) -> StreamingQuery:
+    """Start the query; with `once` it ends when it has read what is in the topics now.
+
+    Raises
+    ------
+    ConfigurationError
+        No model is promoted.
+    """
+    choose_version({"store_url": config.store_url, "alias": config.alias})
+    if config.worker.delta_folder:
+        ensure_table(Path(config.worker.delta_folder), delta_schema())
+    options = {
+        **config.worker.to_options(),
+        "topics": json.dumps(config.topics),
+        "starting": config.starting,
+        "max_alerts": str(config.max_alerts),
+        "timeout_s": str(config.worker.timeout_s),
+        "store_url": config.store_url,
+        "alias": config.alias,
+        "run": "stream.worker:run",
+        "choose_version": "stream.job:choose_version",
+    }
+    rows = spark.readStream.format(SOURCE_NAME).options(**options).load()
+    trigger: dict[str, Any] = {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
+    return (
+        rows.writeStream.foreachBatch(Sink(config, on_batch))
+        .option("checkpointLocation", str(config.checkpoint))
+        .trigger(**trigger)
+        .start()
+    )
+
+
+class Sink:
+    """The foreachBatch: rows of a batch into SQL, Delta and Kafka; see :mod:`stream.commit`.
+
+    Parameters
+    ----------
+    config
+        The job's.
+    on_batch
+        Called with the batch's number and counts after everything was written.
+    """
+
+    def __init__(self, config: JobConfig, on_batch: Callable[[int, BatchCounts], None] | None) -> None:
+        self._config = config
+        self._on_batch = on_batch
+        self._outputs: Outputs | None = None
+        if config.outgoing is not None:
+            self._outputs = Outputs(config.worker.client, config.outgoing, config.worker.timeout_s)
+
+    def __call__(self, frame: DataFrame, batch_id: int) -> None:
+        """Write one batch."""
+        rows = frame.toArrow()
+        if rows.num_rows == 0:
+            return
+        config = self._config
+        engine = _engine(config.store_url)
+        batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
+        counts = commit_sql(engine, rows, batch, config.policy, self._class_ids(rows), now_ms())
+        if config.worker.delta_folder:
+            folder = Path(config.worker.delta_folder)
+            commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
+        if self._outputs is not None:
+            self._outputs.send(engine, batch.run_id, batch_id)
+        LOG.info("batch %d: %s", batch_id, counts)
+        if self._on_batch is not None:
+            self._on_batch(batch_id, counts)
+
+    def _class_ids(self, rows: pa.Table) -> tuple[int, ...]:
+        versions = rows["model_version"].drop_null().unique().to_pylist()
+        if not versions:
+            return ()
+        folder = Path(self._config.worker.scorer.models_folder)
+        return read_manifest(folder / versions[0]).class_ids
+
+
+def written_files(rows: pa.Table) -> list[Written]:
+    """Return the Parquet files that the batch's workers wrote."""
+    ranges = rows.filter(pc.equal(rows["kind"], RANGE)).select(["delta_file", "delta_bytes", "delta_rows"]).to_pylist()
+    return [
+        Written(row["delta_file"], row["delta_bytes"], row["delta_rows"])
+        for row in ranges
+        if row["delta_file"] is not None
+    ]
+
+
+def score_with_spark(frame: DataFrame, scorer: Scorer, version: str) -> DataFrame:
+    """Score the column ``packet`` of any frame by ``mapInArrow``: re-scoring and backfills."""
+    config = scorer.config
+    return frame.select("packet").mapInArrow(
+        lambda batches: Scorer(config).score_arrow(batches, version), SCORE_SPARK_SCHEMA
+    )
