@@ -19,17 +19,16 @@ from bokeh.models import (
     BoxZoomTool,
     ColumnDataSource,
     HoverTool,
-    Legend,
-    LegendItem,
     LinearAxis,
     NumeralTickFormatter,
     PanTool,
     Range1d,
     ResetTool,
     SaveTool,
-    Span,
     WheelZoomTool,
 )
+from bokeh.models.annotations import Legend, LegendItem, Span
+from bokeh.models.renderers import DataRenderer
 from bokeh.plotting import figure
 from numpy.typing import NDArray
 
@@ -121,7 +120,7 @@ _NO_POINTS: Final = pa.table(
 def _times(t: NDArray[np.float64], first: float) -> Times:
     margin = max(_MARGIN * np.ptp(t), 0.5)
     low, high = float(t.min() - margin), float(t.max() + margin)
-    return Times(Range1d(low, high), Range1d(low - first, high - first), first)
+    return Times(Range1d(start=low, end=high), Range1d(start=low - first, end=high - first), first)
 
 
 def light_curve_figure(
@@ -154,12 +153,10 @@ def _bands_in(points: pa.Table) -> list[str]:
 def _flux_range(flux: NDArray[Any]) -> Range1d:
     low, high = min(flux.min(initial=0.0), 0.0), max(flux.max(initial=0.0), 0.0)
     margin = 0.12 * (high - low) or 1.0
-    return Range1d(float(low - margin), float(high + margin))
+    return Range1d(start=float(low - margin), end=float(high + margin))
 
 
-def _draw_band(
-    plot: figure, band: str, points: pa.Table, times: Times, look: Scheme
-) -> list[Any]:
+def _draw_band(plot: figure, band: str, points: pa.Table, times: Times, look: Scheme) -> list[Any]:
     chosen = points.filter(pa.array([each == band for each in points["band"].to_pylist()]))
     colour, marker = look.band(band), BAND_MARKERS.get(band.lower(), "x")
     renderers = []
@@ -218,7 +215,7 @@ def probability_figure(
 ) -> figure:
     """Class probabilities against time: one line per class that ever mattered."""
     plot = _figure("probabilities", times, look, height=290)
-    plot.y_range = Range1d(-0.02, 1.02, bounds=(-0.02, 1.02))
+    plot.y_range = Range1d(start=-0.02, end=1.02, bounds=(-0.02, 1.02))
     plot.yaxis.axis_label = "probability"
     plot.xaxis.axis_label = "time (MJD, TAI)"
     items = [
@@ -309,7 +306,8 @@ def _add_days_axis(plot: figure, times: Times, look: Scheme, *, labelled: bool) 
 def _add_hover(plot: figure, text: str) -> None:
     when = "MJD @t{0.00000}, day @days{0.00}"
     tips = f'<div class="tip">{text}<br>{when}</div>'
-    plot.add_tools(HoverTool(renderers=plot.select(name="point"), tooltips=tips))
+    points = [each for each in plot.renderers if isinstance(each, DataRenderer) and each.name]
+    plot.add_tools(HoverTool(renderers=points, tooltips=tips))
 
 
 def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns: int) -> None:
@@ -324,7 +322,6 @@ def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns:
         label_text_font=_FONT,
         label_text_font_size="12px",
         glyph_width=18,
-        padding=2,
         margin=0,
         spacing=10,
     )

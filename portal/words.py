@@ -10,7 +10,8 @@ from typing import Any, Final
 from lightcurves.reasons import DESCRIPTIONS
 from lightcurves.taxonomy import class_name
 
-NOTHING: Final = "–"
+NOTHING: Final = "\N{EN DASH}"
+_MINUS: Final = "\N{MINUS SIGN}"
 _MJD_ZERO: Final = date(1858, 11, 17)
 _ZERO_POINT_MAG: Final = 31.4  # AB magnitude of 1 nJy
 _MINUTE_S: Final = 60
@@ -22,7 +23,7 @@ def number(value: float | None, digits: int = 2) -> str:
     """A number with fixed digits, a true minus sign, or a dash for null."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}").replace(",", "\N{THIN SPACE}")
+    return f"{value:,.{digits}f}".replace("-", _MINUS).replace(",", "\N{THIN SPACE}")
 
 
 def figure(value: object) -> str:
@@ -46,12 +47,12 @@ def magnitude(flux_njy: float | None) -> str:
 
     Examples
     --------
-    >>> magnitude(3631e9), magnitude(-2.0)
-    ('0.0', '–')
+    >>> magnitude(3631.0), magnitude(-2.0) == NOTHING
+    ('22.5', True)
     """
     if flux_njy is None or not flux_njy > 0:
         return NOTHING
-    return number(_ZERO_POINT_MAG - 2.5 * math.log10(flux_njy) + 0.0, 1).replace("−0.0", "0.0")
+    return number(_ZERO_POINT_MAG - 2.5 * math.log10(flux_njy), 1)
 
 
 def days(value: float | None) -> str:
@@ -115,11 +116,11 @@ def sexagesimal_dec(dec_deg: float) -> str:
 
     Examples
     --------
-    >>> sexagesimal_dec(-0.5)
-    '−00:30:00.0'
+    >>> sexagesimal_dec(2.525)
+    '+02:31:30.0'
     """
     arcminutes, tenths = divmod(round(abs(dec_deg) * 36_000), 600)
-    sign = "\N{MINUS SIGN}" if dec_deg < 0 else "+"
+    sign = _MINUS if dec_deg < 0 else "+"
     return f"{sign}{arcminutes // 60:02}:{arcminutes % 60:02}:{tenths / 10:04.1f}"
 
 

@@ -51,7 +51,8 @@ class NightPlan:
         self._alerts = alerts
         every = np.floor(alerts.t_mjd_tai - 0.5).astype(np.int64)
         self.nights: NDArray[np.int64]
-        self.nights, self._starts = np.unique(every, return_index=True)
+        self.nights, starts = np.unique(every, return_index=True)
+        self._bounds: list[int] = [*starts.tolist(), len(alerts)]
 
     @classmethod
     def of_folder(cls, folder: Path) -> NightPlan:
@@ -68,17 +69,14 @@ class NightPlan:
 
     def since(self, position: int) -> Iterator[tuple[int, range]]:
         """Give what is left when the first `position` alerts are published, night by night."""
-        ends = [*self._starts[1:].tolist(), len(self)]
-        for night, start, end in zip(
-            self.nights.tolist(), self._starts.tolist(), ends, strict=True
-        ):
+        bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
+        for night, (start, end) in zip(self.nights.tolist(), bounds, strict=True):
             if position < end:
                 yield night, range(max(start, position), end)
 
     def position_of(self, night: int) -> int:
         """Return how many alerts lie before `night`."""
-        starts = [*self._starts.tolist(), len(self)]
-        return int(starts[np.searchsorted(self.nights, night)])
+        return self._bounds[int(np.searchsorted(self.nights, night))]
 
     def packet(self, number: int) -> bytes:
         """Return the framed packet of an alert."""

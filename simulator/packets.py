@@ -261,7 +261,8 @@ class SimulatedAlerts:
     def _encode_history(self, row: int) -> _History:
         points = np.arange(self._curves.offsets[row], self._curves.offsets[row + 1])
         curve = self._curves.take(points, np.array([0, points.size]))
-        target = _Target(int(self._ids[row]), *self._position[:, row].tolist(), curve)
+        ra_deg, dec_deg = self._position[:, row].tolist()
+        target = _Target(int(self._ids[row]), ra_deg, dec_deg, curve)
         ids = _measurement_ids(target.object_id, curve.kind == KIND_FORCED)
         return _History(target, ids, _encode_points(self._writer, target, ids))
 

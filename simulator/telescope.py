@@ -160,7 +160,7 @@ class Telescope:
             request_id=request_id,
             reporter=REPORTER,
             instrument=INSTRUMENT,
-            observed_mjd_tai=float(observed + 1),  # MJD fraction 0 is late evening in Chile
+            observed_mjd_tai=float(observed + 1),  # MJD fraction 0 is evening in Chile
         )
         self._reported.add(object_id)
 

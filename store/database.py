@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -23,8 +24,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.engine.interfaces import ExceptionContext
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 from store.urls import mask_password
@@ -33,6 +33,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 CONNECT_TIMEOUT_S: Final = 10
 MIGRATION_LOCK: Final = 0x6E6F6374756C65  # any number: "noctule"; PostgreSQL's locks are numbers
 
+_RETRY_S: Final = 0.02
 _READING: Final = "noctule_reading"
 _ALEMBIC: Final = threading.Lock()  # Alembic keeps the migration at work in a global
 
@@ -110,16 +111,32 @@ def _open_sqlite(url: URL, busy_timeout_s: float) -> sa.Engine:
     engine = sa.create_engine(
         url, connect_args={"timeout": busy_timeout_s, "isolation_level": None}
     )
-    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "connect", lambda raw, _: _prepare_sqlite(raw, busy_timeout_s))
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+def _prepare_sqlite(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    deadline = time.monotonic() + busy_timeout_s
+    while not _turn_wal_on(connection):
+        if time.monotonic() > deadline:
+            raise UnavailableError("database", _ADVICE[sqlite3.SQLITE_BUSY])
+        time.sleep(_RETRY_S)
+
+
+def _turn_wal_on(connection: sqlite3.Connection) -> bool:
+    """Make the write-ahead log, once in a database's life: readers do not wait for the writer.
+
+    False when another process is about it too; SQLite's own waiting does not cover this.
+    """
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        raise
+    return True
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

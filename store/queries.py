@@ -201,4 +201,4 @@ def _open_requests() -> sa.Select[Any]:
 
 
 def _count(connection: sa.Connection, rows: sa.Select[Any]) -> int:
-    return connection.execute(rows.with_only_columns(sa.func.count())).scalar_one()
+    return connection.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one()

@@ -74,6 +74,7 @@ classifications: Final = sa.Table(
     sa.UniqueConstraint("topic", "kafka_partition", "kafka_offset"),
     sa.Index("ix_classifications_object_time", "object_id", "t_mjd_tai"),
     sa.Index("ix_classifications_healpix", "healpix"),
+    sa.Index("ix_classifications_batch", "run_id", "batch_id"),
 )
 """One row per alert: its score, or the reason why there is none. Key: diaSourceId."""
 
@@ -114,6 +115,7 @@ rejected: Final = sa.Table(
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("packet", sa.LargeBinary, nullable=False),
     sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset"),
+    sa.Index("ix_rejected_batch", "run_id", "batch_id"),
 )
 """Packets that could not be read, with their original bytes."""
 
@@ -216,6 +218,7 @@ label_requests: Final = sa.Table(
     sa.Column("t_mjd_tai", sa.Double, nullable=False),
     sa.UniqueConstraint("object_id"),
     sa.Index("ix_label_requests_night", "night"),
+    sa.Index("ix_label_requests_batch", "run_id", "batch_id"),
 )
 """What was asked of the observers: at most one request an object; answered when a label exists."""
 

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from active_learning.strategies import Candidates, choose
+from lightcurves.nights import night_of
 from store import tables
 from store.objects import fold_objects
 from store.sky import healpix_of
@@ -74,11 +75,6 @@ class BatchCounts:
     n_rejected: int = 0
     n_requested: int = 0
     replay: bool = False
-
-
-def night_of(t_mjd_tai: float) -> int:
-    """Return the observing night: MJD TAI days counted from local noon in Chile, 16:00 UTC."""
-    return int(np.floor(t_mjd_tai - 16.0 / 24.0))
 
 
 def commit_sql(

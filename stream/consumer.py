@@ -121,6 +121,7 @@ def consumer_settings(client: Mapping[str, Any]) -> dict[str, Any]:
         "receive.message.max.bytes": 256 << 20,
         "fetch.wait.max.ms": 20,
         "check.crcs": True,
+        "log_level": 2,  # what goes wrong is raised; librdkafka's own lines go nowhere useful
         **client,
     }
 

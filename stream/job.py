@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,7 @@ from stream.source import SOURCE_NAME, AlertSource
 from stream.worker import WorkerConfig, now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import pyarrow as pa
     import sqlalchemy as sa
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("noctule.stream")
 
 RUN_FILE: Final = "noctule-run-id"
+LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
 
 
 @dataclass(frozen=True)
@@ -85,30 +87,50 @@ def run_id_of(checkpoint: Path) -> str:
     return file.read_text()
 
 
-def open_session(master: str, *, driver_memory: str, log_folder: Path) -> SparkSession:
-    """Start Spark, quiet and on the loopback interface."""
-    log_folder.mkdir(parents=True, exist_ok=True)
+def open_session(master: str, *, driver_memory: str, log_file: Path) -> SparkSession:
+    """Start Spark on the loopback interface; what it and its workers print goes to `log_file`."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    session = (
-        SparkSession.builder.master(master)
-        .appName("noctule")
-        .config("spark.driver.memory", driver_memory)
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.sql.shuffle.partitions", "2")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "100000")
-        .config("spark.python.worker.reuse", "true")
-        .config("spark.redaction.regex", "(?i)secret|password|token|url|client|worker")
-        .config("spark.sql.streaming.noDataMicroBatches.enabled", "false")
-        .config("spark.sql.streaming.metricsEnabled", "false")
-        .getOrCreate()
-    )
-    session.sparkContext.setLogLevel("ERROR")
+    builder = SparkSession.builder.master(master).appName("noctule")
+    for key, value in _session_settings(driver_memory).items():
+        builder = builder.config(key, value)
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with _standard_error_to(log_file):
+        session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("WARN")
     session.dataSource.register(AlertSource)
     return session
+
+
+def _session_settings(driver_memory: str) -> dict[str, str]:
+    return {
+        "spark.driver.memory": driver_memory,
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS}",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
+        # A worker that ended after its task would open consumers and load models for each.
+        "spark.python.worker.reuse": "true",
+        "spark.redaction.regex": "(?i)secret|password|token|url|client|worker",
+        "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    }
+
+
+@contextmanager
+def _standard_error_to(file: Path) -> Iterator[None]:
+    """Let the JVM that is started inside write its standard error into `file`."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with file.open("ab") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def choose_version(options: Mapping[str, str]) -> str:

@@ -94,6 +94,7 @@ class Outputs:
             {
                 "enable.idempotence": True,
                 "linger.ms": 20,
+                "log_level": 2,
                 "message.max.bytes": 32 << 20,
                 "delivery.timeout.ms": int(timeout_s * 1000),
                 **client,

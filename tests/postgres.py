@@ -65,8 +65,8 @@ class PostgresServer:
     ) -> None:
         self._clean_up()
 
-    def url(self, database: str = "postgres", password: str = PASSWORD) -> str:
-        return f"postgresql://{USER}:{quote(password)}@127.0.0.1:{self._port}/{database}"
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql://{USER}:{quote(PASSWORD)}@127.0.0.1:{self._port}/{database}"
 
     def new_database(self) -> str:
         """URL of a new, empty database."""

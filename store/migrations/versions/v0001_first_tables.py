@@ -99,6 +99,7 @@ def _create_classifications() -> None:
         ),
     )
     op.create_index("ix_classifications_healpix", "classifications", ["healpix"])
+    op.create_index("ix_classifications_batch", "classifications", ["run_id", "batch_id"])
     op.create_index("ix_classifications_object_time", "classifications", ["object_id", "t_mjd_tai"])
 
 
@@ -143,6 +144,7 @@ def _create_rejected() -> None:
         sa.Column("packet", sa.LargeBinary, nullable=False),
         sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset", name="pk_rejected"),
     )
+    op.create_index("ix_rejected_batch", "rejected", ["run_id", "batch_id"])
 
 
 def _create_duplicates() -> None:
@@ -258,6 +260,7 @@ def _create_label_requests() -> None:
         sa.UniqueConstraint("object_id", name="uq_label_requests_object_id"),
     )
     op.create_index("ix_label_requests_night", "label_requests", ["night"])
+    op.create_index("ix_label_requests_batch", "label_requests", ["run_id", "batch_id"])
 
 
 def _create_labels() -> None:

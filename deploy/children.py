@@ -1,0 +1,88 @@
+"""Processes of noctule that run beside each other and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from deploy import watchdog
+from deploy.kafka import log_end
+from lightcurves.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_STOP_S: Final = 20.0
+
+
+@dataclass
+class Child:
+    """One ``noctule`` command in a process of its own.
+
+    It runs under the watchdog, so it ends when we do, however we end; and in a session of its own,
+    so that Ctrl-C reaches us alone and we stop the children in order.
+
+    Attributes
+    ----------
+    name
+        The command: ``stream``, ``portal``, ``learn``.
+    arguments
+        What follows it.
+    environment
+        Added to ours.
+    log
+        Gets all that it prints.
+    """
+
+    name: str
+    arguments: list[str]
+    environment: Mapping[str, str]
+    log: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-m", "deploy.cli", self.name, *self.arguments]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, watchdog.__file__, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int | None:
+        """Leader of its process group; None while stopped."""
+        return self._process.pid if self._process else None
+
+    def check(self) -> None:
+        """Raise if it has ended by itself.
+
+        Raises
+        ------
+        UnavailableError
+            With the end of its log.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            raise UnavailableError(f"noctule {self.name}", f"it ended; {self.log} says: {log_end(self.log)}")
+
+    def stop(self) -> None:
+        """End it: SIGTERM, then SIGKILL for the whole group; nothing where it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,110 @@
+"""Commands of the label desk and of the models: queue, label, promote."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from active_learning.learner import register
+from deploy.wiring import open_store
+from lightcurves.errors import ConfigurationError
+from lightcurves.taxonomy import CLASS_NAMES, class_name
+from models.artifact import MANIFEST_FILE, read_manifest
+from store import labels, registry
+from store.database import reading
+
+if TYPE_CHECKING:
+    from deploy.sections import Settings
+
+
+def now_ms() -> int:
+    """Return the wall clock in milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def queue_table(settings: Settings, *, every: bool, limit: int) -> Table:
+    """Return the label queue for the terminal."""
+    with reading(open_store(settings)) as connection:
+        rows = labels.label_queue(connection, only_open=not every, limit=limit)
+    table = Table(title="spectra wanted" if rows else "no spectra wanted")
+    for name in ("request", "object", "night", "ra", "dec", "band", "flux nJy", "utility", "why", "answer"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(
+            str(row["request_id"]), str(row["object_id"]), str(row["night"]), f"{row['ra_deg']:.5f}",
+            f"{row['dec_deg']:+.5f}", row["band"], f"{row['flux_njy']:.0f}", f"{row['utility']:.2f}", row["why"],
+            class_name(row["answer"]) if row["answered"] else "",
+        )  # fmt: skip
+    return table
+
+
+def report(settings: Settings, object_id: int, label: str, reporter: str, comment: str | None) -> int:
+    """Write a label into the ledger; return its number."""
+    with open_store(settings).begin() as connection:
+        return labels.report_label(
+            connection,
+            object_id=object_id,
+            class_id=class_id_of(label),
+            reporter=reporter,
+            comment=comment,
+            now_ms=now_ms(),
+        )
+
+
+def class_id_of(text: str) -> int:
+    """Return the classId that `text` is or names.
+
+    Raises
+    ------
+    ConfigurationError
+        The taxonomy has no such class.
+
+    Examples
+    --------
+    >>> class_id_of("111"), class_id_of("sn ia")
+    (111, 111)
+    """
+    by_name = {name.casefold(): class_id for class_id, name in CLASS_NAMES.items()}
+    found = by_name.get(text.casefold(), int(text) if text.isdecimal() else None)
+    if found not in CLASS_NAMES:
+        known = ", ".join(f"{class_id} {name}" for class_id, name in CLASS_NAMES.items())
+        raise ConfigurationError(f"no class {text!r} in the taxonomy: {known}")
+    return found
+
+
+def promote(settings: Settings, model: str, reason: str) -> str:
+    """Make a model the champion; return its version.
+
+    `model` is a registered version, or the folder of an artifact, which is then copied into the
+    models folder and registered.
+    """
+    engine = open_store(settings)
+    version = model
+    with engine.begin() as connection:
+        if (Path(model) / MANIFEST_FILE).is_file():
+            version = adopt(settings, Path(model))
+            folder = settings.models.folder / version
+            register(connection, read_manifest(folder), folder)
+        registry.promote(connection, settings.models.alias, version, reason=reason, now_ms=now_ms())
+    return version
+
+
+def adopt(settings: Settings, artifact: Path) -> str:
+    """Copy an artifact into the models folder under its version; return that."""
+    manifest = read_manifest(artifact)
+    target = settings.models.folder / manifest.model_version
+    if not target.exists():
+        draft = target.with_name(f".{target.name}")
+        shutil.copytree(artifact, draft, dirs_exist_ok=True)
+        draft.rename(target)
+    return manifest.model_version
+
+
+def rollback(settings: Settings) -> str:
+    """Go back to the champion before the present one; return its version."""
+    with open_store(settings).begin() as connection:
+        return registry.rollback(connection, settings.models.alias, now_ms=now_ms())

@@ -1,0 +1,284 @@
+"""Commands of the live path: stream, learn, portal, kafka, replay, simulate, audit, status."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.wiring import (
+    delta_folder,
+    job_config,
+    kafka_client,
+    learner_config,
+    open_store,
+    topic_partitions,
+)
+from lightcurves.alerts import framed_packets
+from lightcurves.errors import NoctuleError, UnavailableError
+from store import registry
+from store.database import reading
+from store.queries import Counts, counts
+from stream.audit import PartitionAudit, audit
+from stream.consumer import Watermarks
+from stream.topic import publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from pyspark.sql.streaming import StreamingQuery
+
+    from deploy.sections import Settings
+    from stream.commit import BatchCounts
+
+LOG: Final = logging.getLogger("noctule")
+CONSOLE: Final = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+ALERT_PARTITIONS: Final = 2
+
+# After an outage of Kafka or the database the query is started anew from its checkpoint, waiting
+# twice as long each time.
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 60.0
+
+
+def stop_event() -> threading.Event:
+    """Return an event that SIGTERM and Ctrl-C set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def run_stream(settings: Settings, *, once: bool) -> None:
+    """Run the Spark job until it is stopped, or with `once` until the topics are drained.
+
+    Raises
+    ------
+    ConfigurationError
+        No broker, no model, no Java.
+    UnavailableError
+        Kafka or the database is away; while running, `once` excepted, the job waits and goes on.
+    """
+    from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
+    from stream.job import choose_version, open_session  # noqa: PLC0415 - Spark is slow to import
+
+    find_java()
+    open_store(settings).dispose()
+    config = job_config(settings)
+    check_kafka(settings)
+    choose_version({"store_url": config.store_url, "alias": config.alias})
+    stop = stop_event()
+    log_file = settings.state / "logs" / "spark.log"
+    spark = open_session(settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file)
+    try:
+        for attempt in count():
+            try:
+                return _run_query(spark, config, once=once, stop=stop)
+            except UnavailableError as error:
+                if once:
+                    raise
+                LOG.warning("%s; trying again from the checkpoint", error)
+                stop.wait(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+    finally:
+        spark.stop()
+
+
+def _run_query(spark: Any, config: Any, *, once: bool, stop: threading.Event) -> None:
+    from stream.job import start  # noqa: PLC0415 - see run_stream
+
+    if stop.is_set():
+        return
+    query = start(spark, config, once=once, on_batch=_log_batch)
+    while not stop.is_set() and query.isActive:
+        stop.wait(0.2)
+    if query.isActive:
+        query.stop()
+    elif query.exception() is not None:
+        raise UnavailableError("stream", _cause(query)) from None
+
+
+def _cause(query: StreamingQuery) -> str:
+    """Return the line of the failed query's message that says what happened."""
+    lines = [line.strip() for line in str(query.exception()).splitlines() if line.strip()]
+    told = [line for line in lines if "Error: " in line and not line.startswith("org.apache")]
+    return (told or lines or ["it ended without a word"])[-1]
+
+
+def _log_batch(number: int, counts: BatchCounts) -> None:
+    LOG.info(
+        "batch %d: %d read, %d scored, %d not evaluated, %d duplicate, %d rejected, %d requested",
+        number, counts.n_read, counts.n_classified, counts.n_not_evaluated, counts.n_duplicate,
+        counts.n_rejected, counts.n_requested,
+    )  # fmt: skip
+
+
+def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return the bounds of every partition of the alert topics.
+
+    Raises
+    ------
+    UnavailableError
+        Kafka does not answer, or a topic is not there.
+    """
+    timeout_s = settings.kafka.timeout_s
+    marks = Watermarks(list(settings.kafka.alert_topics), kafka_client(settings), timeout_s)
+    try:
+        return marks.now()
+    finally:
+        marks.close()
+
+
+def run_learn(settings: Settings, *, once: bool) -> None:
+    """Run the learner until it is stopped, or with `once` try once, whatever came in."""
+    from active_learning.learner import learn_forever, learn_once  # noqa: PLC0415 - LightGBM
+
+    engine = open_store(settings)
+    config = learner_config(settings)
+    if once:
+        trial = learn_once(engine, config, force=True)
+        CONSOLE.print(trial)
+        return
+    stop = stop_event()
+    learn_forever(
+        engine,
+        config,
+        poll_s=settings.learning.poll_s,
+        stop=stop.is_set,
+        on_trial=lambda trial: LOG.info("%s", trial),
+    )
+
+
+def run_kafka(settings: Settings, port: int | None) -> None:
+    """Run the embedded Kafka in the foreground until it is stopped."""
+    stop = stop_event()
+    with EmbeddedKafka(settings.state / "kafka", port, progress=CONSOLE.print) as kafka:
+        create_topics(kafka.bootstrap_servers, topic_partitions(settings, ALERT_PARTITIONS))
+        CONSOLE.print(f"Kafka is up. Use it with [bold]--set kafka.bootstrap_servers={kafka.bootstrap_servers}[/]")
+        CONSOLE.print("Ctrl-C stops it; its topics stay.")
+        stop.wait()
+
+
+def run_replay(settings: Settings, path: Path, topic: str | None, rate_per_s: float | None) -> int:
+    """Send packets from disk to a topic; return how many."""
+    check_kafka(settings)
+    return _publish(settings, framed_packets(path), topic, rate_per_s)
+
+
+def run_simulate(
+    settings: Settings,
+    data: Path,
+    *,
+    topic: str | None,
+    out: Path | None,
+    rate_per_s: float | None,
+    at_most: int | None,
+) -> int:
+    """Send the alerts of a light-curve folder to a topic, or write them to an Avro file."""
+    from itertools import islice  # noqa: PLC0415 - one use
+
+    from simulator.container import write_container  # noqa: PLC0415 - needs the GPL schemas
+    from simulator.packets import SimulatedAlerts  # noqa: PLC0415
+
+    packets = islice(SimulatedAlerts.of_folder(data), at_most)
+    if out is not None:
+        return write_container(out, packets)
+    return _publish(settings, packets, topic, rate_per_s)
+
+
+def _publish(settings: Settings, packets: Iterator[bytes], topic: str | None, rate_per_s: float | None) -> int:
+    client: Mapping[str, str] = kafka_client(settings)
+    with CONSOLE.status("sending") as status:
+        return publish(
+            packets,
+            bootstrap_servers=client["bootstrap.servers"],
+            topic=topic or settings.kafka.alert_topics[0],
+            rate_per_s=rate_per_s,
+            client={key: value for key, value in client.items() if key != "bootstrap.servers"},
+            on_progress=lambda sent: status.update(f"{sent} packets sent"),
+        )
+
+
+def run_portal(settings: Settings) -> None:
+    """Serve the page and the REST interface until stopped."""
+    from portal.app import create_app  # noqa: PLC0415 - FastAPI and Bokeh
+    from portal.serve import serve  # noqa: PLC0415
+    from store.delta import read_light_curve  # noqa: PLC0415
+
+    folder = delta_folder(settings)
+    token = settings.portal.token
+    app = create_app(
+        open_store(settings),
+        light_curve=lambda object_id: read_light_curve(folder, object_id),
+        token=None if token is None else token.get_secret_value(),
+        alias=settings.models.alias,
+    )
+    serve(app, settings.portal.host, settings.portal.port)
+
+
+def run_audit(settings: Settings, since_ms: int, until_ms: int | None) -> list[PartitionAudit]:
+    """Audit the tables, and the topics where Kafka answers; see :func:`stream.audit.audit`."""
+    ends = None
+    if settings.kafka.bootstrap_servers is not None:
+        try:
+            ends = check_kafka(settings)
+        except NoctuleError as error:
+            CONSOLE.print(f"[yellow]{error}; auditing the tables alone[/]")
+    with reading(open_store(settings)) as connection:
+        return audit(connection, ends, since_ms=since_ms, until_ms=until_ms)
+
+
+def audit_table(parts: list[PartitionAudit]) -> Table:
+    """Return the audit as a table for the terminal."""
+    table = Table(title="audit: read = classified + not evaluated + duplicate + rejected")
+    for name in ("run", "topic", "partition", "offsets", "read", "classified", "not evaluated", "duplicate",
+                 "rejected", "stored", "waiting", "verdict"):  # fmt: skip
+        table.add_column(name, justify="left" if name in {"run", "topic", "verdict"} else "right")
+    for part in parts:
+        numbers = (part.n_read, part.n_classified, part.n_not_evaluated, part.n_duplicate, part.n_rejected,
+                   part.n_stored)  # fmt: skip
+        table.add_row(
+            part.run_id[:8], part.topic, str(part.partition), f"{part.start_offset}-{part.end_offset}",
+            *map(str, numbers), "?" if part.n_waiting is None else str(part.n_waiting),
+            "; ".join(part.problems) or "closes",
+        )  # fmt: skip
+    return table
+
+
+def run_status(settings: Settings) -> Table:
+    """Return what the tables hold, for the terminal."""
+    with reading(open_store(settings)) as connection:
+        held = counts(connection)
+        champion = registry.champion(connection, settings.models.alias)
+    table = Table(title=f"noctule, {settings.state}", show_header=False)
+    for name, value in status_lines(held).items():
+        table.add_row(name, value)
+    since = "" if champion is None else time.strftime(" since %F %T", time.localtime(champion["promoted_ms"] / 1e3))
+    table.add_row("model", "none promoted" if champion is None else f"{champion['model_version']}{since}")
+    return table
+
+
+def status_lines(held: Counts) -> dict[str, str]:
+    """Return counts as texts by name."""
+
+    def by_reason(reasons: Mapping[str, int]) -> str:
+        listed = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
+        return f"{sum(reasons.values())}" + (f" ({listed})" if listed else "")
+
+    return {
+        "alerts": str(held.alerts),
+        "scored": str(held.scored),
+        "not evaluated": by_reason(held.not_evaluated),
+        "duplicates": str(held.duplicates),
+        "rejected": by_reason(held.rejected),
+        "open label requests": str(held.queue_open),
+        "labels": str(held.labels),
+    }

@@ -1,0 +1,83 @@
+"""Puts the portal together: a factory without settings, environment or globals."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import sqlalchemy as sa
+from bokeh.util.paths import static_path
+from fastapi import FastAPI, Request, Response
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.staticfiles import StaticFiles
+
+from portal import metrics, pages, rest
+from portal.context import LightCurve, Portal, now_ms
+from portal.errors import add_error_handlers
+from portal.templating import STATIC, Pages
+
+MAX_BODY_BYTES: Final = 64 * 1024
+
+# No other host is ever asked; Bokeh writes style elements of its own.
+_SECURITY: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def create_app(
+    engine: sa.Engine,
+    *,
+    light_curve: LightCurve,
+    token: str | None,
+    alias: str = "champion",
+    clock: Callable[[], int] = now_ms,
+) -> FastAPI:
+    """The portal as an ASGI application.
+
+    Parameters
+    ----------
+    engine
+        The database, migrated.
+    light_curve
+        Gives an object's light curve (columns ``t_mjd_tai``, ``band``, ``flux_njy``,
+        ``sigma_njy``, ``kind``), or None where none is stored.
+    token
+        What a reporter of labels has to show; None refuses all labels over HTTP.
+    alias
+        Which model the pages call the model.
+    clock
+        Milliseconds since 1970 UTC.
+    """
+    app = FastAPI(
+        title="noctule",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the usual ones load their scripts from other hosts
+        redoc_url=None,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.portal = Portal(engine, light_curve, token, alias, clock)
+    app.state.pages = Pages()
+    add_error_handlers(app)
+    app.include_router(rest.router)
+    app.include_router(metrics.router)
+    app.include_router(pages.router)
+    app.mount("/static/bokeh", StaticFiles(directory=static_path()))
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    app.middleware("http")(_add_headers)
+    return app
+
+
+async def _add_headers(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
+    response = await call_next(request)
+    response.headers.update(_SECURITY)
+    if request.url.path.startswith("/static/") and "v" in request.query_params:
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+    return response

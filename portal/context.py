@@ -1,0 +1,53 @@
+"""What every endpoint works with, handed to it by the application that it belongs to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import pyarrow as pa
+import sqlalchemy as sa
+from fastapi import Depends, Request
+
+LightCurve = Callable[[int], "pa.Table | None"]
+"""The light curve of an object: ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``."""
+
+
+def now_ms() -> int:
+    """The wall clock: milliseconds since 1970 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Portal:
+    """The parts that the portal was made of.
+
+    Attributes
+    ----------
+    engine
+        The database.
+    light_curve
+        Gives the light curve of an object, or None.
+    token
+        What a reporter of labels has to show; None refuses all.
+    alias
+        Which model the pages call the model.
+    clock
+        Milliseconds since 1970 UTC.
+    """
+
+    engine: sa.Engine
+    light_curve: LightCurve
+    token: str | None
+    alias: str
+    clock: Callable[[], int] = now_ms
+
+
+def _portal_of(request: Request) -> Portal:
+    portal: Portal = request.app.state.portal
+    return portal
+
+
+PortalDep = Annotated[Portal, Depends(_portal_of)]

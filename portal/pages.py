@@ -1,0 +1,240 @@
+"""The pages: each renders its data, and again as a fragment whenever the browser asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import bokeh
+import sqlalchemy as sa
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from lightcurves.taxonomy import CLASS_NAMES
+from portal import figures, shapes, views
+from portal.context import PortalDep
+from portal.errors import unknown_object
+from portal.palette import SchemeName
+from portal.rest import ObjectId
+from portal.templating import Pages
+from portal.words import number
+from store import portal_queries, registry
+from store.database import reading
+from store.labels import label_history
+
+OVERVIEW_OBJECTS: Final = 12
+OVERVIEW_REQUESTS: Final = 8
+OVERVIEW_EVENTS: Final = 9
+QUEUE_REQUESTS: Final = 200
+QUEUE_LABELS: Final = 20
+HISTORY_ALERTS: Final = 300
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+
+Values = dict[str, Any]
+
+
+def _pages_of(request: Request) -> Pages:
+    pages: Pages = request.app.state.pages
+    return pages
+
+
+PagesDep = Annotated[Pages, Depends(_pages_of)]
+
+
+@router.get("/")
+def show_overview(portal: PortalDep, pages: PagesDep) -> str:
+    """The overview."""
+    values = _overview(portal)
+    return pages.render("overview.html", here="/", live_url="/fragments/overview", **values)
+
+
+@router.get("/fragments/overview")
+def refresh_overview(portal: PortalDep, pages: PagesDep) -> str:
+    """The live sections of the overview."""
+    return pages.render("fragments/overview.html", **_overview(portal))
+
+
+def _overview(portal: PortalDep) -> Values:
+    with reading(portal.engine) as connection:
+        champion = registry.champion(connection, portal.alias)
+        version = None if champion is None else str(champion["model_version"])
+        trials = views.trials(connection)
+        return {
+            "now_ms": portal.clock(),
+            "alias": portal.alias,
+            "totals": portal_queries.totals(connection),
+            "n_open": portal_queries.n_open_requests(connection),
+            "n_labels": portal_queries.n_labels(connection),
+            "champion": champion,
+            "so_far": views.score_so_far(connection, version) if version else None,
+            "last_trial": trials[0] if trials else None,
+            "newest": views.list_objects(connection, "newest", OVERVIEW_OBJECTS),
+            "strangest": views.list_objects(connection, "strangest", OVERVIEW_OBJECTS),
+            "queue": _queue(connection, OVERVIEW_REQUESTS),
+            "events": timeline(views.promotions(connection, portal.alias), trials),
+        }
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the timeline."""
+
+    time_ms: int
+    kind: Literal["promotion", "trial"]
+    text: str
+
+
+def timeline(promotions: list[shapes.Promotion], trials: list[shapes.Trial]) -> list[Event]:
+    """What happened to the models, the newest first; a trial that was won is its promotion."""
+    events = [Event(each.promoted_ms, "promotion", _promoted(each)) for each in promotions]
+    events += [Event(each.tried_ms, "trial", _tried(each)) for each in trials if not each.promoted]
+    return sorted(events, key=lambda event: -event.time_ms)[:OVERVIEW_EVENTS]
+
+
+def _promoted(promotion: shapes.Promotion) -> str:
+    return f"{promotion.model_version} promoted: {promotion.reason}"
+
+
+def _tried(trial: shapes.Trial) -> str:
+    gain = trial.gate.get("gain")
+    found = f", log-loss {number(gain, 3)} better" if isinstance(gain, float) else ""
+    return f"{trial.challenger_version} tried with {trial.n_labels} labels{found}: not enough"
+
+
+def _queue(connection: sa.Connection, limit: int) -> list[Values]:
+    """Open requests, each with the score that its object has now."""
+    requests = views.label_requests(connection, only_open=True, limit=limit)
+    objects = portal_queries.objects_of(connection, [each.object_id for each in requests])
+    nothing = {"class_id": None, "probability": None, "reason": "no_object"}
+    return [
+        {
+            **{name: objects.get(each.object_id, nothing)[name] for name in nothing},
+            **each.model_dump(),
+            "object_id": each.object_id,
+            "requested_band": each.band,
+        }
+        for each in requests
+    ]
+
+
+@router.get("/queue")
+def show_queue(
+    portal: PortalDep,
+    pages: PagesDep,
+    object_id: Annotated[int | None, Query(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)] = None,
+) -> str:
+    """The label queue, and the form that reports a label."""
+    form = {"object_id": object_id, "classes": CLASS_NAMES, "can_report": portal.token is not None}
+    values = _queue_values(portal) | form
+    return pages.render("queue.html", here="/queue", live_url="/fragments/queue", **values)
+
+
+@router.get("/fragments/queue")
+def refresh_queue(portal: PortalDep, pages: PagesDep) -> str:
+    """The live sections of the queue page."""
+    return pages.render("fragments/queue.html", **_queue_values(portal))
+
+
+def _queue_values(portal: PortalDep) -> Values:
+    with reading(portal.engine) as connection:
+        newest = portal_queries.newest_labels(connection, QUEUE_LABELS)
+        return {
+            "now_ms": portal.clock(),
+            "queue": _queue(connection, QUEUE_REQUESTS),
+            "labels": views.label_list(newest),
+        }
+
+
+@router.get("/models")
+def show_models(portal: PortalDep, pages: PagesDep) -> str:
+    """Versions, promotions and trials."""
+    values = _models_values(portal)
+    return pages.render("models.html", here="/models", live_url="/fragments/models", **values)
+
+
+@router.get("/fragments/models")
+def refresh_models(portal: PortalDep, pages: PagesDep) -> str:
+    """The live sections of the models page."""
+    return pages.render("fragments/models.html", **_models_values(portal))
+
+
+def _models_values(portal: PortalDep) -> Values:
+    with reading(portal.engine) as connection:
+        return {"now_ms": portal.clock(), "all": views.all_models(connection, portal.alias)}
+
+
+@router.get("/objects/{object_id}")
+def show_object(portal: PortalDep, pages: PagesDep, object_id: ObjectId) -> str:
+    """One object."""
+    live_url = f"/fragments/objects/{object_id}"
+    values = _object_values(portal, object_id) | {"bokeh_version": bokeh.__version__}
+    return pages.render("object.html", here="", live_url=live_url, **values)
+
+
+@router.get("/fragments/objects/{object_id}")
+def refresh_object(portal: PortalDep, pages: PagesDep, object_id: ObjectId) -> str:
+    """The live sections of an object's page."""
+    values = _object_values(portal, object_id)
+    headline = pages.render("fragments/object_headline.html", **values)
+    return headline + pages.render("fragments/object.html", **values)
+
+
+def _object_values(portal: PortalDep, object_id: int) -> Values:
+    with reading(portal.engine) as connection:
+        found = views.object_summary(connection, object_id)
+        if found is None:
+            raise unknown_object(object_id)
+        alerts = views.history(connection, object_id)
+        labels = views.label_list(label_history(connection, object_id))
+        return {
+            "now_ms": portal.clock(),
+            "object": found,
+            "classes": views.newest_classes(alerts),
+            "history": alerts[-HISTORY_ALERTS:],
+            "labels": labels,
+            "label": views.current_of(labels),
+            "request": views.request_of(connection, object_id),
+        }
+
+
+@router.get("/objects/{object_id}/figures", response_class=JSONResponse)
+def draw_figures(
+    portal: PortalDep,
+    object_id: ObjectId,
+    *,
+    scheme: SchemeName = "light",
+    narrow: bool = False,
+) -> JSONResponse:
+    """The figures of an object, for BokehJS to embed; null where there is nothing to draw."""
+    with reading(portal.engine) as connection:
+        found = views.object_summary(connection, object_id)
+        alerts = views.history(connection, object_id)
+    if found is None:
+        raise unknown_object(object_id)
+    item = figures.draw(
+        portal.light_curve(object_id),
+        list(_moments(alerts)),
+        first_detection(alerts, found.first_mjd_tai),
+        scheme=scheme,
+        narrow=narrow,
+    )
+    return JSONResponse({"figures": item})
+
+
+def _moments(alerts: list[shapes.Alert]) -> Iterator[figures.Moment]:
+    return (figures.Moment(each.t_mjd_tai, each.probabilities or {}) for each in alerts)
+
+
+def first_detection(alerts: list[shapes.Alert], first_alert_mjd_tai: float) -> float:
+    """Time of the first detection (MJD, TAI), as the alerts tell it, else that of the first alert.
+
+    An alert's history can go further back than the first alert that noctule has read.
+    """
+    told = [
+        each.t_mjd_tai - each.days_since_first_detection
+        for each in alerts
+        if each.days_since_first_detection is not None
+    ]
+    return min([first_alert_mjd_tai, *told])

@@ -1,0 +1,283 @@
+"""The JSON of the REST interface: what goes out, and what a reported label must look like."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from lightcurves.taxonomy import CLASS_NAMES
+
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+ID_FIELDS: Final = frozenset(
+    {
+        "object_id",
+        "dia_source_id",
+        "last_dia_source_id",
+        "request_id",
+        "label_id",
+        "promotion_id",
+        "undoes",
+        "trial_id",
+    }
+)
+"""Names of the fields that are 64-bit identifiers: texts in JSON, whose numbers are doubles."""
+
+Id = Annotated[int, PlainSerializer(str, return_type=str)]
+InputId = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
+Order = Literal["newest", "strangest", "uncertain"]
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:  # PostgreSQL's text cannot hold it
+        raise ValueError("a text must not contain the character NUL")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
+
+
+def _known_class(class_id: int) -> int:
+    if class_id not in CLASS_NAMES:
+        known = ", ".join(map(str, CLASS_NAMES))
+        raise ValueError(f"is no class of the taxonomy: one of {known}")
+    return class_id
+
+
+class Shape(BaseModel):
+    """Made from a row of the database; columns that are not named here do not go out."""
+
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="null")
+
+
+class ClassProbability(Shape):
+    """One class of a score."""
+
+    class_id: int
+    class_name: str
+    probability: float
+    in_prediction_set: bool
+
+
+class ObjectSummary(Shape):
+    """An object as its newest alert left it; the score is null where `reason` says why."""
+
+    object_id: Id
+    survey: str
+    ra_deg: float
+    dec_deg: float
+    first_mjd_tai: float
+    last_mjd_tai: float
+    n_alerts: int
+    last_dia_source_id: Id
+    days_since_first_detection: float | None
+    band: str | None
+    flux_njy: float | None
+    sigma_njy: float | None
+    class_id: int | None
+    class_name: str | None
+    probability: float | None
+    entropy: float | None
+    novelty: float | None
+    novelty_far: float | None
+    model_version: str | None
+    reason: str | None
+    label_class_id: int | None
+    label_class_name: str | None
+
+
+class ObjectNear(ObjectSummary):
+    """An object and how far it lies from the centre of the cone."""
+
+    separation_arcsec: float
+
+
+class Alert(Shape):
+    """One alert of an object: its measurement and its score."""
+
+    dia_source_id: Id
+    t_mjd_tai: float
+    band: str | None
+    flux_njy: float | None
+    sigma_njy: float | None
+    n_points: int | None
+    days_since_first_detection: float | None
+    reason: str | None
+    class_id: int | None
+    class_name: str | None
+    probability: float | None
+    probabilities: dict[int, float] | None
+    prediction_set: list[int] | None
+    entropy: float | None
+    margin: float | None
+    novelty: float | None
+    novelty_far: float | None
+    model_version: str | None
+    feature_digest: str | None
+    processed_ms: int
+
+
+class BandCurve(Shape):
+    """The light curve in one band: arrays of equal length, in order of time."""
+
+    t_mjd_tai: list[float]
+    flux_njy: list[float | None]
+    sigma_njy: list[float | None]
+    kind: list[str]
+
+
+class Label(Shape):
+    """A label of the ledger."""
+
+    label_id: Id
+    object_id: Id
+    class_id: int
+    class_name: str
+    reporter: str
+    instrument: str | None
+    confidence: float | None
+    redshift: float | None
+    observed_mjd_tai: float | None
+    comment: str | None
+    request_id: Id | None
+    reported_ms: int
+
+
+class LabelRequest(Shape):
+    """A request for a spectrum; `answer` is the class that came back."""
+
+    request_id: Id
+    object_id: Id
+    dia_source_id: Id
+    night: int
+    strategy: str
+    utility: float
+    why: str
+    requested_ms: int
+    model_version: str
+    ra_deg: float
+    dec_deg: float
+    band: str | None
+    flux_njy: float | None
+    t_mjd_tai: float
+    answered: bool
+    answer: int | None
+    answer_name: str | None
+
+
+class ObjectDetail(Shape):
+    """Everything about one object."""
+
+    object: ObjectSummary
+    classes: list[ClassProbability]
+    history: list[Alert]
+    light_curve: dict[str, BandCurve] | None
+    labels: list[Label]
+    request: LabelRequest | None
+
+
+class ModelVersion(Shape):
+    """A registered model."""
+
+    model_version: str
+    created_ms: int
+    feature_digest: str
+    training_digest: str
+    n_training_objects: int
+    class_ids: list[int]
+    metrics: dict[str, Any]
+
+
+class Promotion(Shape):
+    """A promotion or rollback."""
+
+    promotion_id: Id
+    alias: str
+    model_version: str
+    previous_version: str | None
+    promoted_ms: int
+    reason: str
+    gate: dict[str, Any] | None
+    undoes: Id | None
+
+
+class Trial(Shape):
+    """A comparison of a challenger with the champion."""
+
+    trial_id: Id
+    champion_version: str
+    challenger_version: str
+    tried_ms: int
+    n_labels: int
+    promoted: bool
+    gate: dict[str, Any]
+
+
+class ScoreSoFar(Shape):
+    """How good the champion's scores before the labels were; null where no label tells."""
+
+    n_labels: int
+    accuracy: float | None
+    log_loss: float | None
+
+
+class Models(Shape):
+    """The models, and which one is champion."""
+
+    alias: str
+    champion: str | None
+    score_so_far: ScoreSoFar | None
+    versions: list[ModelVersion]
+    promotions: list[Promotion]
+    trials: list[Trial]
+
+
+class Status(Shape):
+    """Counts of everything that was read, and of what came of it."""
+
+    alerts: int
+    scored: int
+    not_evaluated: dict[str, int]
+    rejected: dict[str, int]
+    duplicates: int
+    queue_open: int
+    labels: int
+    champion: str | None
+
+
+class Health(Shape):
+    """The portal and its database answer."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Error(Shape):
+    """What went wrong: a permanent code, a sentence, and what belongs to it."""
+
+    code: str
+    message: str
+    detail: Any = None
+
+
+class ErrorEnvelope(Shape):
+    """The body of every answer that is no success."""
+
+    error: Error
+
+
+class LabelReport(BaseModel):
+    """A label as a reporter sends it; `object_id` may be a text, as in every answer."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+
+    object_id: InputId
+    class_id: Annotated[int, AfterValidator(_known_class)]
+    reporter: Annotated[Text, Field(min_length=1, max_length=200)]
+    instrument: Annotated[Text, Field(max_length=200)] | None = None
+    confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    redshift: Annotated[float, Field(ge=-0.1, le=30)] | None = None
+    observed_mjd_tai: Annotated[float, Field(ge=0, le=200_000)] | None = None
+    comment: Annotated[Text, Field(max_length=2000)] | None = None
+    request_id: InputId | None = None
