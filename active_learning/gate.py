@@ -77,7 +77,9 @@ def compare(
     old, new = _judge(champion, frozen), _judge(challenger, frozen)
     both = np.isfinite(old.losses) & np.isfinite(new.losses)
     _, owner = np.unique(frozen["object_id"].to_numpy()[both], return_inverse=True)
-    old_losses, new_losses = (_by_object(losses[both], owner) for losses in (old.losses, new.losses))
+    old_losses, new_losses = (
+        _by_object(losses[both], owner) for losses in (old.losses, new.losses)
+    )
     gains = old_losses - new_losses
     lower = bootstrap_lower(gains, confidence, seed)
     f1_old, f1_new = old.macro_f1(both), new.macro_f1(both)

@@ -99,9 +99,13 @@ def learn_once(
         current = labels.current_labels(connection)
         n_seen = last_trial_labels(connection)
     if champion is None:
-        raise ConfigurationError(f"no model is promoted as '{config.alias}': train and promote one first")
+        raise ConfigurationError(
+            f"no model is promoted as '{config.alias}': train and promote one first"
+        )
     if config.frozen_folder is None:
-        raise ConfigurationError("learning.frozen_folder is not set: without a frozen set nothing can be proven")
+        raise ConfigurationError(
+            "learning.frozen_folder is not set: without a frozen set nothing can be proven"
+        )
     if len(current) - n_seen < config.retrain_every and not force:
         return None
     parts = train(training_moments(config, current), config.training, progress)
@@ -127,7 +131,9 @@ def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table
         alerts = alerts.append_column("class_id", classes)
         pieces.append(moments_of_alerts(alerts, config.training.moments))
     if not pieces:
-        raise ConfigurationError("nothing to train on: set learning.training_folder, or wait for labels")
+        raise ConfigurationError(
+            "nothing to train on: set learning.training_folder, or wait for labels"
+        )
     return pa.concat_tables([piece.unify_dictionaries() for piece in pieces])
 
 

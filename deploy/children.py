@@ -73,7 +73,9 @@ class Child:
             With the end of its log.
         """
         if self._process is not None and self._process.poll() is not None:
-            raise UnavailableError(f"noctule {self.name}", f"it ended; {self.log} says: {log_end(self.log)}")
+            raise UnavailableError(
+                f"noctule {self.name}", f"it ended; {self.log} says: {log_end(self.log)}"
+            )
 
     def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL for the whole group; nothing where it has ended."""

@@ -37,7 +37,10 @@ def _options(
     config: Annotated[Path | None, typer.Option(help="Settings file (TOML).")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="One setting: --set kafka.bootstrap_servers=127.0.0.1:9092. May be repeated."),
+        typer.Option(
+            "--set",
+            help="One setting: --set kafka.bootstrap_servers=127.0.0.1:9092. May be repeated.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option(help="Log warnings only.")] = False,
 ) -> None:
@@ -64,7 +67,9 @@ def _settings(**overrides: Any) -> Any:
 
 @app.command()
 def demo(
-    alerts: Annotated[int | None, typer.Option(min=1, help="End by itself after this many alerts.")] = None,
+    alerts: Annotated[
+        int | None, typer.Option(min=1, help="End by itself after this many alerts.")
+    ] = None,
     packets: Annotated[
         Path | None, typer.Option(help="Replay your own alerts: an Avro file or a folder of them.")
     ] = None,
@@ -82,7 +87,9 @@ def demo(
 
 
 @app.command()
-def kafka(port: Annotated[int | None, typer.Option(help="Port; a free one by default.")] = None) -> None:
+def kafka(
+    port: Annotated[int | None, typer.Option(help="Port; a free one by default.")] = None,
+) -> None:
     """Run the embedded Kafka in the foreground: one broker on this machine, its topics made."""
     from deploy.live import run_kafka
 
@@ -120,7 +127,8 @@ def predict(
     data: Annotated[Path, typer.Option(help="Light-curve folder.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     moments: Annotated[
-        bool, typer.Option("--moments", help="Also as the objects looked at several earlier moments.")
+        bool,
+        typer.Option("--moments", help="Also as the objects looked at several earlier moments."),
     ] = False,
 ) -> None:
     """Score a light-curve folder: probabilities, prediction set, novelty, or the reason for none."""
@@ -144,8 +152,12 @@ def evaluate(
 def simulate(
     data: Annotated[Path, typer.Option(help="Light-curve folder of the objects.")],
     out: Annotated[Path | None, typer.Option(help="Avro file to write instead of sending.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Topic; the first alert topic by default.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Alerts per second; as fast as possible by default.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Topic; the first alert topic by default.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Alerts per second; as fast as possible by default.")
+    ] = None,
     alerts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
 ) -> None:
     """Turn objects into LSST alert packets (schema 10.0), one a detection, to a topic or a file."""
@@ -157,9 +169,15 @@ def simulate(
 
 @app.command()
 def replay(
-    path: Annotated[Path, typer.Argument(help="Avro container file, framed packet, or a folder of them.")],
-    topic: Annotated[str | None, typer.Option(help="Topic; the first alert topic by default.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Packets per second; as fast as possible by default.")] = None,
+    path: Annotated[
+        Path, typer.Argument(help="Avro container file, framed packet, or a folder of them.")
+    ],
+    topic: Annotated[
+        str | None, typer.Option(help="Topic; the first alert topic by default.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Packets per second; as fast as possible by default.")
+    ] = None,
 ) -> None:
     """Send alert packets from disk to a topic, bytes unchanged."""
     from deploy.live import run_replay
@@ -169,7 +187,9 @@ def replay(
 
 @app.command()
 def stream(
-    once: Annotated[bool, typer.Option("--once", help="Drain what is in the topics now, then end.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Drain what is in the topics now, then end.")
+    ] = False,
 ) -> None:
     """Run the Spark job: alerts from Kafka, scored, into SQL, Delta Lake and Kafka."""
     from deploy.live import run_stream
@@ -179,7 +199,9 @@ def stream(
 
 @app.command()
 def learn(
-    once: Annotated[bool, typer.Option("--once", help="Train and compare once, whatever came in.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Train and compare once, whatever came in.")
+    ] = False,
 ) -> None:
     """Run the learner: labels in, a challenger trained, compared on the frozen set, promoted if better."""
     from deploy.live import run_learn
@@ -215,7 +237,9 @@ def label(
 
 @app.command()
 def promote(
-    model: Annotated[str | None, typer.Argument(help="Registered version, or the folder of a model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Registered version, or the folder of a model.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept with the promotion.")] = "by hand",
     rollback: Annotated[bool, typer.Option("--rollback", help="Back to the model before.")] = False,
 ) -> None:
@@ -241,7 +265,9 @@ def portal(
 
 @app.command()
 def audit(
-    since: Annotated[datetime | None, typer.Option(help="Only batches committed from then on (local time).")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Only batches committed from then on (local time).")
+    ] = None,
     until: Annotated[datetime | None, typer.Option(help="Only batches committed before.")] = None,
 ) -> None:
     """Prove that every alert is accounted for; exits with 1 on a gap."""

@@ -75,7 +75,9 @@ def _file_digest(path: Path) -> str:
 
 def _code_digest() -> str:
     root = Path(__file__).parents[1]
-    files = sorted(file for room in ("lightcurves", "models") for file in (root / room).rglob("*.py"))
+    files = sorted(
+        file for room in ("lightcurves", "models") for file in (root / room).rglob("*.py")
+    )
     return hashlib.sha256("".join(map(_file_digest, files)).encode()).hexdigest()
 
 
@@ -218,7 +220,9 @@ def play_packets(sky: Sky, path: Path) -> None:
         publisher.flush()
         bookmark.write(position)
         if position == begun:
-            CONSOLE.print(f"[yellow]all packets of {path} were played before: here is what came of them[/]")
+            CONSOLE.print(
+                f"[yellow]all packets of {path} were played before: here is what came of them[/]"
+            )
 
     sky.run(played)
 
@@ -250,7 +254,9 @@ def watch_telescope(sky: Sky, telescope: Telescope) -> None:
             seen = night
 
 
-def run_demo(settings: Settings, *, alerts: int | None, packets: Path | None, browser: bool) -> None:
+def run_demo(
+    settings: Settings, *, alerts: int | None, packets: Path | None, browser: bool
+) -> None:
     """Run the demo until `alerts` are accounted for, the sky has nothing more, or Ctrl-C.
 
     Raises
@@ -271,7 +277,11 @@ def run_demo(settings: Settings, *, alerts: int | None, packets: Path | None, br
         engine = open_store(settings)
         data = prepare_data(settings)
         first_model(settings, data, engine)
-        port = settings.portal.port if _is_free(settings.portal.host, settings.portal.port) else _free_port()
+        port = (
+            settings.portal.port
+            if _is_free(settings.portal.host, settings.portal.port)
+            else _free_port()
+        )
         token = secrets.token_urlsafe(24)
         environment = _environment(settings, data, port, token)
         children = [
@@ -314,7 +324,9 @@ def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
         kafka = EmbeddedKafka(settings.state / "kafka", progress=CONSOLE.print)
         with CONSOLE.status("starting Kafka"):
             stack.enter_context(kafka)
-        kafka_section = settings.kafka.model_copy(update={"bootstrap_servers": kafka.bootstrap_servers})
+        kafka_section = settings.kafka.model_copy(
+            update={"bootstrap_servers": kafka.bootstrap_servers}
+        )
         settings = settings.model_copy(update={"kafka": kafka_section})
     client = kafka_client(settings)
     create_topics(client["bootstrap.servers"], topic_partitions(settings, ALERT_PARTITIONS))
@@ -385,7 +397,9 @@ def _watch(sky: Sky, children: list[Child], stop: threading.Event, *, runs_on: b
                 if sky.error is not None or _is_drained(sky.settings, sky.progress.engine):
                     return
                 if time.monotonic() > drained_by:
-                    raise UnavailableError("stream", f"not drained after {_DRAIN_S:.0f} s; see {children[0].log}")
+                    raise UnavailableError(
+                        "stream", f"not drained after {_DRAIN_S:.0f} s; see {children[0].log}"
+                    )
 
 
 def _is_drained(settings: Settings, engine: sa.Engine) -> bool:

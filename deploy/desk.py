@@ -18,6 +18,8 @@ from store import labels, registry
 from store.database import reading
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from deploy.sections import Settings
 
 
@@ -31,18 +33,35 @@ def queue_table(settings: Settings, *, every: bool, limit: int) -> Table:
     with reading(open_store(settings)) as connection:
         rows = labels.label_queue(connection, only_open=not every, limit=limit)
     table = Table(title="spectra wanted" if rows else "no spectra wanted")
-    for name in ("request", "object", "night", "ra", "dec", "band", "flux nJy", "utility", "why", "answer"):
+    for name in (
+        "request",
+        "object",
+        "night",
+        "ra",
+        "dec",
+        "band",
+        "flux nJy",
+        "utility",
+        "why",
+        "answer",
+    ):
         table.add_column(name)
     for row in rows:
-        table.add_row(
-            str(row["request_id"]), str(row["object_id"]), str(row["night"]), f"{row['ra_deg']:.5f}",
-            f"{row['dec_deg']:+.5f}", row["band"], f"{row['flux_njy']:.0f}", f"{row['utility']:.2f}", row["why"],
-            class_name(row["answer"]) if row["answered"] else "",
-        )  # fmt: skip
+        table.add_row(*_queue_cells(row))
     return table
 
 
-def report(settings: Settings, object_id: int, label: str, reporter: str, comment: str | None) -> int:
+def _queue_cells(row: sa.RowMapping) -> tuple[str, ...]:
+    position = (f"{row['ra_deg']:.5f}", f"{row['dec_deg']:+.5f}")
+    answer = class_name(row["answer"]) if row["answered"] else ""
+    flux = "" if row["flux_njy"] is None else f"{row['flux_njy']:.0f}"
+    which = (str(row["request_id"]), str(row["object_id"]), str(row["night"]))
+    return (*which, *position, row["band"] or "", flux, f"{row['utility']:.2f}", row["why"], answer)
+
+
+def report(
+    settings: Settings, object_id: int, label: str, reporter: str, comment: str | None
+) -> int:
     """Write a label into the ledger; return its number."""
     with open_store(settings).begin() as connection:
         return labels.report_label(

@@ -38,5 +38,7 @@ def load_model(model: Path | str) -> Model:
     with reading(engine) as connection:
         named = registry.champion(connection, str(model))
     if named is None:
-        raise ConfigurationError(f"{str(model)!r} is neither a model folder nor a version nor an alias")
+        raise ConfigurationError(
+            f"{str(model)!r} is neither a model folder nor a version nor an alias"
+        )
     return load_artifact(Path(named["path"]))

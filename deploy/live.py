@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from pyspark.sql.streaming import StreamingQuery
+    from pyspark.sql.streaming.query import StreamingQuery
 
     from deploy.sections import Settings
     from stream.commit import BatchCounts
@@ -78,7 +78,9 @@ def run_stream(settings: Settings, *, once: bool) -> None:
     choose_version({"store_url": config.store_url, "alias": config.alias})
     stop = stop_event()
     log_file = settings.state / "logs" / "spark.log"
-    spark = open_session(settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file)
+    spark = open_session(
+        settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file
+    )
     try:
         for attempt in count():
             try:
@@ -162,7 +164,9 @@ def run_kafka(settings: Settings, port: int | None) -> None:
     stop = stop_event()
     with EmbeddedKafka(settings.state / "kafka", port, progress=CONSOLE.print) as kafka:
         create_topics(kafka.bootstrap_servers, topic_partitions(settings, ALERT_PARTITIONS))
-        CONSOLE.print(f"Kafka is up. Use it with [bold]--set kafka.bootstrap_servers={kafka.bootstrap_servers}[/]")
+        CONSOLE.print(
+            f"Kafka is up. Use it with [bold]--set kafka.bootstrap_servers={kafka.bootstrap_servers}[/]"
+        )
         CONSOLE.print("Ctrl-C stops it; its topics stay.")
         stop.wait()
 
@@ -194,7 +198,9 @@ def run_simulate(
     return _publish(settings, packets, topic, rate_per_s)
 
 
-def _publish(settings: Settings, packets: Iterator[bytes], topic: str | None, rate_per_s: float | None) -> int:
+def _publish(
+    settings: Settings, packets: Iterator[bytes], topic: str | None, rate_per_s: float | None
+) -> int:
     client: Mapping[str, str] = kafka_client(settings)
     with CONSOLE.status("sending") as status:
         return publish(
@@ -261,8 +267,14 @@ def run_status(settings: Settings) -> Table:
     table = Table(title=f"noctule, {settings.state}", show_header=False)
     for name, value in status_lines(held).items():
         table.add_row(name, value)
-    since = "" if champion is None else time.strftime(" since %F %T", time.localtime(champion["promoted_ms"] / 1e3))
-    table.add_row("model", "none promoted" if champion is None else f"{champion['model_version']}{since}")
+    since = (
+        ""
+        if champion is None
+        else time.strftime(" since %F %T", time.localtime(champion["promoted_ms"] / 1e3))
+    )
+    table.add_row(
+        "model", "none promoted" if champion is None else f"{champion['model_version']}{since}"
+    )
     return table
 
 

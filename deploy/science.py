@@ -40,7 +40,9 @@ def run_import(survey: str, source: Path, folder: Path) -> int:
 
 def run_train(data: Path, out: Path, settings: TrainingSettings) -> Manifest:
     """Train on a light-curve folder and save the artifact `out`, with progress on the terminal."""
-    return save_model(train_with_progress(moments_of(read_light_curves(data), settings.moments), settings), out)
+    return save_model(
+        train_with_progress(moments_of(read_light_curves(data), settings.moments), settings), out
+    )
 
 
 def train_with_progress(moments: pa.Table, settings: TrainingSettings) -> Parts:
@@ -48,7 +50,9 @@ def train_with_progress(moments: pa.Table, settings: TrainingSettings) -> Parts:
     columns = (TextColumn("[bold]training[/] {task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_CONSOLE) as bar:
         task = bar.add_task("reading", total=1.0)
-        parts = train(moments, settings, lambda what, done: bar.update(task, description=what, completed=done))
+        parts = train(
+            moments, settings, lambda what, done: bar.update(task, description=what, completed=done)
+        )
         bar.update(task, description="done", completed=1.0)
     return parts
 
@@ -69,7 +73,7 @@ def run_predict(model: str, data: Path, out: Path, *, moments: bool) -> int:
         scores = scores.append_column("days_since_first_detection", pa.array(age))
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, out)
-    return scores.num_rows
+    return int(scores.num_rows)
 
 
 def run_evaluate(scores: Path, data: Path) -> dict[str, Any]:

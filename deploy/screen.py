@@ -72,7 +72,9 @@ def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
     mine = sa.and_(
         classifications.c.run_id == newest.run_id, classifications.c.batch_id == newest.batch_id
     )
-    arrivals = connection.execute(sa.select(classifications.c.arrival_ms).where(mine)).scalars().all()
+    arrivals = (
+        connection.execute(sa.select(classifications.c.arrival_ms).where(mine)).scalars().all()
+    )
     if not arrivals:
         return None
     waited = (newest.committed_ms - np.array(arrivals)) / 1000.0
@@ -86,7 +88,10 @@ def demo_screen(progress: Progress) -> Panel:
     grid.add_column()
     if progress.night is not None:
         grid.add_row("night", f"MJD {progress.night}")
-    grid.add_row("alerts sent", f"{progress.n_sent}" + (f" of {progress.n_planned}" if progress.n_planned else ""))
+    grid.add_row(
+        "alerts sent",
+        f"{progress.n_sent}" + (f" of {progress.n_planned}" if progress.n_planned else ""),
+    )
     for name, value in _lines(progress).items():
         grid.add_row(name, value)
     footer = Text("Ctrl-C stops all of it; the next start goes on from here", style="dim")
@@ -100,7 +105,9 @@ def _lines(progress: Progress) -> dict[str, str]:
         lines |= status_lines(progress.held)
         lines["rate"] = f"{progress.alerts_per_s:.0f} alerts/s"
     if progress.latency_s is not None:
-        lines["latency, newest batch"] = f"median {progress.latency_s[0]:.1f} s, 99 % {progress.latency_s[1]:.1f} s"
+        lines["latency, newest batch"] = (
+            f"median {progress.latency_s[0]:.1f} s, 99 % {progress.latency_s[1]:.1f} s"
+        )
     lines["model"] = progress.champion
     for trial in progress.trials:
         lines[f"trial {trial['trial_id']}"] = trial_line(trial)

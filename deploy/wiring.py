@@ -58,7 +58,9 @@ def kafka_client(settings: Settings) -> dict[str, str]:
 def outgoing_topics(settings: Settings) -> Topics:
     """Return the names of the topics that a batch is sent to."""
     kafka = settings.kafka
-    return Topics(kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
+    return Topics(
+        kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic
+    )
 
 
 def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int]:

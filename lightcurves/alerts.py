@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import fastavro
 import numpy as np
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CONTAINER_MAGIC: Final = b"Obj\x01"
 _VERSION: Final = re.compile(r"lsst\.v(\d+)_(\d+)\.alert")
 
-Source = str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray
+Source: TypeAlias = str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray
 
 
 def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Table:
@@ -125,7 +125,7 @@ def _blocks(content: bytes) -> Iterator[_Block]:
         plan = compile_plan(reader.writer_schema, LSST)
         schema_id = schema_id_of(reader.writer_schema)
         for block in reader:
-            data = np.frombuffer(block.bytes_.getvalue(), np.uint8)
+            data = np.frombuffer(block.bytes_.getvalue(), np.uint8)  # type: ignore[attr-defined]
             starts = np.zeros(block.num_records, np.int64)
             yield _Block(schema_id, plan, Packets(data, starts, starts + data.size))
     except (ValueError, EOFError, KeyError, OSError) as error:

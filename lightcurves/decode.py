@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -294,6 +295,6 @@ def _chunks(packets: Packets) -> list[Packets]:
     cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), total.size]
     return [
         Packets(packets.data, packets.starts[a:b], packets.ends[a:b])
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        for a, b in pairwise(cuts)
         if b > a
     ]

@@ -64,7 +64,7 @@ _MAX_EMPTY_ITEMS: Final = 1 << 20  # items of zero bytes (nulls): their number i
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _varint(data: Any, at: int, end: int) -> tuple[int, int]:
+def _varint(data: Any, at: int, end: int) -> Any:
     """Return the zig-zag decoded integer and the next position, or a negative error code there."""
     value = np.uint64(0)
     shift = np.uint64(0)
@@ -83,13 +83,13 @@ def _varint(data: Any, at: int, end: int) -> tuple[int, int]:
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _skip_varint(data: Any, at: int, end: int) -> int:
+def _skip_varint(data: Any, at: int, end: int) -> Any:
     _, after = _varint(data, at, end)
     return after
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _skip_sized(data: Any, at: int, end: int) -> int:
+def _skip_sized(data: Any, at: int, end: int) -> Any:
     length, at = _varint(data, at, end)
     if at < 0:
         return at
@@ -119,7 +119,7 @@ def _optional(data: Any, at: int, end: int, null: int) -> tuple[bool, int]:
 
 
 @nb.njit(nogil=True, cache=True)
-def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> int:
+def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> Any:
     if length > names.shape[1]:
         return NULL_BAND
     for row in range(names.shape[0]):
@@ -274,7 +274,7 @@ def run_plan(
                         if at >= end:
                             at = -_TRUNCATED
                             continue
-                        whole = np.int64(data[at] != 0)
+                        whole = int(data[at] != 0)
                         real = float(whole)
                         at += 1
                 if space == _HISTORY_FLOAT32:

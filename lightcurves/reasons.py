@@ -54,7 +54,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.TOO_MANY_ITEMS: "An array or map claims more items than its bytes could hold.",
     RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
     RejectReason.NO_TIME: "The alert's own time is null or not finite.",
-    NotEvaluated.SOLAR_SYSTEM_OBJECT: "The alert belongs to a solar system object; classes are for fixed objects.",
+    NotEvaluated.SOLAR_SYSTEM_OBJECT: "The alert belongs to a solar system object.",
     NotEvaluated.NO_OBJECT: "The alert belongs to no object at all.",
     NotEvaluated.NO_FINITE_FLUX: "No point of the light curve has a finite flux and a positive error.",
     NotEvaluated.TOO_FEW_POINTS: "Fewer points than the quantity needs.",

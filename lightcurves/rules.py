@@ -26,7 +26,7 @@ _DUPLICATE: Final = 3
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _before(first: Any, band: Any, kind: Any, i: int, j: int) -> bool:
+def _before(first: Any, band: Any, kind: Any, i: int, j: int) -> Any:
     if first[i] != first[j]:
         return first[i] < first[j]
     if band[i] != band[j]:

@@ -49,8 +49,7 @@ class FolderSchemas:
         path = self.folder / str(major) / str(minor) / f"lsst.v{major}_{minor}.alert.avsc"
         if not path.is_file():
             return None
-        loaded: Schema = fastavro.schema.load_schema(path, _write_hint=False)
-        return loaded
+        return _record(fastavro.schema.load_schema(str(path), _write_hint=False))
 
 
 def package_schemas() -> FolderSchemas:
@@ -118,11 +117,10 @@ class RegistrySchemas:
             raise UnavailableError("schema registry", f"{url} answered {error.code}") from error
         except (OSError, ValueError, KeyError) as error:
             raise UnavailableError("schema registry", f"{url} gives no schema: {error}") from error
-        parsed: Schema = fastavro.schema.parse_schema(json.loads(text), _write_hint=False)
-        return parsed
+        return _record(fastavro.schema.parse_schema(json.loads(text), _write_hint=False))
 
 
-def wire_form(schema: Schema) -> Schema:
-    """Return `schema` without documentation and defaults: all that decoding needs, canonical."""
-    canonical: Schema = json.loads(fastavro.schema.to_parsing_canonical_form(schema))
-    return canonical
+def _record(schema: object) -> Schema:
+    if not isinstance(schema, dict):
+        raise ConfigurationError("an alert's schema must be a record")
+    return schema

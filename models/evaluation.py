@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 
 from lightcurves.errors import ConfigurationError
 from lightcurves.taxonomy import class_name
+from models.scoring import is_given
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,12 +108,10 @@ def evaluate(scores: pa.Table, objects: pa.Table) -> dict[str, Any]:
     """
     labels = true_classes(scores, objects)
     reasons = scores["reason"].to_numpy(zero_copy_only=False)
-    usable = (labels >= 0) & np.equal(reasons, None)
+    usable = (labels >= 0) & ~is_given(reasons)
     if not usable.any():
         raise ConfigurationError("no scored object has a class_id: nothing to evaluate")
-    not_scored, counts = np.unique(
-        reasons[~np.equal(reasons, None)].astype(str), return_counts=True
-    )
+    not_scored, counts = np.unique(reasons[is_given(reasons)].astype(str), return_counts=True)
     result = {
         "n_rows": scores.num_rows,
         "n_not_evaluated": dict(zip(not_scored.tolist(), counts.tolist(), strict=True)),
@@ -134,7 +134,7 @@ def true_classes(scores: pa.Table, objects: pa.Table) -> NDArray[np.int64]:
 
 def _by_days(table: pa.Table, labels: NDArray[Any], days: NDArray[Any]) -> list[dict[str, Any]]:
     rows = []
-    for low, high in zip(DAY_EDGES[:-1], DAY_EDGES[1:], strict=True):
+    for low, high in pairwise(DAY_EDGES):
         inside = (days >= low) & (days < high)
         if inside.any():
             bounds = {"from_days": low, "to_days": high if np.isfinite(high) else None}

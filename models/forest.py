@@ -55,7 +55,7 @@ def average_path_length(n: NDArray[Any]) -> NDArray[np.float64]:
     n = np.asarray(n, np.float64)
     safe = np.maximum(n, 3.0)
     general = 2.0 * (np.log(safe - 1.0) + _EULER) - 2.0 * (safe - 1.0) / safe
-    return np.where(n > 2, general, np.where(n == 2, 1.0, 0.0))  # noqa: PLR2004 - the definition
+    return np.where(n > 2, general, np.where(n == 2, 1.0, 0.0))
 
 
 def train_forest(values: NDArray[np.float64], seed: int) -> Forest:
@@ -72,7 +72,7 @@ def train_forest(values: NDArray[np.float64], seed: int) -> Forest:
         filled.astype(np.float32)
     )
     trees = [estimator.tree_ for estimator in fitted.estimators_]
-    roots = np.cumsum([0] + [tree.node_count for tree in trees][:-1]).astype(np.int32)
+    roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])]).astype(np.int32)
 
     def joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
         return np.concatenate(parts).astype(dtype)

@@ -39,7 +39,8 @@ class Scores:
     margin
         float64: likeliest minus second likeliest probability.
     novelty, novelty_far
-        float64: :mod:`models.novelty`'s score in [0, 1], and the fraction of training objects at least as strange.
+        float64: :mod:`models.novelty`'s score in [0, 1], and the fraction of training objects
+        that are at least as strange.
     reason
         object: a reason code where not evaluated, else None.
     features, why
@@ -88,7 +89,7 @@ class Model:
         """Score `table` into arrays; see :meth:`score`."""
         features, why = feature_arrays(table)
         reason = not_evaluated(table, why)
-        rows = np.flatnonzero(np.equal(reason, None))
+        rows = np.flatnonzero(~is_given(reason))
         n_classes = len(self.manifest.class_ids)
         probabilities = np.full((table.num_rows, n_classes), np.nan)
         members = np.zeros((table.num_rows, n_classes), np.bool_)
@@ -116,6 +117,11 @@ def load_model(folder: Path) -> Model:
     return Model(*load_parts(folder))
 
 
+def is_given(reasons: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows have a reason."""
+    return np.fromiter((reason is not None for reason in reasons), np.bool_, len(reasons))
+
+
 def not_evaluated(table: pa.Table, why: NDArray[np.int8]) -> NDArray[np.object_]:
     """Return the reason why each row gets no score, or None where it does."""
     reason = np.full(table.num_rows, None, object)
@@ -128,7 +134,7 @@ def not_evaluated(table: pa.Table, why: NDArray[np.int8]) -> NDArray[np.object_]
         )
     if "reject_reason" in table.column_names:
         rejected = table["reject_reason"].to_numpy(zero_copy_only=False)
-        reason = np.where(np.equal(rejected, None), reason, rejected)
+        reason = np.where(is_given(rejected), rejected, reason)
     return reason
 
 
@@ -145,7 +151,7 @@ def _identified(table: pa.Table, name: str) -> NDArray[np.bool_]:
 
 def scores_table(model: Model, table: pa.Table, scores: Scores) -> pa.Table:
     """Lay `scores` out as the table that :meth:`Model.score` promises."""
-    missing = ~np.equal(scores.reason, None)
+    missing = is_given(scores.reason)
 
     def real(values: NDArray[np.float64]) -> pa.Array:
         return pa.array(np.ascontiguousarray(values), mask=missing)
@@ -164,7 +170,7 @@ def scores_table(model: Model, table: pa.Table, scores: Scores) -> pa.Table:
 
 def set_column(scores: Scores, class_ids: tuple[int, ...]) -> pa.ListArray:
     """Return the prediction sets as lists of classIds; null where not evaluated."""
-    missing = ~np.equal(scores.reason, None)
+    missing = is_given(scores.reason)
     counts = scores.members.sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     members = np.array(class_ids, np.int32)[np.nonzero(scores.members)[1]]

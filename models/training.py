@@ -142,7 +142,9 @@ def labelled(moments: pa.Table, fewest: int) -> tuple[pa.Table, tuple[int, ...]]
     """Return the rows whose class has at least `fewest` objects, and these classes, ascending."""
     if "class_id" not in moments.column_names:
         raise ConfigurationError("training needs objects with a class_id")
-    pairs = moments.select(["object_id", "class_id"]).group_by(["object_id", "class_id"]).aggregate([])
+    pairs = (
+        moments.select(["object_id", "class_id"]).group_by(["object_id", "class_id"]).aggregate([])
+    )
     classes, counts = np.unique(pairs["class_id"].drop_null().to_numpy(), return_counts=True)
     kept = classes[counts >= fewest]
     if kept.size < 2:  # noqa: PLR2004 - one class is no question
@@ -187,7 +189,9 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
         Alerts of each object, dense at first; see :func:`choose_moments`.
     """
     alerts = alerts.sort_by([("object_id", "ascending"), ("t_mjd_tai", "ascending")])
-    _, first, counts = np.unique(alerts["object_id"].to_numpy(), return_index=True, return_counts=True)
+    _, first, counts = np.unique(
+        alerts["object_id"].to_numpy(), return_index=True, return_counts=True
+    )
     rows = [f + early_dense(n, at_most) for f, n in zip(first, counts, strict=True)]
     chosen = alerts.take(pa.array(np.concatenate(rows) if rows else np.zeros(0, np.int64)))
     for name in MOMENT_COLUMNS:
@@ -207,8 +211,8 @@ def training_rows(
     some = ~np.isnan(values).all(axis=1)
     values, ids, labels = values[some], ids[some], labels[some]
     hidden = rng.random(len(values)) < settings.hide_host
-    columns = [FEATURE_NAMES.index(name) for name in HOST_COLUMNS]
-    values[np.ix_(hidden, columns)] = np.nan
+    for name in HOST_COLUMNS:
+        values[hidden, FEATURE_NAMES.index(name)] = np.nan
     _, owner = np.unique(ids, return_inverse=True)
     weights = 1.0 / np.bincount(owner)[owner]
     return TrainingRows(values, np.searchsorted(class_ids, labels), owner, weights)
@@ -225,11 +229,7 @@ def choose_moments(
     curve, point = detections(curves)
     first = np.searchsorted(curve, np.arange(len(curves)))
     counts = np.diff(np.append(first, curve.size))
-    chosen = [
-        first[k] + early_dense(n, at_most)
-        for k, n in enumerate(counts)
-        if n > 0
-    ]
+    chosen = [first[k] + early_dense(n, at_most) for k, n in enumerate(counts) if n > 0]
     at = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     return curve[at], point[at]
 

@@ -145,13 +145,13 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
-        family, kind, *_, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
         hint = "set portal.host (NOCTULE_PORTAL__HOST) to an address of this machine"
         raise ConfigurationError(f"no address is known for {host!r}: {hint}") from error
-    listener = socket.socket(family, kind)
+    listener = socket.socket(family, kind, protocol)  # by its protocol asyncio knows to not delay
     if os.name == "posix":  # elsewhere it would let two programs share the port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastavro.write import Writer
 
 from lightcurves.errors import ConfigurationError
-from lightcurves.schemas import SchemaSource, package_schemas
-from simulator.packets import FRAME, SCHEMA_ID
+from lightcurves.schemas import SchemaSource
+from simulator.packets import FRAME, SCHEMA_ID, alert_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,10 +50,7 @@ def write_container(
     ConfigurationError
         A packet has another schema or no frame, or there is no schema 10.0.
     """
-    schema = (package_schemas() if schemas is None else schemas).schema(SCHEMA_ID)
-    if schema is None:
-        raise ConfigurationError("the schema source lacks LSST's alert schema 10.0 (id 1000)")
-    remaining, total = iter(packets), 0
+    schema, remaining, total = alert_schema(schemas), iter(packets), 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         writer = Writer(file, schema)

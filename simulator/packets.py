@@ -77,6 +77,20 @@ def measurement_id(object_id: int, number: int, *, forced: bool) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
+def alert_schema(schemas: SchemaSource | None = None) -> dict[str, Any]:
+    """Return LSST's alert schema 10.0, from the installed ``lsst-alert-packet`` by default.
+
+    Raises
+    ------
+    ConfigurationError
+        The source does not have it.
+    """
+    schema = (package_schemas() if schemas is None else schemas).schema(SCHEMA_ID)
+    if schema is None:
+        raise ConfigurationError("the schema source lacks LSST's alert schema 10.0 (id 1000)")
+    return schema
+
+
 class AlertWriter:
     """Encodes the parts of an alert, and puts parts together to a framed packet.
 
@@ -217,7 +231,7 @@ class SimulatedAlerts:
         self._ids = objects["object_id"].to_numpy()
         self._position = np.stack([objects[name].to_numpy() for name in ("ra_deg", "dec_deg")])
         self._check_positions()
-        self._writer = AlertWriter(_alert_schema(schemas))
+        self._writer = AlertWriter(alert_schema(schemas))
         self._history = lru_cache(_KEPT_OBJECTS)(self._encode_history)
         row, point = detections(self._curves)
         order = np.lexsort((point, self._ids[row], self._curves.t_mjd_tai[point]))
@@ -265,13 +279,6 @@ class SimulatedAlerts:
         target = _Target(int(self._ids[row]), ra_deg, dec_deg, curve)
         ids = _measurement_ids(target.object_id, curve.kind == KIND_FORCED)
         return _History(target, ids, _encode_points(self._writer, target, ids))
-
-
-def _alert_schema(schemas: SchemaSource | None) -> dict[str, Any]:
-    schema = (package_schemas() if schemas is None else schemas).schema(SCHEMA_ID)
-    if schema is None:
-        raise ConfigurationError("the schema source lacks LSST's alert schema 10.0 (id 1000)")
-    return schema
 
 
 def _measurement_ids(object_id: int, forced: NDArray[np.bool_]) -> list[int]:

@@ -157,6 +157,8 @@ def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
     except TableNotFoundError:
         return schema.empty_table()
     wanted = pc.field("object_id").isin(pa.array(object_ids, pa.int64()))
-    rows = table.to_pyarrow_dataset().to_table(columns=list(schema.names), filter=wanted).cast(schema)
+    rows = (
+        table.to_pyarrow_dataset().to_table(columns=list(schema.names), filter=wanted).cast(schema)
+    )
     _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
     return rows.take(pa.array(first))

@@ -92,6 +92,8 @@ def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) ->
 def _existing(connection: sa.Connection, ids: list[int]) -> dict[int, Row]:
     found: dict[int, Row] = {}
     for at in range(0, len(ids), _IN_LIST):
-        query = sa.select(tables.objects).where(tables.objects.c.object_id.in_(ids[at : at + _IN_LIST]))
+        query = sa.select(tables.objects).where(
+            tables.objects.c.object_id.in_(ids[at : at + _IN_LIST])
+        )
         found.update({row["object_id"]: dict(row) for row in connection.execute(query).mappings()})
     return found

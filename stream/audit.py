@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -85,13 +85,15 @@ def audit(
     ]
 
 
-def _accounts(connection: sa.Connection, since_ms: int, until_ms: int | None) -> Iterator[Sequence[sa.Row]]:
+def _accounts(
+    connection: sa.Connection, since_ms: int, until_ms: int | None
+) -> Iterator[Sequence[sa.Row[Any]]]:
     table = tables.accounting.c
     query = sa.select(tables.accounting).where(table.committed_ms >= since_ms)
     if until_ms is not None:
         query = query.where(table.committed_ms < until_ms)
     order = (table.run_id, table.topic, table.kafka_partition, table.start_offset)
-    group: list[sa.Row] = []
+    group: list[sa.Row[Any]] = []
     for row in connection.execute(query.order_by(*order)):
         if group and (row.run_id, row.topic, row.kafka_partition) != _key(group[0]):
             yield group
@@ -101,13 +103,13 @@ def _accounts(connection: sa.Connection, since_ms: int, until_ms: int | None) ->
         yield group
 
 
-def _key(row: sa.Row) -> tuple[str, str, int]:
+def _key(row: sa.Row[Any]) -> tuple[str, str, int]:
     return row.run_id, row.topic, row.kafka_partition
 
 
 def _audit_partition(
     connection: sa.Connection,
-    rows: Sequence[sa.Row],
+    rows: Sequence[sa.Row[Any]],
     ends: Mapping[tuple[str, int], tuple[int, int]] | None,
 ) -> PartitionAudit:
     run_id, topic, partition = _key(rows[0])
@@ -124,23 +126,30 @@ def _audit_partition(
         waiting = ends[topic, partition][1] - end
         if waiting < 0:
             problems.append(f"accounted up to {end}, but the topic ends at {end + waiting}")
+    n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected = (
+        sum(getattr(row, name) for row in rows) for name in _COUNTS
+    )
     return PartitionAudit(
         run_id,
         topic,
         partition,
         start,
         end,
-        *(sum(getattr(row, name) for row in rows) for name in _COUNTS),
-        n_stored=stored,
-        n_waiting=waiting,
-        problems=tuple(problems),
+        n_read,
+        n_classified,
+        n_not_evaluated,
+        n_duplicate,
+        n_rejected,
+        stored,
+        waiting,
+        tuple(problems),
     )
 
 
 _COUNTS = ("n_read", "n_classified", "n_not_evaluated", "n_duplicate", "n_rejected")
 
 
-def _broken_chain(rows: Sequence[sa.Row]) -> Iterator[str]:
+def _broken_chain(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
     for before, after in pairwise(rows):
         if after.start_offset > before.end_offset:
             yield f"offsets {before.end_offset} to {after.start_offset - 1} are in no batch"
@@ -148,7 +157,7 @@ def _broken_chain(rows: Sequence[sa.Row]) -> Iterator[str]:
             yield f"batches {before.batch_id} and {after.batch_id} overlap at offset {after.start_offset}"
 
 
-def _broken_sums(rows: Sequence[sa.Row]) -> Iterator[str]:
+def _broken_sums(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
     for row in rows:
         parts = sum(getattr(row, name) for name in _COUNTS[1:])
         if row.n_read != parts:

@@ -15,8 +15,8 @@ finds what is done and does the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,9 @@ from store.objects import fold_objects
 from store.sky import healpix_of
 from store.upsert import upsert
 from stream.rows import MESSAGE, RANGE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Row = dict[str, Any]
 Where = tuple[str, int, int]
@@ -78,7 +81,12 @@ class BatchCounts:
 
 
 def commit_sql(
-    engine: sa.Engine, rows: pa.Table, batch: BatchId, policy: RequestPolicy, class_ids: tuple[int, ...], now_ms: int
+    engine: sa.Engine,
+    rows: pa.Table,
+    batch: BatchId,
+    policy: RequestPolicy,
+    class_ids: tuple[int, ...],
+    now_ms: int,
 ) -> BatchCounts:
     """Write a batch into SQL in one transaction; see the module.
 
@@ -103,13 +111,17 @@ def commit_sql(
 
 def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
     table = tables.accounting.c
-    query = sa.select(sa.literal(1)).where(table.run_id == batch.run_id, table.batch_id == batch.batch_id)
+    query = sa.select(sa.literal(1)).where(
+        table.run_id == batch.run_id, table.batch_id == batch.batch_id
+    )
     return connection.execute(query.limit(1)).first() is not None
 
 
 def split_rows(rows: pa.Table) -> tuple[list[Row], list[Row], list[Row]]:
     """Return range rows, readable alerts (with ``healpix``) and rejected messages, by offset."""
-    rows = rows.sort_by([("topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")])
+    rows = rows.sort_by(
+        [("topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
+    )
     is_message = pc.equal(rows["kind"], MESSAGE)
     bad = pc.is_valid(rows["reject_reason"])
     return (
@@ -144,7 +156,7 @@ class _Commit:
         fold_objects(self.connection, first, frozenset(a["dia_source_id"] for a in new))
         requested = self._request(new, policy)
         counts = self._account(ranges, first, repeated, rejected)
-        return BatchCounts(**counts, n_requested=requested)
+        return replace(counts, n_requested=requested)
 
     def _stamp(self, row: Row) -> Row:
         return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
@@ -155,7 +167,9 @@ class _Commit:
     def _known(self, ids: list[int]) -> dict[int, Where]:
         """Return which of the ids have been classified, and from which offset."""
         table = tables.classifications.c
-        columns = sa.select(table.dia_source_id, table.topic, table.kafka_partition, table.kafka_offset)
+        columns = sa.select(
+            table.dia_source_id, table.topic, table.kafka_partition, table.kafka_offset
+        )
         found: dict[int, Where] = {}
         for part in _parts(ids):
             for row in self.connection.execute(columns.where(table.dia_source_id.in_(part))):
@@ -167,7 +181,8 @@ class _Commit:
     ) -> tuple[list[Row], list[Row]]:
         """Split off alerts whose id was classified from another offset, in the past or just now."""
         seen = dict(known)
-        first, repeated = [], []
+        first: list[Row] = []
+        repeated: list[Row] = []
         for alert in alerts:
             where = where_of(alert)
             original = seen.setdefault(alert["dia_source_id"], where)
@@ -194,7 +209,7 @@ class _Commit:
 
     def _account(
         self, ranges: list[Row], first: list[Row], repeated: list[Row], rejected: list[Row]
-    ) -> dict[str, int]:
+    ) -> BatchCounts:
         scored = [alert for alert in first if alert["reason"] is None]
         unscored = [alert for alert in first if alert["reason"] is not None]
         parts = {
@@ -203,7 +218,9 @@ class _Commit:
             "n_duplicate": _by_partition(repeated),
             "n_rejected": _by_partition(rejected),
         }
-        versions = next(((a["model_version"], a["feature_digest"]) for a in [*first, *repeated]), ("", ""))
+        versions = next(
+            ((a["model_version"], a["feature_digest"]) for a in [*first, *repeated]), ("", "")
+        )
         accounts = [
             {
                 "topic": part["topic"],
@@ -211,7 +228,10 @@ class _Commit:
                 "start_offset": part["kafka_offset"],
                 "end_offset": part["end_offset"],
                 "n_read": part["n_read"],
-                **{name: counts.get((part["topic"], part["kafka_partition"]), 0) for name, counts in parts.items()},
+                **{
+                    name: counts.get((part["topic"], part["kafka_partition"]), 0)
+                    for name, counts in parts.items()
+                },
                 "model_version": versions[0],
                 "feature_digest": versions[1],
                 "settings_digest": self.batch.settings_digest,
@@ -222,7 +242,7 @@ class _Commit:
         ]
         self._put(tables.accounting, accounts, "run_id", "batch_id", "topic", "kafka_partition")
         names = ("n_read", *parts)
-        return {name: sum(account[name] for account in accounts) for name in names}
+        return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
     def _request(self, new: list[Row], policy: RequestPolicy) -> int:
         """Choose label requests night by night, within what each night's budget has left."""
@@ -242,14 +262,18 @@ class _Commit:
             )
             requests += [self._requested(tonight[k], night, policy) for k in rows]
         if requests:
-            self.connection.execute(sa.insert(tables.label_requests), [self._stamp(r) for r in requests])
+            self.connection.execute(
+                sa.insert(tables.label_requests), [self._stamp(r) for r in requests]
+            )
         return len(requests)
 
     def _asked(self, ids: list[int]) -> set[int]:
         asked: set[int] = set()
         for column in (tables.label_requests.c.object_id, tables.labels.c.object_id):
             for part in _parts(ids):
-                asked.update(self.connection.execute(sa.select(column).where(column.in_(part))).scalars())
+                asked.update(
+                    self.connection.execute(sa.select(column).where(column.in_(part))).scalars()
+                )
         return asked
 
     def _spent(self, night: int) -> int:
@@ -259,7 +283,16 @@ class _Commit:
 
     def _requested(self, alert: Row, night: int, policy: RequestPolicy) -> Row:
         why = f"entropy {alert['entropy']:.2f} nats, likeliest class {alert['probability']:.0%}"
-        copied = ("object_id", "dia_source_id", "model_version", "ra_deg", "dec_deg", "band", "flux_njy", "t_mjd_tai")
+        copied = (
+            "object_id",
+            "dia_source_id",
+            "model_version",
+            "ra_deg",
+            "dec_deg",
+            "band",
+            "flux_njy",
+            "t_mjd_tai",
+        )
         return {
             **{name: alert[name] for name in copied},
             "night": night,
@@ -285,10 +318,13 @@ def _parts(ids: list[int]) -> list[list[int]]:
 
 
 def _with_healpix(alerts: pa.Table) -> pa.Table:
-    placed = np.asarray(pc.and_(pc.is_finite(alerts["ra_deg"]), pc.is_finite(alerts["dec_deg"])).fill_null(False))
+    finite = pc.and_(pc.is_finite(alerts["ra_deg"]), pc.is_finite(alerts["dec_deg"]))
+    placed = np.asarray(finite.fill_null(False))  # noqa: FBT003 - Arrow takes it by position
     cells = np.zeros(alerts.num_rows, np.int64)
     if placed.any():
-        cells[placed] = healpix_of(alerts["ra_deg"].to_numpy()[placed], alerts["dec_deg"].to_numpy()[placed])
+        cells[placed] = healpix_of(
+            alerts["ra_deg"].to_numpy()[placed], alerts["dec_deg"].to_numpy()[placed]
+        )
     return alerts.append_column("healpix", pa.array(cells, mask=~placed))
 
 
@@ -301,8 +337,13 @@ def _by_partition(rows: list[Row]) -> dict[tuple[str, int], int]:
 
 
 def _candidates(alerts: list[Row]) -> Candidates:
+    def numbers(name: str) -> NDArray[np.float64]:
+        return np.array([alert[name] for alert in alerts], np.float64)
+
     return Candidates(
-        np.array([a["object_id"] for a in alerts], np.int64),
-        *(np.array([a[name] for a in alerts], float) for name in ("entropy", "novelty", "margin")),
-        np.array([a["n_points"] for a in alerts], np.int64),
+        np.array([alert["object_id"] for alert in alerts], np.int64),
+        numbers("entropy"),
+        numbers("novelty"),
+        numbers("margin"),
+        np.array([alert["n_points"] for alert in alerts], np.int64),
     )

@@ -44,7 +44,9 @@ class RangeReader:
         How long nothing may arrive before the broker counts as away.
     """
 
-    def __init__(self, topic: str, partition: int, client: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(
+        self, topic: str, partition: int, client: Mapping[str, Any], timeout_s: float
+    ) -> None:
         self._topic = topic
         self._partition = partition
         self._timeout_s = timeout_s
@@ -65,7 +67,7 @@ class RangeReader:
         while position < end:
             messages = self._take(end, at_most)
             if messages:
-                position = int(messages[-1].offset()) + 1
+                position = offset_of(messages[-1]) + 1
                 self._position = position
                 yield messages
             else:
@@ -88,7 +90,7 @@ class RangeReader:
         if not self._ahead:
             self._fetch(at_most)
         taken: list[Message] = []
-        while self._ahead and len(taken) < at_most and self._ahead[0].offset() < end:
+        while self._ahead and len(taken) < at_most and offset_of(self._ahead[0]) < end:
             taken.append(self._ahead.popleft())
         return taken
 
@@ -102,10 +104,19 @@ class RangeReader:
                 elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
                     raise UnavailableError("Kafka", f"{self._where()}: {error.str()}")
             if not self._ahead and time.monotonic() > deadline:
-                raise UnavailableError("Kafka", f"{self._where()}: no message for {self._timeout_s:g} s")
+                raise UnavailableError(
+                    "Kafka", f"{self._where()}: no message for {self._timeout_s:g} s"
+                )
 
     def _where(self) -> str:
         return f"{self._topic}[{self._partition}] at offset {self._position}"
+
+
+def offset_of(message: Message) -> int:
+    """Return the offset of a message that was received, which always has one."""
+    offset = message.offset()
+    assert offset is not None  # noqa: S101 - only a message that is yet to be sent has none
+    return offset
 
 
 def consumer_settings(client: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +177,9 @@ class Watermarks:
     def _partitions(self, topic: str) -> list[int]:
         found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
         if found.error is not None:
-            raise UnavailableError("Kafka", f"topic {topic}: {found.error.str()}: create it or set kafka.alert_topics")
+            raise UnavailableError(
+                "Kafka", f"topic {topic}: {found.error.str()}: create it or set kafka.alert_topics"
+            )
         return sorted(found.partitions)
 
     def close(self) -> None:

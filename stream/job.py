@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import sqlalchemy as sa
     from pyspark.sql import DataFrame
-    from pyspark.sql.streaming import StreamingQuery
+    from pyspark.sql.streaming.query import StreamingQuery
 
 LOG: Final = logging.getLogger("noctule.stream")
 
@@ -188,7 +188,9 @@ def start(
         "choose_version": "stream.job:choose_version",
     }
     rows = spark.readStream.format(SOURCE_NAME).options(**options).load()
-    trigger: dict[str, Any] = {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
+    trigger: dict[str, Any] = (
+        {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
+    )
     return (
         rows.writeStream.foreachBatch(Sink(config, on_batch))
         .option("checkpointLocation", str(config.checkpoint))
@@ -208,7 +210,9 @@ class Sink:
         Called with the batch's number and counts after everything was written.
     """
 
-    def __init__(self, config: JobConfig, on_batch: Callable[[int, BatchCounts], None] | None) -> None:
+    def __init__(
+        self, config: JobConfig, on_batch: Callable[[int, BatchCounts], None] | None
+    ) -> None:
         self._config = config
         self._on_batch = on_batch
         self._outputs: Outputs | None = None
@@ -243,7 +247,11 @@ class Sink:
 
 def written_files(rows: pa.Table) -> list[Written]:
     """Return the Parquet files that the batch's workers wrote."""
-    ranges = rows.filter(pc.equal(rows["kind"], RANGE)).select(["delta_file", "delta_bytes", "delta_rows"]).to_pylist()
+    ranges = (
+        rows.filter(pc.equal(rows["kind"], RANGE))
+        .select(["delta_file", "delta_bytes", "delta_rows"])
+        .to_pylist()
+    )
     return [
         Written(row["delta_file"], row["delta_bytes"], row["delta_rows"])
         for row in ranges

@@ -43,8 +43,9 @@ class Topics:
     novel_far: float = 0.01
 
 
-
-def outgoing(connection: sa.Connection, run_id: str, batch_id: int, topics: Topics) -> Iterator[dict[str, Any]]:
+def outgoing(
+    connection: sa.Connection, run_id: str, batch_id: int, topics: Topics
+) -> Iterator[dict[str, Any]]:
     """Give the messages of a batch, in a fixed order."""
     for row in _rows(connection, tables.classifications, run_id, batch_id):
         message = _json(row, _CLASSIFIED)
@@ -52,20 +53,28 @@ def outgoing(connection: sa.Connection, run_id: str, batch_id: int, topics: Topi
         if row["novelty_far"] is not None and row["novelty_far"] <= topics.novel_far:
             yield {"topic": topics.novel, "key": str(row["dia_source_id"]), "value": message}
     for row in _rows(connection, tables.label_requests, run_id, batch_id):
-        yield {"topic": topics.requests, "key": str(row["object_id"]), "value": _json(row, _REQUESTED)}
+        yield {
+            "topic": topics.requests,
+            "key": str(row["object_id"]),
+            "value": _json(row, _REQUESTED),
+        }
     for row in _rows(connection, tables.rejected, run_id, batch_id):
         yield {"topic": topics.rejected, "value": row["packet"], "headers": _why_rejected(row)}
 
 
-def _rows(connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int) -> Iterator[Mapping[str, Any]]:
+def _rows(
+    connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int
+) -> Iterator[Mapping[str, Any]]:
     mine = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
     query = sa.select(table).where(mine).order_by(*table.primary_key.columns)
-    yield from connection.execute(query).mappings()
+    yield from (dict(row) for row in connection.execute(query).mappings())
 
 
 def _json(row: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
     values = {name: row[name] for name in names}
-    texts = {name: None if values[name] is None else str(values[name]) for name in _IDS & values.keys()}
+    texts = {
+        name: None if values[name] is None else str(values[name]) for name in _IDS & values.keys()
+    }
     return json.dumps({**values, **texts}, separators=(",", ":")).encode()
 
 

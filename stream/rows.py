@@ -81,7 +81,9 @@ _SPARK_TYPES: Final = {
 SPARK_SCHEMA: Final = ", ".join(f"{f.name} {_SPARK_TYPES[f.type]}" for f in ROWS_SCHEMA)
 """The same as Spark's DDL."""
 
-SCORE_SPARK_SCHEMA: Final = ", ".join(f"{name} {_SPARK_TYPES[kind]}" for name, kind in _SCORE_FIELDS)
+SCORE_SPARK_SCHEMA: Final = ", ".join(
+    f"{name} {_SPARK_TYPES[kind]}" for name, kind in _SCORE_FIELDS
+)
 """The score fields alone."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from lightcurves.decode import Decoder, Packets, packets_of
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
-from models.scoring import Model, Scores, load_model, set_column
+from models.scoring import Model, Scores, is_given, load_model, set_column
 from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class Scorer:
         laid = packets_of(packets) if isinstance(packets, list) else packets
         return score_batch(self.decoder.decode(laid), self.model(version))
 
-    def score_arrow(self, batches: Iterator[pa.RecordBatch], version: str) -> Iterator[pa.RecordBatch]:
+    def score_arrow(
+        self, batches: Iterator[pa.RecordBatch], version: str
+    ) -> Iterator[pa.RecordBatch]:
         """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function."""
         for batch in batches:
             packets = packets_of(batch.column("packet"))
@@ -140,10 +142,13 @@ def score_batch(alerts: pa.Table, model: Model) -> Scored:
     rows = {**_alert_columns(alerts), **_score_columns(model, scores)}
     rows["reject_reason"] = rejected
     rows["detail"] = pa.array(
-        [None if reason is None else DESCRIPTIONS[RejectReason(reason)] for reason in rejected.to_pylist()],
+        [
+            None if reason is None else DESCRIPTIONS[RejectReason(reason)]
+            for reason in rejected.to_pylist()
+        ],
         pa.string(),
     )
-    reason = pa.array(np.where(readable, scores.reason, None), pa.string())
+    reason = pa.array(scores.reason, pa.string(), mask=~readable)
     return Scored({**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable)
 
 
@@ -169,7 +174,7 @@ def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
 
 
 def _score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
-    missing = ~np.equal(scores.reason, None)
+    missing = is_given(scores.reason)
     n, n_classes = scores.probabilities.shape
 
     def real(values: NDArray[np.float64], mask: NDArray[np.bool_] = missing) -> pa.Array:
@@ -188,7 +193,10 @@ def _score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
             mask=pa.array(missing) if missing.any() else None,
         ),
         "prediction_set": set_column(scores, model.manifest.class_ids),
-        **{name: real(getattr(scores, name)) for name in ("entropy", "margin", "novelty", "novelty_far")},
+        **{
+            name: real(getattr(scores, name))
+            for name in ("entropy", "margin", "novelty", "novelty_far")
+        },
         "model_version": pa.array([model.manifest.model_version] * n, pa.string()),
         "feature_digest": pa.array([model.manifest.feature_digest] * n, pa.string()),
     }

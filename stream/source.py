@@ -118,7 +118,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return [
             PlannedRange(Range(topic, int(number), first, end[key]), end[MODEL_KEY])
             for key, topic, number, first in (
-                (key, *key.rsplit(":", 1), start.get(key, 0)) for key in sorted(end) if key != MODEL_KEY
+                (key, *key.rsplit(":", 1), start.get(key, 0))
+                for key in sorted(end)
+                if key != MODEL_KEY
             )
             if end[key] > first
         ]
@@ -128,7 +130,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             topics = json.loads(self._options["topics"])
             timeout_s = float(self._options["timeout_s"])
             self._marks = Watermarks(topics, json.loads(self._options["client"]), timeout_s)
-        return {f"{topic}:{number}": bounds for (topic, number), bounds in self._marks.now().items()}
+        return {
+            f"{topic}:{number}": bounds for (topic, number), bounds in self._marks.now().items()
+        }
 
     def _choose_version(self) -> str:
         version: str = named_function(self._options["choose_version"])(self._options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from store.delta import LightCurveFile
-from stream.consumer import Range, RangeReader
+from stream.consumer import Range, RangeReader, offset_of
 from stream.rows import MESSAGE, RANGE, fill
 from stream.scoring import Scored, Scorer, ScorerConfig
 
@@ -129,7 +129,7 @@ def read_where(part: Range, messages: list[Message]) -> dict[str, pa.Array]:
     return {
         "topic": pa.array([part.topic] * n),
         "kafka_partition": pa.array([part.partition] * n, pa.int32()),
-        "kafka_offset": pa.array([message.offset() for message in messages], pa.int64()),
+        "kafka_offset": pa.array([offset_of(message) for message in messages], pa.int64()),
         "arrival_ms": pa.array([message.timestamp()[1] for message in messages], pa.int64()),
         "processed_ms": pa.array([now_ms()] * n, pa.int64()),
     }
@@ -139,7 +139,9 @@ def message_rows(
     where: dict[str, pa.Array], packets: list[bytes], scored: Scored
 ) -> pa.RecordBatch:
     """Return one row per message; only a rejected one carries its bytes."""
-    bytes_kept = [None if good else packet for good, packet in zip(scored.readable, packets, strict=True)]
+    bytes_kept = [
+        None if good else packet for good, packet in zip(scored.readable, packets, strict=True)
+    ]
     kind = pa.array([MESSAGE] * len(packets))
     columns = {**scored.rows, **where, "kind": kind, "packet": pa.array(bytes_kept, pa.binary())}
     return fill(columns, len(packets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 import numba as nb
@@ -130,7 +131,7 @@ def _band_features(b: str) -> tuple[Feature, ...]:
             _WEIGHTED,
             "s = var(f) - mean(sigma^2); sign(s) sqrt|s| / (max f - min f)",
             min_points=2,
-            paper="Nandra et al. 1997, ApJ 476, 70, eq. 1 (excess variance), doi:10.1086/303600; scaled by the range",
+            paper="Nandra et al. 1997, ApJ 476, 70, eq. 1, doi:10.1086/303600; scaled by the range",
         ),
         Feature(
             f"{b}_skewness",
@@ -160,7 +161,7 @@ def _colour_features(moment: str, which: str, inputs: frozenset[Input]) -> tuple
             f"(f_{blue} - f_{red}) / (|f_{blue}| + |f_{red}|) of {which} in each band",
             min_points=2,
         )
-        for blue, red in zip(LSST_BANDS[:-1], LSST_BANDS[1:], strict=True)
+        for blue, red in pairwise(LSST_BANDS)
     )
 
 

@@ -125,7 +125,7 @@ VARIABILITY: Final = Family(
             _BAND_FLUXES,
             "mean |d| / sqrt(mean d^2), d = sqrt(n_b/(n_b - 1)) (f - <f>_b)/sigma over all bands",
             min_points=2,
-            paper="Stetson 1996, PASP 108, 851, section 2, doi:10.1086/133808; the mean of a band is the weighted one",
+            paper="Stetson 1996, PASP 108, 851, section 2, doi:10.1086/133808; weighted means",
         ),
         Feature(
             "von_neumann",
@@ -133,7 +133,7 @@ VARIABILITY: Final = Family(
             _BAND_FLUXES | {Input.TIME},
             "mean squared step of the pulls within bands, over chi2_constant",
             min_points=2,
-            paper="von Neumann 1941, Ann. Math. Stat. 12, 367, eq. 4, doi:10.1214/aoms/1177731677; pulls for values",
+            paper="von Neumann 1941, Ann. Math. Stat. 12, 367, eq. 4, doi:10.1214/aoms/1177731677",
         ),
     ),
     _variability,

@@ -1,0 +1,80 @@
+"""Which novelty score finds a class that the model has never seen: each class withheld in turn.
+
+Everything happens within the demo's training objects: for each class, train without it on two folds
+and rank the third. Decides :mod:`models.novelty`; no test object is touched.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.early import held_out
+from benchmarks.setting import finish
+from lightcurves.taxonomy import class_name
+from models.evaluation import auroc
+from models.forest import isolation, train_forest
+from models.novelty import entropy_of
+from models.training import (
+    TrainingSettings,
+    _boost,
+    _predict,
+    labelled,
+    moments_of,
+    object_folds,
+    training_rows,
+)
+
+SETTINGS = TrainingSettings(rounds=60)
+
+
+def rank(values: Any) -> Any:
+    """Return each value's rank among all, 0 to 1."""
+    return np.searchsorted(np.sort(values), values) / len(values)
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Return, for each score, the AUROC of each class when withheld."""
+    moments, class_ids = labelled(moments_of(held_out(folder)[0]), SETTINGS.folds)
+    rows = training_rows(moments, class_ids, SETTINGS)
+    ranked = object_folds(rows, SETTINGS)[rows.owner] == 0
+    found: dict[str, dict[str, float]] = {}
+    for k, class_id in enumerate(class_ids):
+        inside = ~ranked & (rows.truth != k)
+        without = rows._replace(truth=rows.truth - (rows.truth > k))
+        p = _predict(_boost(without, inside, len(class_ids) - 1, SETTINGS), rows.values[ranked])
+        isolated = isolation(train_forest(rows.values[inside], SETTINGS.seed), rows.values[ranked])
+        entropy = entropy_of(p)
+        scores = {
+            "isolation forest": isolated,
+            "entropy": entropy,
+            "1 - largest probability": 1 - p.max(axis=1),
+            "sum of ranks": rank(isolated) + rank(entropy),
+            "product of ranks": rank(isolated) * rank(entropy),
+        }
+        strange = rows.truth[ranked] == k
+        for name, score in scores.items():
+            found.setdefault(name, {})[class_name(class_id)] = auroc(
+                score[strange], score[~strange]
+            )
+    return found
+
+
+def main() -> None:
+    """Run and print."""
+    with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
+        found = measure(Path(name))
+    classes = list(next(iter(found.values())))
+    print("| score | mean | " + " | ".join(classes) + " |")
+    print("|---" * (len(classes) + 2) + "|")
+    for name, by_class in found.items():
+        cells = " | ".join(f"{by_class[c]:.2f}" for c in classes)
+        print(f"| {name} | {np.mean(list(by_class.values())):.3f} | {cells} |")
+    finish({name: float(np.mean(list(by_class.values()))) for name, by_class in found.items()})
+
+
+if __name__ == "__main__":
+    main()

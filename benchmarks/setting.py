@@ -1,0 +1,87 @@
+"""What the benchmarks share: where the data lie, packets, the last line of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.alerts import framed_packets
+from lightcurves.folders import read_light_curves
+from lightcurves.imports import import_plasticc, plasticc_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parents[1]
+FRAME_BYTES = 5
+
+
+def data_folder() -> Path:
+    """Return the folder of real packets; ends the program where there is none."""
+    folder = Path(os.environ.get("NOCTULE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        sys.exit(
+            f"no data in {folder}: set NOCTULE_DATA to the folder that has lsst/real_v10_0.avro"
+        )
+    return folder
+
+
+def real_packets() -> list[bytes]:
+    """Return the 64 real LSST packets, framed."""
+    return list(framed_packets(data_folder() / "lsst" / "real_v10_0.avro"))
+
+
+def with_id(packet: bytes, dia_source_id: int) -> bytes:
+    """Return the packet with another diaSourceId: its first field, a variable-length integer."""
+    end = FRAME_BYTES
+    while packet[end] >= 0x80:
+        end += 1
+    return packet[:FRAME_BYTES] + zigzag(dia_source_id) + packet[end + 1 :]
+
+
+def zigzag(value: int) -> bytes:
+    """Return Avro's encoding of a non-negative long."""
+    value <<= 1
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def plasticc(folder: Path) -> pa.Table:
+    """Return PLAsTiCC's training set, imported into `folder` from the installed package."""
+    import_plasticc(plasticc_source(), folder)
+    return read_light_curves(folder)
+
+
+def split(table: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Split a table of objects by chance: the first part has about `fraction` of the rows."""
+    inside = np.random.default_rng(seed).random(table.num_rows) < fraction
+    return table.filter(pa.array(inside)), table.filter(pa.array(~inside))
+
+
+def best_s(work: Callable[[], Any], repeats: int = 5) -> float:
+    """Return the shortest time of `work`, in seconds; the first run is not counted."""
+    work()
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def finish(result: dict[str, Any]) -> None:
+    """Print the last line."""
+    machine = {"cores": os.cpu_count(), "python": platform.python_version()}
+    print(json.dumps({**result, "machine": machine}))
