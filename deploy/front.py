@@ -39,6 +39,7 @@ def load_model(model: Path | str) -> Model:
         named = registry.champion(connection, str(model))
     if named is None:
         raise ConfigurationError(
-            f"{str(model)!r} is neither a model folder nor a version nor an alias"
+            f"{str(model)!r} is neither a model folder nor a version nor an alias: train one with "
+            "'noctule train', and name it with 'noctule promote MODEL'"
         )
     return load_artifact(Path(named["path"]))

@@ -68,12 +68,12 @@ def _flat_texts(value: object) -> object:
     return dict(_leaves(value)) if isinstance(value, Mapping) else value
 
 
-def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def _leaves(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in table.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else value
+            yield f"{prefix}{name}", str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class SecretUrl(Secret[str]):

@@ -193,7 +193,8 @@ def _problem(detail: ErrorDetails, sources: Iterable[_Source]) -> Problem:
 
 
 def _unknown(key: str) -> str:
-    close = get_close_matches(key, [*Settings.model_fields, *fields()], n=1)
+    known = fields() if "." in key else [*Settings.model_fields, *fields()]
+    close = get_close_matches(key, known, n=1)
     return f"unknown key {key!r}" + (f": did you mean {close[0]!r}?" if close else "")
 
 
@@ -201,10 +202,12 @@ def _nested(values: Mapping[str, Any]) -> Values:
     """``{"stream.name": "a"}`` as ``{"stream": {"name": "a"}}``; None is left out."""
     nested: Values = {}
     for key, value in values.items():
-        section, _, name = key.partition(".")
-        branch = {name: value} if name else value
+        first, _, rest = key.partition(".")
+        branch = {rest: value} if rest else value
         if value is not None:
-            nested = _merged(nested, {section: branch})
+            nested = _merged(
+                nested, {first: _nested(branch) if isinstance(branch, Mapping) else branch}
+            )
     return nested
 
 

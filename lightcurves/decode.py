@@ -79,7 +79,10 @@ def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> 
         offsets, width, len(messages) + 1, messages.offset * np.dtype(width).itemsize
     )
     data = np.frombuffer(values, np.uint8) if values is not None else np.zeros(0, np.uint8)
-    return Packets(data, bounds[:-1].astype(np.int64), bounds[1:].astype(np.int64))
+    starts, ends = bounds[:-1].astype(np.int64), bounds[1:].astype(np.int64)
+    if messages.null_count:  # a null may have bytes below it, which are nobody's
+        ends = np.where(np.asarray(messages.is_null()), starts, ends)
+    return Packets(data, starts, ends)
 
 
 class Columns(NamedTuple):

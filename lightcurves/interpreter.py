@@ -125,7 +125,7 @@ def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> Any:
     for row in range(names.shape[0]):
         same = length == names.shape[1] or names[row, length] == 0
         for k in range(length):
-            if names[row, k] != data[at + k]:
+            if names[row, k] != data[at + k] or names[row, k] == 0:  # 0 is padding, no letter
                 same = False
                 break
         if same:

@@ -120,6 +120,9 @@ _INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
 
 # Nested arrays deeper than this do not occur in any alert schema; the interpreter's stack is fixed.
 MAX_DEPTH: Final = 8
+# Named types are written out wherever they are used: 30 that each use the next one twice are 2**30
+# steps. LSST v10.0 has about 800 values.
+MAX_STEPS: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,8 @@ class _Compiler:
     # -- emitting ------------------------------------------------------------------------------
 
     def emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+        if len(self.steps) >= MAX_STEPS:
+            raise ConfigurationError(f"schemas of more than {MAX_STEPS} values are refused")
         self.steps.append([int(op), int(a), int(b), int(c), int(d)])
         return len(self.steps) - 1
 
@@ -274,7 +279,7 @@ class _Compiler:
         elif kind == "fixed":
             self.remember(schema)
             self.refuse_target(target, path, "fixed")
-            self.emit_skip(Op.SKIP_FIXED, schema["size"])
+            self.emit_skip(Op.SKIP_FIXED, fixed_size(schema, path))
         else:
             raise ConfigurationError(f"schema type {kind!r} at {path or 'the top'} is not Avro")
 
@@ -312,6 +317,8 @@ class _Compiler:
             raise ConfigurationError(f"{path}: arrays nested deeper than {MAX_DEPTH} are refused")
         items = schema["items"] if schema["type"] == "array" else schema["values"]
         fewest = self.fewest_bytes(items) + (schema["type"] == "map")
+        if fewest == 0:
+            group, target = -1, None  # items without bytes are no measurements, and have no bound
         if group >= 0:
             self.min_history_bytes = min(self.min_history_bytes, max(fewest, 1))
         self.emit(Op.ARRAY)
@@ -418,8 +425,16 @@ class _Compiler:
             return {"null": 0, "float": 4, "double": 8}.get(schema, 1)
         kind = schema["type"]
         if kind == "fixed":
-            return int(schema["size"])
+            return fixed_size(schema, "")
         if kind in {"record", "error"}:
             inner = (*inside, self.remember(schema))
             return sum(self.fewest_bytes(item["type"], inner) for item in schema["fields"])
         return 1
+
+
+def fixed_size(schema: dict[str, Any], path: str) -> int:
+    """Return the bytes of a fixed type; nobody checks the size before."""
+    size = schema["size"]
+    if not isinstance(size, int) or not 0 <= size < 1 << 31:
+        raise ConfigurationError(f"{path or 'a fixed type'} has the impossible size {size!r}")
+    return size

@@ -253,7 +253,15 @@ def _draw_class(
     colour, dash = look.of_class(class_id)
     return [
         plot.line("t", "p", source=source, color=colour, line_width=1.75, line_dash=dash),
-        plot.scatter("t", "p", source=source, color=colour, size=5, name="point"),
+        plot.scatter(
+            "t",
+            "p",
+            source=source,
+            line_color=colour,
+            fill_color=colour if dash == "solid" else look.paper,
+            size=5,
+            name="point",
+        ),
     ]
 
 
@@ -314,6 +322,7 @@ def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns:
     legend = Legend(
         items=items,
         orientation="horizontal",
+        location="top_left",
         ncols=min(columns, max(len(items), 1)),
         click_policy="hide",
         border_line_color=None,
@@ -321,7 +330,7 @@ def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns:
         label_text_color=look.ink,
         label_text_font=_FONT,
         label_text_font_size="12px",
-        glyph_width=18,
+        glyph_width=22,
         margin=0,
         spacing=10,
     )

@@ -99,7 +99,7 @@ def _promoted(promotion: shapes.Promotion) -> str:
 
 def _tried(trial: shapes.Trial) -> str:
     gain = trial.gate.get("gain")
-    found = f", log-loss {number(gain, 3)} better" if isinstance(gain, float) else ""
+    found = f", log-loss gain {number(gain, 3)}" if isinstance(gain, float) else ""
     return f"{trial.challenger_version} tried with {trial.n_labels} labels{found}: not enough"
 
 

@@ -34,10 +34,10 @@ class Scheme:
 
 
 _CLASS_AT: Final = {class_id: at for at, class_id in enumerate(CLASS_NAMES)}
-_DASHES: Final = ("solid", "dashed", "dotted")
+_DASHES: Final = ("solid", "dashed")
 
 # Bands: Rubin's own palettes for white and for black backgrounds, RTN-045, "colorblind-friendly
-# plots". Classes: seven hues that differ in lightness too, so that they part without colour.
+# plots". Classes: ten hues that differ in lightness too; the second ten classes are dashed.
 SCHEMES: Final[Mapping[SchemeName, Scheme]] = {
     "light": Scheme(
         paper="#fcfbf8",
@@ -52,7 +52,18 @@ SCHEMES: Final[Mapping[SchemeName, Scheme]] = {
             "z": "#ba52ff",
             "y": "#61a2b3",
         },
-        classes=("#0b5fa5", "#c8501e", "#17805c", "#94458e", "#8a6d00", "#3d93c2", "#5b5f66"),
+        classes=(
+            "#0b5fa5",
+            "#c8501e",
+            "#17805c",
+            "#94458e",
+            "#8a6d00",
+            "#3d93c2",
+            "#5b5f66",
+            "#d1477f",
+            "#7a4a2b",
+            "#6d8f1f",
+        ),
     ),
     "dark": Scheme(
         paper="#10141b",
@@ -67,7 +78,18 @@ SCHEMES: Final[Mapping[SchemeName, Scheme]] = {
             "z": "#a7f9c1",
             "y": "#fdc900",
         },
-        classes=("#6db3f2", "#f08a5d", "#57c79a", "#d79bd1", "#d9bd4a", "#a5d8ee", "#b9bdc6"),
+        classes=(
+            "#6db3f2",
+            "#f08a5d",
+            "#57c79a",
+            "#d79bd1",
+            "#d9bd4a",
+            "#a5d8ee",
+            "#b9bdc6",
+            "#ff8fb5",
+            "#c9a27e",
+            "#b4d455",
+        ),
     ),
 }
 

@@ -26,6 +26,11 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}".replace("-", _MINUS).replace(",", "\N{THIN SPACE}")
 
 
+def mjd(t_mjd_tai: float | None) -> str:
+    """A time to the second: five decimals of a day, no separators."""
+    return number(t_mjd_tai, 5).replace("\N{THIN SPACE}", "")
+
+
 def figure(value: object) -> str:
     """Any value of a metrics or gate table: counts whole, shares with three digits."""
     if isinstance(value, bool):
@@ -156,6 +161,7 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 
 FILTERS: Final = {
     "number": number,
+    "mjd": mjd,
     "figure": figure,
     "percent": percent,
     "magnitude": magnitude,

@@ -11,26 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from lightcurves.nights import night_of
 from simulator.packets import SimulatedAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
-
-
-def night_of(t_mjd_tai: float) -> int:
-    """Return the observing night of a time: the MJD of its evening in Chile.
-
-    A night turns at MJD fraction 0.5, as Rubin's ``day_obs`` does: 12:00 UTC, after sunrise on
-    Cerro Pachon in every season and long before sunset. (TAI is 37 s ahead of UTC, in daylight.)
-
-    Examples
-    --------
-    >>> night_of(60000.99), night_of(60001.4), night_of(60001.6)
-    (60000, 60000, 60001)
-    """
-    return int(np.floor(t_mjd_tai - 0.5))
 
 
 class NightPlan:
@@ -49,7 +36,7 @@ class NightPlan:
 
     def __init__(self, alerts: SimulatedAlerts) -> None:
         self._alerts = alerts
-        every = np.floor(alerts.t_mjd_tai - 0.5).astype(np.int64)
+        every = night_of(alerts.t_mjd_tai)
         self.nights: NDArray[np.int64]
         self.nights, starts = np.unique(every, return_index=True)
         self._bounds: list[int] = [*starts.tolist(), len(alerts)]

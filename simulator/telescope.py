@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import pyarrow.parquet as pq
 
 from lightcurves.errors import ConfigurationError, UnavailableError
-from simulator.night import night_of
+from lightcurves.nights import night_of
 
 _LOG: Final = logging.getLogger(__name__)
 _TRIES: Final = 4

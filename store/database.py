@@ -37,8 +37,9 @@ _RETRY_S: Final = 0.02
 _READING: Final = "noctule_reading"
 _ALEMBIC: Final = threading.Lock()  # Alembic keeps the migration at work in a global
 
+_BUSY: Final = "another process is writing: wait, or raise store.busy_timeout_s"
 _ADVICE: Final = {
-    sqlite3.SQLITE_BUSY: "another process is writing: wait, or raise store.busy_timeout_s",
+    sqlite3.SQLITE_BUSY: _BUSY,
     sqlite3.SQLITE_READONLY: "make the file and its folder writable, or choose another store.url",
     sqlite3.SQLITE_CANTOPEN: "make its folder writable, or choose another store.url",
     sqlite3.SQLITE_FULL: "make room on the disk",
@@ -50,6 +51,11 @@ _ADVICE: Final = {
 
 _ADVICE_POSTGRESQL: Final = (
     "see that it runs, and that store.url has the right host, port, user, password and database"
+)
+_CONTENTION: Final = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.SerializationFailure,
 )
 
 
@@ -85,8 +91,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> sa.Engine:
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise ConfigurationError(f"store.url {mask_password(url)!r} is no URL") from error
+    except (sa.exc.ArgumentError, ValueError):  # which may name a piece of the password
+        raise ConfigurationError(f"store.url {mask_password(url)!r} is no URL") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return parsed.set(drivername="sqlite+pysqlite")
@@ -121,7 +127,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, busy_timeout_s: float) -> No
     deadline = time.monotonic() + busy_timeout_s
     while not _turn_wal_on(connection):
         if time.monotonic() > deadline:
-            raise UnavailableError("database", _ADVICE[sqlite3.SQLITE_BUSY])
+            raise UnavailableError("database", _BUSY)
         time.sleep(_RETRY_S)
 
 
@@ -183,6 +189,8 @@ def _translate(context: ExceptionContext) -> None:
 def _advice(error: BaseException) -> str | None:
     if isinstance(error, sqlite3.Error):
         return _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    if isinstance(error, _CONTENTION):
+        return _BUSY
     return _ADVICE_POSTGRESQL if isinstance(error, psycopg.OperationalError) else None
 
 

@@ -93,7 +93,7 @@ def current_labels(connection: sa.Connection) -> dict[int, int]:
     """Class of every object that has a label: object_id to class_id."""
     current = current_label()
     query = sa.select(current.c.object_id, current.c.class_id)
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def label_history(connection: sa.Connection, object_id: int) -> Sequence[sa.RowMapping]:

@@ -192,7 +192,7 @@ def _by_reason(connection: sa.Connection, table: sa.Table) -> dict[str, int]:
     """Reason to number of rows; scored alerts have none, which is the empty text."""
     reason = sa.func.coalesce(table.c.reason, "")
     query = sa.select(reason, sa.func.count()).group_by(reason).order_by(reason)
-    return dict(connection.execute(query).tuples().all())
+    return dict(connection.execute(query).all())
 
 
 def _open_requests() -> sa.Select[Any]:

@@ -147,8 +147,8 @@ def choose_version(options: Mapping[str, str]) -> str:
 
 
 NO_MODEL: Final = (
-    "no model is promoted as '{alias}': run 'noctule train --data FOLDER --register', "
-    "then 'noctule promote VERSION'"
+    "no model is promoted as '{alias}': run 'noctule train --data FOLDER --out MODEL', "
+    "then 'noctule promote MODEL'"
 )
 _ENGINES: dict[str, sa.Engine] = {}
 

@@ -1,4 +1,3 @@
-"use strict";
 // Draws an object's figures with BokehJS: again when a new alert has come or the colour scheme changes.
 // Whoever has panned or zoomed is asked first.
 

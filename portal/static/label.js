@@ -1,4 +1,3 @@
-"use strict";
 // Reports a label: the form as JSON to /api/labels, with the token that this tab remembers.
 
 const TOKEN = "noctule.token";

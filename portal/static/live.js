@@ -1,4 +1,3 @@
-"use strict";
 // Keeps the page fresh: every two seconds the server renders its live sections again, and those that
 // differ are put in place of the old ones. A section that the reader is using waits for the next turn.
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightcurves.errors import UnavailableError
-from simulator.night import Bookmark, NightPlan, night_of, play
+from lightcurves.nights import night_of
+from simulator.night import Bookmark, NightPlan, play
 from simulator.packets import SimulatedAlerts
 from tests.simulator.skies import LAW, sky_table
 

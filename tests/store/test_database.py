@@ -261,10 +261,13 @@ def test_a_fault_of_the_program_is_no_unavailability(engine: sa.Engine) -> None:
         connection.execute(sa.text("SELECT * FROM no_such_table"))
 
 
-@pytest.mark.parametrize("url", ["mysql://u:hunter2@host/n", "hunter2", "postgresql:u:hunter2@h"])
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hunter2@host/n", "nothing", "postgresql://u:hunter2@host:port/n"]
+)
 def test_other_databases_are_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"store\.url"):
+    with pytest.raises(ConfigurationError, match=r"store\.url") as error:
         open_database(url)
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_postgresql_that_is_away() -> None:
@@ -279,6 +282,18 @@ def test_a_wrong_password(postgres: PostgresServer) -> None:
         migrate(open_database(postgres.url().replace("hunter2", "hunter3")))
     assert "password authentication failed" in one_line(error)
     assert "hunter3" not in str(error.value)
+
+
+def test_a_lock_that_another_holds(postgres: PostgresServer) -> None:
+    engine = open_database(postgres.new_database(), busy_timeout_s=0.05)
+    migrate(engine)
+    lock = sa.text("LOCK TABLE promotions IN SHARE ROW EXCLUSIVE MODE")
+    with engine.begin() as first, engine.connect() as second:
+        first.execute(lock)
+        with pytest.raises(UnavailableError) as error:
+            second.execute(lock)
+    assert "another process is writing" in one_line(error)
+    engine.dispose()
 
 
 def test_a_server_that_is_restarted(postgres: PostgresServer) -> None:

@@ -118,7 +118,7 @@ def test_the_queue_is_by_night_and_usefulness(connection: sa.Connection, add_req
     assert [row["object_id"] for row in label_queue(connection, limit=1)] == [3]
 
 
-def test_an_object_is_requested_once(connection: sa.Connection, add_request: Add) -> None:
+def test_an_object_is_requested_once(add_request: Add) -> None:
     add_request(1)
     with pytest.raises(sa.exc.IntegrityError):
         add_request(1, night=60_001)

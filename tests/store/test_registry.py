@@ -39,7 +39,7 @@ def register(connection: sa.Connection, *versions: str, path: str = "here") -> N
 
 def name_of(connection: sa.Connection, alias: str = "champion") -> str | None:
     row = champion(connection, alias)
-    return row and row["model_version"]
+    return None if row is None else str(row["model_version"])
 
 
 def test_nothing_is_promoted_at_first(connection: sa.Connection) -> None:

@@ -1,0 +1,164 @@
+"""What an operator meets: help, one-line errors that say what to do, and the science commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from deploy.cli import app
+from deploy.kafka import EmbeddedKafka, create_topics
+
+COMMANDS = sorted(
+    command.name or command.callback.__name__  # type: ignore[union-attr]
+    for command in app.registered_commands
+)
+NAMED_BY_THE_ISSUE = {
+    "audit", "check-config", "demo", "evaluate", "import", "kafka", "label", "portal", "predict",
+    "promote", "queue", "replay", "simulate", "status", "stream", "train",
+}  # fmt: skip
+
+
+def noctule(
+    *arguments: str, state: Path, expect: int = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("NOCTULE_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *arguments],
+        env={**clean, "NOCTULE_STATE": str(state), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.startswith("noctule: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def test_every_command_is_there_and_documented() -> None:
+    assert set(COMMANDS) >= NAMED_BY_THE_ISSUE
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    assert [name for name in COMMANDS if f"`noctule {name}" not in text] == []
+    assert [
+        c.name for c in app.registered_commands if not (c.callback and c.callback.__doc__)
+    ] == []
+
+
+def test_java_is_missing(tmp_path: Path) -> None:
+    env = {"PATH": str(tmp_path), "JAVA_HOME": ""}
+    said = one_line(noctule("kafka", state=tmp_path, expect=2, env=env))
+    assert "Java" in said
+    assert "install" in said
+
+
+def test_a_port_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in ("kafka", "portal"):
+            said = one_line(noctule(command, "--port", port, state=tmp_path, expect=2))
+            assert port in said
+
+
+def test_kafka_is_away(tmp_path: Path) -> None:
+    away = ("--set", "kafka.bootstrap_servers=127.0.0.1:1", "--set", "kafka.timeout_s=2")
+    said = one_line(noctule(*away, "stream", "--once", state=tmp_path, expect=2))
+    assert "Kafka" in said
+    assert "kafka.bootstrap_servers" in said
+
+
+def test_no_kafka_is_named(tmp_path: Path) -> None:
+    said = one_line(noctule("stream", "--once", state=tmp_path, expect=2))
+    assert "noctule kafka" in said
+
+
+def test_the_database_is_away(tmp_path: Path) -> None:
+    url = "store.url=postgresql://noctule:secret-word@127.0.0.1:1/noctule"
+    said = one_line(noctule("--set", url, "status", state=tmp_path, expect=2))
+    assert "database" in said
+    assert "store.url" in said
+    assert "secret-word" not in said
+
+
+def test_there_is_no_model(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    create_topics(kafka.bootstrap_servers, {"modelless": 1})
+    given = (f"kafka.bootstrap_servers={kafka.bootstrap_servers}", "kafka.alert_topics=modelless")
+    options = [part for setting in given for part in ("--set", setting)]
+    said = one_line(noctule(*options, "stream", "--once", state=tmp_path, expect=2))
+    assert "noctule train" in said
+    assert "noctule promote" in one_line(
+        noctule(
+            "predict", "--model", "champion", "--data", ".", "--out", "x", state=tmp_path, expect=2
+        )
+    )
+
+
+def test_an_unknown_setting_gets_a_suggestion(tmp_path: Path) -> None:
+    done = noctule("--set", "kafka.bootstrp_servers=x", "check-config", state=tmp_path, expect=1)
+    assert "kafka.bootstrap_servers" in done.stderr
+
+
+def test_train_predict_evaluate(tmp_path: Path, data_dir: Path) -> None:
+    folder, model, scores = (tmp_path / name for name in ("plasticc", "model", "scores.parquet"))
+    noctule("import", "plasticc", str(data_dir / "plasticc"), str(folder), state=tmp_path)
+    small = tmp_path / "small"
+    small.mkdir()
+    objects = pq.read_table(folder / "objects.parquet").slice(0, 400)
+    pq.write_table(objects, small / "objects.parquet")
+    points = pq.read_table(
+        folder / "light_curves.parquet",
+        filters=[("object_id", "in", objects["object_id"].to_pylist())],
+    )
+    pq.write_table(points, small / "light_curves.parquet")
+
+    trained = noctule("train", "--data", str(small), "--out", str(model), state=tmp_path)
+    version = json.loads(trained.stdout)["model_version"]
+    noctule(
+        "predict", "--model", str(model), "--data", str(small), "--out", str(scores), state=tmp_path
+    )
+    table = pq.read_table(scores)
+    assert table.num_rows == 400
+    assert set(table["model_version"].to_pylist()) == {version}
+    done = noctule("evaluate", "--scores", str(scores), "--data", str(small), state=tmp_path)
+    figures = json.loads(done.stdout)
+    assert figures["n_objects"] + sum(figures["n_not_evaluated"].values()) == 400
+    assert figures["log_loss"] < 2.0
+
+    assert version in noctule("promote", str(model), state=tmp_path).stdout
+    assert version in noctule("status", state=tmp_path).stdout
+    alias = noctule(
+        "predict",
+        "--model",
+        "champion",
+        "--data",
+        str(small),
+        "--out",
+        str(scores),
+        "--moments",
+        state=tmp_path,
+    )
+    assert int(alias.stdout.split()[0]) > 400
+    by_days = json.loads(
+        noctule("evaluate", "--scores", str(scores), "--data", str(small), state=tmp_path).stdout
+    )["by_days"]
+    assert [row["from_days"] for row in by_days] == sorted(row["from_days"] for row in by_days)
+
+
+@pytest.mark.parametrize("text", ["nonsense", "999"])
+def test_a_label_needs_a_class_of_the_taxonomy(tmp_path: Path, text: str) -> None:
+    said = one_line(noctule("label", "1", text, "--reporter", "me", state=tmp_path, expect=2))
+    assert "111 SN Ia" in said

@@ -1,0 +1,155 @@
+"""A night in a test: a topic, a state folder, a promoted model, and the job run to its end."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+from deltalake import DeltaTable
+from pyspark.sql import SparkSession
+
+from active_learning.learner import register
+from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.sections import Settings
+from deploy.wiring import delta_folder, job_config, open_store, topic_partitions
+from lightcurves.alerts import framed_packets
+from lightcurves.folders import read_light_curves
+from lightcurves.imports import import_plasticc, plasticc_source
+from models.artifact import read_manifest, save_model
+from models.training import TrainingSettings, moments_of, train
+from store import registry
+from stream.audit import PartitionAudit, audit
+from stream.consumer import Watermarks
+from stream.job import open_session, start
+from stream.topic import publish
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    log = tmp_path_factory.mktemp("spark") / "spark.log"
+    session = open_session("local[2]", driver_memory="1g", log_file=log)
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def trained_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small models of different seeds, in folders named by their versions."""
+    folder = tmp_path_factory.mktemp("models")
+    import_plasticc(plasticc_source(), folder / "plasticc")
+    table = read_light_curves(folder / "plasticc")
+    few = moments_of(table.filter(pa.array(np.arange(table.num_rows) % 10 == 0)), 2)
+    made = []
+    for seed in (1, 2):
+        manifest = save_model(
+            train(few, TrainingSettings(seed=seed, rounds=8, folds=2)), folder / "draft"
+        )
+        made.append((folder / "draft").rename(folder / manifest.model_version))
+    return made
+
+
+@pytest.fixture(scope="session")
+def real_packets(data_dir: Path) -> list[bytes]:
+    return list(framed_packets(data_dir / "lsst" / "real_v10_0.avro"))
+
+
+@dataclass
+class Night:
+    """One state folder with its topic; see the module."""
+
+    settings: Settings
+    spark: SparkSession
+    models: list[Path]
+    engine: sa.Engine = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.engine = open_store(self.settings)
+        for model in self.models:
+            shutil.copytree(model, self.settings.models.folder / model.name, dirs_exist_ok=True)
+            with self.engine.begin() as connection:
+                register(connection, read_manifest(model), self.settings.models.folder / model.name)
+        self.promote(self.models[0])
+
+    @property
+    def topic(self) -> str:
+        return self.settings.kafka.alert_topics[0]
+
+    def promote(self, model: Path) -> None:
+        with self.engine.begin() as connection:
+            registry.promote(connection, "champion", model.name, reason="a test", now_ms=1)
+
+    def publish(self, packets: Iterable[bytes], partition: int | None = None) -> None:
+        servers = str(self.settings.kafka.bootstrap_servers)
+        publish(iter(packets), bootstrap_servers=servers, topic=self.topic, partition=partition)
+
+    def run(self, **changes: Any) -> None:
+        """Drain the topic."""
+        config = job_config(self.settings)
+        query = start(self.spark, type(config)(**{**vars(config), **changes}), once=True)
+        query.awaitTermination()
+
+    def rows(self, table: sa.Table) -> list[dict[str, Any]]:
+        order = sa.select(table).order_by(*table.primary_key.columns)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(order).mappings()]
+
+    def delta(self) -> pa.Table:
+        return DeltaTable(str(delta_folder(self.settings))).to_pyarrow_table()
+
+    def audit(self) -> list[PartitionAudit]:
+        servers = {"bootstrap.servers": str(self.settings.kafka.bootstrap_servers)}
+        marks = Watermarks([self.topic], servers, 10.0)
+        with self.engine.connect() as connection:
+            try:
+                return audit(connection, marks.now())
+            finally:
+                marks.close()
+
+    def afresh(self, name: str) -> Night:
+        """Return the same topic with a new state: empty tables, no checkpoint."""
+        state = self.settings.state.with_name(f"{self.settings.state.name}-{name}")
+        return Night(new_settings(state, self.settings), self.spark, self.models)
+
+
+def new_settings(state: Path, like: Settings) -> Settings:
+    return Settings(state=state, kafka=like.kafka.model_dump())
+
+
+@pytest.fixture
+def night(
+    kafka: EmbeddedKafka, spark: SparkSession, trained_models: list[Path], tmp_path: Path
+) -> Night:
+    return make_night(kafka, spark, trained_models, tmp_path)
+
+
+@pytest.fixture
+def make(
+    kafka: EmbeddedKafka, spark: SparkSession, trained_models: list[Path], tmp_path: Path
+) -> Callable[..., Night]:
+    """Makes nights with settings of their own."""
+    return lambda **sections: make_night(kafka, spark, trained_models, tmp_path, **sections)
+
+
+def make_night(
+    kafka: EmbeddedKafka, spark: SparkSession, models: list[Path], folder: Path, **sections: Any
+) -> Night:
+    name = uuid.uuid4().hex[:8]
+    topics = {
+        "bootstrap_servers": kafka.bootstrap_servers,
+        "alert_topics": (f"alerts-{name}",),
+        "classified_topic": f"classified-{name}",
+        "novel_topic": f"novel-{name}",
+        "requests_topic": f"requests-{name}",
+        "rejected_topic": f"rejected-{name}",
+    }
+    settings = Settings(state=folder / name, kafka=topics, **sections)
+    create_topics(kafka.bootstrap_servers, topic_partitions(settings, 2))
+    return Night(settings, spark, models)

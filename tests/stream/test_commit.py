@@ -1,0 +1,192 @@
+"""One batch into SQL, on both databases and without Kafka: exactly once, whatever the order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import sqlalchemy as sa
+
+from store.database import migrate, open_database
+from store.tables import accounting, classifications, duplicates, label_requests, objects, rejected
+from stream.audit import audit
+from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
+from stream.rows import MESSAGE, RANGE, ROWS_SCHEMA
+
+POLICY = RequestPolicy("entropy", nightly_budget=3, min_entropy=0.5, min_points=2)
+CLASSES = (111, 221)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engine]:
+    url = f"sqlite:///{tmp_path}/noctule.sqlite"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres_url")
+    made = open_database(url)
+    migrate(made)
+    yield made
+    made.dispose()
+
+
+def alert(offset: int, dia_source_id: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": MESSAGE, "topic": "t", "kafka_partition": 0, "kafka_offset": offset, "arrival_ms": 1,
+        "processed_ms": 2, "survey": "lsst", "dia_source_id": dia_source_id, "object_id": 7,
+        "ss_object_id": 0, "t_mjd_tai": 60000.2 + offset / 1000, "ra_deg": 10.0, "dec_deg": -20.0,
+        "band": "r", "flux_njy": 500.0, "sigma_njy": 10.0, "n_points": 5,
+        "days_since_first_detection": 3.0, "class_id": 111, "probability": 0.6,
+        "probabilities": [0.6, 0.4], "prediction_set": [111, 221], "entropy": 0.67, "margin": 0.2,
+        "novelty": 0.3, "novelty_far": 0.4, "model_version": "m1", "feature_digest": "f1",
+        **changes,
+    }  # fmt: skip
+
+
+NO_SCORE = dict.fromkeys(
+    (
+        "class_id",
+        "probability",
+        "probabilities",
+        "prediction_set",
+        "entropy",
+        "margin",
+        "novelty",
+        "novelty_far",
+    )
+)
+
+
+def bad(offset: int) -> dict[str, Any]:
+    return {
+        "kind": MESSAGE, "topic": "t", "kafka_partition": 0, "kafka_offset": offset, "arrival_ms": 1,
+        "processed_ms": 2, "reject_reason": "truncated", "detail": "it ends", "packet": b"\0\1",
+    }  # fmt: skip
+
+
+def batch(alerts: list[dict[str, Any]]) -> pa.Table:
+    by_partition = itertools.groupby(
+        sorted(alerts, key=lambda a: (a["kafka_partition"], a["kafka_offset"])),
+        lambda a: a["kafka_partition"],
+    )
+    ranges = []
+    for partition, members in by_partition:
+        offsets = [m["kafka_offset"] for m in members]
+        span = {"kafka_offset": min(offsets), "end_offset": max(offsets) + 1}
+        counted = {"kafka_partition": partition, "n_read": len(offsets), "started_ms": 1}
+        ranges.append({"kind": RANGE, "topic": "t", **span, **counted})
+    return pa.Table.from_pylist([*alerts, *ranges], schema=ROWS_SCHEMA)
+
+
+def commit(
+    engine: sa.Engine, number: int, alerts: list[dict[str, Any]], run: str = "run"
+) -> BatchCounts:
+    return commit_sql(engine, batch(alerts), BatchId(run, number, "s1"), POLICY, CLASSES, 99)
+
+
+def rows(engine: sa.Engine, table: sa.Table) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        order = sa.select(table).order_by(*table.primary_key.columns)
+        return [dict(row) for row in connection.execute(order).mappings()]
+
+
+def problems(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return [problem for part in audit(connection) for problem in part.problems]
+
+
+def test_a_batch_adds_up(engine: sa.Engine) -> None:
+    unscored = alert(1, 2, **NO_SCORE, reason="solar_system_object", object_id=0, ss_object_id=5)
+    counts = commit(engine, 0, [alert(0, 1), unscored, alert(2, 1), bad(3)])
+    assert counts == BatchCounts(4, 1, 1, 1, 1, n_requested=1)
+    assert [row["reason"] for row in rows(engine, classifications)] == [None, "solar_system_object"]
+    assert rows(engine, classifications)[0]["probabilities"] == {"111": 0.6, "221": 0.4}
+    assert rows(engine, classifications)[1]["probabilities"] is None
+    assert rows(engine, rejected)[0]["packet"] == b"\0\1"
+    assert [row["kafka_offset"] for row in rows(engine, duplicates)] == [2]
+    assert problems(engine) == []
+
+
+def test_a_replay_writes_nothing(engine: sa.Engine) -> None:
+    tables = (classifications, objects, duplicates, rejected, accounting, label_requests)
+    alerts = [alert(0, 1), alert(1, 2, object_id=8), bad(2)]
+    commit(engine, 0, alerts)
+    before = [rows(engine, table) for table in tables]
+    again = commit(engine, 0, [{**a, "processed_ms": 77} for a in alerts])
+    assert again.replay
+    assert [rows(engine, table) for table in tables] == before
+
+
+def test_reading_a_topic_again_from_a_fresh_checkpoint_counts_no_alert_twice(
+    engine: sa.Engine,
+) -> None:
+    alerts = [alert(0, 1), alert(1, 2), alert(2, 1), bad(3)]
+    commit(engine, 0, alerts)
+    before = rows(engine, objects)
+    counts = commit(engine, 0, alerts, run="another")
+    assert (counts.n_classified, counts.n_duplicate) == (2, 1)
+    assert rows(engine, objects) == before
+    assert problems(engine) == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_objects_do_not_depend_on_the_order_of_their_alerts(
+    tmp_path: Path, order: Iterable[int]
+) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite")
+    migrate(engine)
+    times = {1: 60000.3, 2: 60005.1, 3: 60002.2, 4: 60005.1}
+    for number, k in enumerate(order):
+        changes = {"t_mjd_tai": times[k + 1], "novelty": k / 10, "entropy": 0.1}
+        commit(engine, number, [alert(number, k + 1, **changes)])
+    (row,) = rows(engine, objects)
+    assert (row["n_alerts"], row["first_mjd_tai"], row["last_mjd_tai"]) == (4, 60000.3, 60005.1)
+    assert (row["last_dia_source_id"], row["novelty"]) == (4, 0.3)
+
+
+def test_requests_keep_to_the_budget_of_each_night_and_ask_once(engine: sa.Engine) -> None:
+    first = [alert(k, k + 1, object_id=100 + k, entropy=0.55 + k / 100) for k in range(5)]
+    assert commit(engine, 0, first).n_requested == 3
+    asked = {row["object_id"] for row in rows(engine, label_requests)}
+    assert asked == {102, 103, 104}  # the most uncertain ones
+    assert commit(engine, 1, [alert(9, 99, object_id=200, entropy=0.69)]).n_requested == 0
+    later = [
+        alert(k, 1000 + k, object_id=100 + k, t_mjd_tai=60001.2, entropy=0.6) for k in range(10, 20)
+    ]
+    later += [alert(30, 2000, object_id=104, t_mjd_tai=60001.2, entropy=0.69)]
+    assert commit(engine, 2, later).n_requested == 3
+    every = [row["object_id"] for row in rows(engine, label_requests)]
+    assert len(every) == len(set(every)) == 6
+
+
+def test_dull_and_young_alerts_are_not_asked_for(engine: sa.Engine) -> None:
+    assert commit(engine, 0, [alert(0, 1, entropy=0.49)]).n_requested == 0
+    assert commit(engine, 1, [alert(1, 2, n_points=1)]).n_requested == 0
+
+
+@pytest.mark.parametrize("table", [classifications, rejected, duplicates])
+def test_the_audit_sees_a_row_that_is_gone(engine: sa.Engine, table: sa.Table) -> None:
+    commit(engine, 0, [alert(0, 1), alert(1, 1), bad(2)])
+    assert problems(engine) == []
+    with engine.begin() as connection:
+        connection.execute(table.delete())
+    assert problems(engine) == ["3 offsets accounted for, 2 in the tables"]
+
+
+def test_the_audit_sees_a_lost_batch_and_an_overlap(engine: sa.Engine) -> None:
+    for number in range(3):
+        commit(engine, number, [alert(number, number + 1)])
+    with engine.begin() as connection:
+        connection.execute(accounting.delete().where(accounting.c.batch_id == 1))
+    assert "offsets 1 to 1 are in no batch" in problems(engine)
+    commit(engine, 5, [alert(2, 3)])
+    assert "batches 2 and 5 overlap at offset 2" in problems(engine)
+
+
+def test_the_audit_sees_sums_that_do_not_add_up(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1)])
+    with engine.begin() as connection:
+        connection.execute(accounting.update().values(n_classified=0))
+    assert problems(engine) == ["batch 0: 1 read, 0 accounted for"]
