@@ -134,7 +134,7 @@ def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table
         raise ConfigurationError(
             "nothing to train on: set learning.training_folder, or wait for labels"
         )
-    return pa.concat_tables([piece.unify_dictionaries() for piece in pieces])
+    return pa.concat_tables(pieces)
 
 
 def try_challenger(

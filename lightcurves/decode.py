@@ -30,7 +30,7 @@ from lightcurves.surveys import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lightcurves.schemas import Schema, SchemaSource
+    from lightcurves.schemas import SchemaSource
 
 FRAME_BYTES: Final = 5
 MAX_PACKET_BYTES: Final = 16 << 20
@@ -235,15 +235,16 @@ class Decoder:
             The schema source cannot answer now; nothing is remembered.
         """
         if schema_id not in self._plans:
-            self._plans[schema_id] = self._compile(self.schemas.schema(schema_id))
+            self._plans[schema_id] = self._compile(schema_id)
         return self._plans[schema_id]
 
-    def _compile(self, schema: Schema | None) -> Plan | RejectReason:
-        if schema is None:
-            return RejectReason.UNKNOWN_SCHEMA
+    def _compile(self, schema_id: int) -> Plan | RejectReason:
         try:
+            schema = self.schemas.schema(schema_id)
+            if schema is None:
+                return RejectReason.UNKNOWN_SCHEMA
             return compile_plan(schema, self.survey)
-        except ConfigurationError:
+        except ConfigurationError:  # anybody's message may name a schema that is no alert's
             return RejectReason.UNUSABLE_SCHEMA
 
     def decode(self, packets: Packets) -> pa.Table:

@@ -121,8 +121,8 @@ _INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
 # Nested arrays deeper than this do not occur in any alert schema; the interpreter's stack is fixed.
 MAX_DEPTH: Final = 8
 # Named types are written out wherever they are used: 30 that each use the next one twice are 2**30
-# steps. LSST v10.0 has about 800 values.
-MAX_STEPS: Final = 100_000
+# values. LSST v10.0 has 404.
+MAX_VALUES: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,9 @@ class _Compiler:
     open_names: list[str] = field(default_factory=list)
     depth: int = 0
     fence: int = 0
+    n_values: int = 0
     min_history_bytes: int = 1 << 30
+    fewest: dict[str, int] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
@@ -224,8 +226,6 @@ class _Compiler:
     # -- emitting ------------------------------------------------------------------------------
 
     def emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
-        if len(self.steps) >= MAX_STEPS:
-            raise ConfigurationError(f"schemas of more than {MAX_STEPS} values are refused")
         self.steps.append([int(op), int(a), int(b), int(c), int(d)])
         return len(self.steps) - 1
 
@@ -247,6 +247,9 @@ class _Compiler:
     # -- walking the schema --------------------------------------------------------------------
 
     def value(self, schema: Schema, target: Any, path: str) -> None:
+        self.n_values += 1
+        if self.n_values > MAX_VALUES:
+            raise ConfigurationError(f"schemas of more than {MAX_VALUES} values are refused")
         schema = self.resolve(schema)
         if isinstance(schema, list):
             self.union(schema, target, path)
@@ -299,6 +302,8 @@ class _Compiler:
         wanted: Mapping[str, Any] = target if isinstance(target, dict) else {}
         if target is not None and not isinstance(target, dict):
             raise ConfigurationError(f"{path} is a record where a single value is wanted")
+        if "[]" in wanted:
+            raise ConfigurationError(f"{path} is a record where an array is wanted")
         self.open_names.append(name)
         for item in schema["fields"]:
             below = f"{path}.{item['name']}" if path else item["name"]
@@ -427,8 +432,12 @@ class _Compiler:
         if kind == "fixed":
             return fixed_size(schema, "")
         if kind in {"record", "error"}:
-            inner = (*inside, self.remember(schema))
-            return sum(self.fewest_bytes(item["type"], inner) for item in schema["fields"])
+            name = self.remember(schema)
+            if name not in self.fewest:
+                inner = (*inside, name)
+                parts = [self.fewest_bytes(item["type"], inner) for item in schema["fields"]]
+                self.fewest[name] = sum(parts)
+            return self.fewest[name]
         return 1
 
 

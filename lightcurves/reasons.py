@@ -21,7 +21,6 @@ class RejectReason(StrEnum):
     BAD_VARINT = "bad_varint"
     BAD_LENGTH = "bad_length"
     BAD_UNION_BRANCH = "bad_union_branch"
-    BAD_BOOLEAN = "bad_boolean"
     TOO_MANY_ITEMS = "too_many_items"
     TOO_LARGE = "too_large"
     NO_TIME = "no_time"
@@ -50,7 +49,6 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.BAD_VARINT: "An integer is longer than 10 bytes or does not fit 64 bits.",
     RejectReason.BAD_LENGTH: "A string, bytes or block length is negative.",
     RejectReason.BAD_UNION_BRANCH: "A union names a branch that the schema does not have.",
-    RejectReason.BAD_BOOLEAN: "A boolean is neither 0 nor 1.",
     RejectReason.TOO_MANY_ITEMS: "An array or map claims more items than its bytes could hold.",
     RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
     RejectReason.NO_TIME: "The alert's own time is null or not finite.",
@@ -63,3 +61,24 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     NotEvaluated.NOT_PROVIDED: "The input that the quantity needs (host redshift, say) is not known.",
     NotEvaluated.UNKNOWN_BAND: "No point has a band that the survey's table knows.",
 }
+
+
+def page() -> str:
+    """Return ``docs/reasons.md``: ``python -m lightcurves.reasons > docs/reasons.md``."""
+    lines = [
+        "# Reason codes",
+        "",
+        "Made by `python -m lightcurves.reasons > docs/reasons.md`; a test keeps it true. A code is",
+        "never renamed or reused.",
+    ]
+    for title, codes in (
+        ("Why a packet is rejected", RejectReason),
+        ("Why a value is null", NotEvaluated),
+    ):
+        lines += ["", f"## {title}", "", "| code | meaning |", "|---|---|"]
+        lines += [f"| `{code}` | {DESCRIPTIONS[code]} |" for code in codes]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(page())

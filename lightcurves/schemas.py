@@ -10,11 +10,13 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import fastavro.schema
+from fastavro.schema import SchemaParseException
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 
@@ -90,6 +92,13 @@ class RegistrySchemas:
     timeout_s: float = 5.0
     _known: dict[int, Schema | None] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse what is no URL of a registry."""
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigurationError(
+                f"schemas.registry_url must begin with http:// or https://: {self.url}"
+            )
+
     def schema(self, schema_id: int) -> Schema | None:
         """Return the registry's schema; see :class:`SchemaSource`.
 
@@ -97,6 +106,8 @@ class RegistrySchemas:
         ------
         UnavailableError
             The registry does not answer; a later call asks again.
+        ConfigurationError
+            What it has under this id is no Avro record.
         """
         if schema_id not in self._known:
             self._known[schema_id] = self._ask(schema_id)
@@ -104,20 +115,20 @@ class RegistrySchemas:
 
     def _ask(self, schema_id: int) -> Schema | None:
         url = f"{self.url.rstrip('/')}/schemas/ids/{schema_id}"
-        if not url.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"schemas.registry_url must begin with http:// or https://: {self.url}"
-            )
         try:
-            with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 - checked above
+            with urllib.request.urlopen(url, timeout=self.timeout_s) as answer:  # noqa: S310 - checked at the start
                 text = json.load(answer)["schema"]
         except urllib.error.HTTPError as error:
             if error.code == _HTTP_NOT_FOUND:
                 return None
             raise UnavailableError("schema registry", f"{url} answered {error.code}") from error
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
             raise UnavailableError("schema registry", f"{url} gives no schema: {error}") from error
-        return _record(fastavro.schema.parse_schema(json.loads(text), _write_hint=False))
+        try:
+            parsed = fastavro.schema.parse_schema(json.loads(text), _write_hint=False)
+        except (ValueError, LookupError, TypeError, SchemaParseException) as error:
+            raise ConfigurationError(f"{url} is no Avro schema: {error}") from error
+        return _record(parsed)
 
 
 def _record(schema: object) -> Schema:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lightcurves.bands import BAND_CODES, LSST_BANDS
+from lightcurves.errors import ConfigurationError
 from lightcurves.plan import Space, Target
 
 # Slots of the output arrays; decode.Decoded names the same columns.
@@ -30,11 +31,20 @@ _HISTORY_COLUMNS: Final = {
 
 @dataclass(frozen=True)
 class History:
-    """One array of the packet whose items are points of the light curve."""
+    """One array of the packet whose items are points of the light curve.
+
+    `columns` names every column of a point: one that a survey lacks gets a path that its packets
+    lack, and is null.
+    """
 
     path: str
     kind: int
     columns: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Refuse a point with a column that nothing would fill."""
+        if set(self.columns) != set(_HISTORY_COLUMNS):
+            raise ConfigurationError(f"{self.path} must name {', '.join(_HISTORY_COLUMNS)}")
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def train(
     settings = settings or TrainingSettings()
     report = progress or (lambda _what, _fraction: None)
     moments, class_ids = labelled(moments, settings.folds)
+    moments = in_order(moments)
     report("features", 0.0)
     rows = training_rows(moments, class_ids, settings)
     fold = object_folds(rows, settings)
@@ -193,7 +194,8 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
         alerts["object_id"].to_numpy(), return_index=True, return_counts=True
     )
     rows = [f + early_dense(n, at_most) for f, n in zip(first, counts, strict=True)]
-    chosen = alerts.take(pa.array(np.concatenate(rows) if rows else np.zeros(0, np.int64)))
+    at = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    chosen = with_light_curves(alerts, light_curves_of(alerts.take(pa.array(at))), at)
     for name in MOMENT_COLUMNS:
         if name not in chosen.column_names:
             chosen = chosen.append_column(name, pa.nulls(chosen.num_rows, pa.float64()))
@@ -305,17 +307,18 @@ def _metrics(p: NDArray[np.float64], rows: TrainingRows, threshold: float) -> di
     }
 
 
-def data_digest(moments: pa.Table, settings: TrainingSettings) -> str:
-    """Return 16 hexadecimal digits of features, settings, objects, labels and measurements.
+def in_order(moments: pa.Table) -> pa.Table:
+    """Return the rows by object and number of points: neither the order of a folder nor that in
+    which labels came in changes a model.
+    """  # noqa: D205 - one sentence
+    counts = light_curves_of(moments).counts()
+    return moments.take(pa.array(np.lexsort((counts, moments["object_id"].to_numpy()))))
 
-    Rows are taken in the order of object and number of points, so that the order in which labels
-    came in does not matter.
-    """
+
+def data_digest(moments: pa.Table, settings: TrainingSettings) -> str:
+    """Return 16 hexadecimal digits of features, settings, objects, labels and measurements."""
     digest = hashlib.sha256(FEATURE_DIGEST.encode())
     digest.update(repr(asdict(settings)).encode())
-    curves = light_curves_of(moments)
-    order = np.lexsort((curves.counts(), moments["object_id"].to_numpy()))
-    moments = moments.take(pa.array(order))
     for name in MOMENT_COLUMNS[:-1]:
         column = moments[name].combine_chunks()
         digest.update(np.asarray(column.is_null()).tobytes())

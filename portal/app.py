@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from portal import metrics, pages, rest
 from portal.context import LightCurve, Portal, now_ms
-from portal.errors import add_error_handlers
+from portal.errors import ApiError, ErrorCode, add_error_handlers, answer
 from portal.templating import STATIC, Pages
 
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -58,7 +58,6 @@ def create_app(
         openapi_url="/api/openapi.json",
         docs_url=None,  # the usual ones load their scripts from other hosts
         redoc_url=None,
-        max_body_size=MAX_BODY_BYTES,
     )
     app.state.portal = Portal(engine, light_curve, token, alias, clock)
     app.state.pages = Pages()
@@ -69,15 +68,24 @@ def create_app(
     app.mount("/static/bokeh", StaticFiles(directory=static_path()))
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
-    app.middleware("http")(_add_headers)
+    app.middleware("http")(_guard)
     return app
 
 
-async def _add_headers(
-    request: Request, call_next: Callable[[Request], Awaitable[Response]]
-) -> Response:
-    response = await call_next(request)
+async def _guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    response = answer(request, _TOO_LARGE) if _is_large(request) else await call_next(request)
     response.headers.update(_SECURITY)
     if request.url.path.startswith("/static/") and "v" in request.query_params:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     return response
+
+
+_TOO_LARGE: Final = ApiError(
+    413, ErrorCode.TOO_LARGE, f"send at most {MAX_BODY_BYTES} bytes, and say how many they are"
+)
+
+
+def _is_large(request: Request) -> bool:
+    """Whether the body is too large, or may be: one sent in chunks does not say how long it is."""
+    length = request.headers.get("content-length", "0")
+    return "transfer-encoding" in request.headers or int(length) > MAX_BODY_BYTES

@@ -32,6 +32,7 @@ class ErrorCode(StrEnum):
     LABELS_DISABLED = "labels_disabled"
     NOT_FOUND = "not_found"
     UNKNOWN_OBJECT = "unknown_object"
+    TOO_LARGE = "too_large"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     HTTP_ERROR = "http_error"
     UNAVAILABLE = "unavailable"
@@ -82,15 +83,16 @@ def unavailable(message: str) -> ApiError:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Let every error of `app`, expected or not, leave in the envelope."""
-    app.add_exception_handler(ApiError, _answer)
-    app.add_exception_handler(RequestValidationError, _answer)
-    app.add_exception_handler(HTTPException, _answer)
-    app.add_exception_handler(UnavailableError, _answer)
-    app.add_exception_handler(sa.exc.TimeoutError, _answer)
-    app.add_exception_handler(Exception, _answer)
+    app.add_exception_handler(ApiError, answer)
+    app.add_exception_handler(RequestValidationError, answer)
+    app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(UnavailableError, answer)
+    app.add_exception_handler(sa.exc.TimeoutError, answer)
+    app.add_exception_handler(Exception, answer)
 
 
-def _answer(request: Request, error: Exception) -> Response:
+def answer(request: Request, error: Exception) -> Response:
+    """The answer to a request that met this error."""
     api_error = as_api_error(error)
     if _wants_page(request):
         return _page(request, api_error)

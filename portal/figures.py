@@ -41,8 +41,22 @@ SHOWN_PROBABILITY: Final = 0.05
 
 _MARGIN: Final = 0.04  # of the span, on either side
 _FONT: Final = "system-ui, Inter, sans-serif"
-_WIDE_COLUMNS: Final = 6
-_NARROW_COLUMNS: Final = 3
+_LEGEND_ROW_PX: Final = 26
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What differs between a wide page and a phone: pixels, and columns of a legend."""
+
+    light_curve_px: int
+    probabilities_px: int
+    legend_columns: int
+    legend_spacing_px: int
+    legend_glyph_px: int
+
+
+_WIDE: Final = Layout(400, 280, 6, 10, 24)
+_NARROW: Final = Layout(340, 220, 2, 3, 17)
 
 
 @dataclass(frozen=True)
@@ -92,8 +106,9 @@ def draw(
     if t.size == 0:
         return None
     times, look = _times(t, first_mjd_tai), SCHEMES[scheme]
-    above = light_curve_figure(drawn, times, look, narrow=narrow)
-    below = probability_figure(moments, times, look, narrow=narrow)
+    layout = _NARROW if narrow else _WIDE
+    above = light_curve_figure(drawn, times, look, layout)
+    below = probability_figure(moments, times, look, layout)
     both = column(above, below, sizing_mode="stretch_width", spacing=8)
     item: dict[str, Any] = json_item(both)  # type: ignore[assignment]
     return item
@@ -123,11 +138,9 @@ def _times(t: NDArray[np.float64], first: float) -> Times:
     return Times(Range1d(start=low, end=high), Range1d(start=low - first, end=high - first), first)
 
 
-def light_curve_figure(
-    points: pa.Table, times: Times, look: Scheme, *, narrow: bool = False
-) -> figure:
+def light_curve_figure(points: pa.Table, times: Times, look: Scheme, layout: Layout) -> figure:
     """Difference flux against time: detections filled, forced photometry hollow."""
-    plot = _figure("light_curve", times, look, height=400)
+    plot = _figure("light_curve", times, look, height=layout.light_curve_px)
     plot.y_range = _flux_range(points["flux_njy"].to_numpy())
     plot.yaxis.axis_label = "difference flux (nJy)"
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
@@ -137,10 +150,8 @@ def light_curve_figure(
         for band in _bands_in(points)
     ]
     _add_hover(plot, "@band  @flux{0,0.0} ± @sigma{0,0.0} nJy, @kind")
-    _add_legend(plot, items, look, columns=9)
+    _add_legend(plot, items, look, layout, columns=len(items))
     _add_days_axis(plot, times, look, labelled=True)
-    if narrow:
-        plot.height = 340
     return plot
 
 
@@ -211,10 +222,13 @@ _KIND_WORDS: Final = {
 
 
 def probability_figure(
-    moments: Sequence[Moment], times: Times, look: Scheme, *, narrow: bool = False
+    moments: Sequence[Moment], times: Times, look: Scheme, layout: Layout
 ) -> figure:
     """Class probabilities against time: one line per class that ever mattered."""
-    plot = _figure("probabilities", times, look, height=290)
+    shown = shown_classes(moments)
+    legend_px = _LEGEND_ROW_PX * -(-len(shown) // layout.legend_columns)
+    height = layout.probabilities_px + legend_px
+    plot = _figure("probabilities", times, look, height=height)
     plot.y_range = Range1d(start=-0.02, end=1.02, bounds=(-0.02, 1.02))
     plot.yaxis.axis_label = "probability"
     plot.xaxis.axis_label = "time (MJD, TAI)"
@@ -223,10 +237,10 @@ def probability_figure(
             label=class_name(class_id),
             renderers=_draw_class(plot, class_id, moments, times, look),
         )
-        for class_id in shown_classes(moments)
+        for class_id in shown
     ]
     _add_hover(plot, "@name  @p{0.00}")
-    _add_legend(plot, items, look, columns=_NARROW_COLUMNS if narrow else _WIDE_COLUMNS)
+    _add_legend(plot, items, look, layout, columns=layout.legend_columns)
     _add_days_axis(plot, times, look, labelled=False)
     return plot
 
@@ -318,7 +332,9 @@ def _add_hover(plot: figure, text: str) -> None:
     plot.add_tools(HoverTool(renderers=points, tooltips=tips))
 
 
-def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns: int) -> None:
+def _add_legend(
+    plot: figure, items: list[LegendItem], look: Scheme, layout: Layout, *, columns: int
+) -> None:
     legend = Legend(
         items=items,
         orientation="horizontal",
@@ -330,8 +346,8 @@ def _add_legend(plot: figure, items: list[LegendItem], look: Scheme, *, columns:
         label_text_color=look.ink,
         label_text_font=_FONT,
         label_text_font_size="12px",
-        glyph_width=22,
+        glyph_width=layout.legend_glyph_px,
         margin=0,
-        spacing=10,
+        spacing=layout.legend_spacing_px,
     )
     plot.add_layout(legend, "below")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import uuid
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
-
-LOG: Final = logging.getLogger("noctule.stream")
 
 RUN_FILE: Final = "noctule-run-id"
 LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
@@ -233,7 +230,6 @@ class Sink:
             commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
         if self._outputs is not None:
             self._outputs.send(engine, batch.run_id, batch_id)
-        LOG.info("batch %d: %s", batch_id, counts)
         if self._on_batch is not None:
             self._on_batch(batch_id, counts)
 

@@ -49,16 +49,17 @@ def _variability(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa
                 continue
             weight = 0.0
             mean = 0.0
+            zero = points.flux[members[0]]  # fluxes against it: equal ones give a pull of exactly 0
             for i in members:
                 w = 1.0 / points.sigma[i] ** 2
                 weight += w
-                mean += w * points.flux[i]
+                mean += w * (points.flux[i] - zero)
             mean /= weight
             last = 0.0
             scale = np.sqrt(members.size / (members.size - 1.0))
             for position in range(members.size):
                 i = members[position]
-                pull = (points.flux[i] - mean) / points.sigma[i]
+                pull = (points.flux[i] - zero - mean) / points.sigma[i]
                 chi2 += pull * pull
                 sum_abs += abs(pull) * scale
                 sum_square += (pull * scale) ** 2

@@ -1,0 +1,308 @@
+"""Bytes that nobody meant well: a reason or the right value, never a crash, never a neighbour harmed."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightcurves.alerts import read_alerts
+from lightcurves.decode import Decoder, packets_of
+from lightcurves.reasons import RejectReason
+from lightcurves.surveys import LSST
+from tests.lightcurves.avro import decode, encode, varint
+from tests.lightcurves.conftest import FRAME
+from tests.lightcurves.twin import row_of
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Where fastavro says another thing than noctule, and why; anything else is a bug.
+NOCTULE_ALONE_REJECTS = {
+    "trailing_bytes",  # fastavro's schemaless reader stops after the last field
+    "bad_varint",  # fastavro drops the bits that do not fit 64
+    "bad_union_branch",  # fastavro takes a negative branch as Python's index from the end
+    "bad_length",  # fastavro does not look at the size of a block
+}
+FASTAVRO_ALONE_REJECTS = {
+    "UnicodeDecodeError",  # noctule does not look into the text that it steps over
+    "OverflowError",  # fastavro makes datetimes of timestamps that nobody asked for
+    "ValueError",  # the same
+}
+
+
+def mutated(packet: bytes, chance: random.Random) -> bytes:
+    """A packet with some bytes changed, cut off, left out or put in; its frame stays."""
+    body = bytearray(packet[5:])
+    for _ in range(chance.choice((1, 1, 1, 2, 5))):
+        at = chance.randrange(len(body) + 1)
+        match chance.randrange(6):
+            case 0:
+                del body[at:]
+            case 1:
+                del body[at : at + chance.randint(1, 9)]
+            case 2:
+                body[at:at] = chance.randbytes(chance.randint(1, 9))
+            case 3:
+                body[at : at + 1] = chance.choice(
+                    (b"\xff", b"\x7f", b"\x80", b"\0", b"\1", b"\x03")
+                )
+            case 4:
+                body[at : at + 1] = bytes([chance.randrange(256)])
+            case _:
+                body[at:at] = varint(chance.choice((1, -1)) * (1 << chance.randint(0, 70)))
+    return FRAME + bytes(body)
+
+
+def spoilt(packets: list[bytes], n: int, seed: int) -> list[bytes]:
+    chance = random.Random(seed)
+    return [mutated(chance.choice(packets), chance) for _ in range(n)]
+
+
+def test_a_spoilt_packet_is_rejected_or_read_as_fastavro_reads_it(
+    made_up: list[bytes], v10: Any
+) -> None:
+    packets = spoilt(made_up, 4_000, seed=8)
+    rows = read_alerts(packets).to_pylist()
+    told: Counter[str] = Counter()
+    for packet, row in zip(packets, rows, strict=True):
+        try:
+            expected = row_of(decode(v10, packet[5:]))
+        except Exception as error:  # noqa: BLE001 - fastavro has no error of its own for bad bytes
+            if row["reject_reason"] is None:
+                assert type(error).__name__ in FASTAVRO_ALONE_REJECTS, (error, packet.hex())
+                told[f"fastavro alone: {type(error).__name__}"] += 1
+            else:
+                told["both"] += 1
+            continue
+        if row["reject_reason"] is None or expected["reject_reason"] is not None:
+            assert row == expected or row["reject_reason"] in NOCTULE_ALONE_REJECTS, packet.hex()
+            told["equal"] += 1
+        else:
+            assert row["reject_reason"] in NOCTULE_ALONE_REJECTS, (row, packet.hex())
+            told[f"noctule alone: {row['reject_reason']}"] += 1
+    assert told["equal"] > 300
+    assert told["both"] > 1_000
+    assert {text.rpartition(" ")[2] for text in told if text.startswith("noctule")} == (
+        NOCTULE_ALONE_REJECTS
+    )
+
+
+def test_every_reason_occurs(made_up: list[bytes]) -> None:
+    reasons = set(read_alerts(spoilt(made_up, 4_000, seed=9))["reject_reason"].to_pylist())
+    of_the_frame = {"empty_message", "bad_frame", "too_large", "unknown_schema", "unusable_schema"}
+    assert reasons - {None} == {str(reason) for reason in RejectReason} - of_the_frame
+
+
+def test_a_spoilt_packet_never_changes_its_neighbours(made_up: list[bytes]) -> None:
+    good = [packet for packet in made_up if read_alerts(packet)["reject_reason"][0].as_py() is None]
+    alone = {packet: read_alerts(packet).to_pylist()[0] for packet in good}
+    chance = random.Random(10)
+    batch = []
+    for bad in spoilt(made_up, 1_500, seed=11):
+        batch += [bad, chance.choice(good)]
+    rows = read_alerts(batch).to_pylist()
+    assert rows[1::2] == [alone[packet] for packet in batch[1::2]]
+    assert [row["reject_reason"] for row in rows[::2]] == (
+        read_alerts(batch[::2])["reject_reason"].to_pylist()
+    )
+
+
+def test_a_packet_cut_at_any_byte_is_truncated(made_up: list[bytes]) -> None:
+    packet = min(made_up, key=len)
+    cuts = [packet[:end] for end in range(5, len(packet))]
+    assert set(read_alerts(cuts)["reject_reason"].to_pylist()) <= {"truncated", "too_many_items"}
+
+
+def test_a_real_packet_cut_anywhere_is_truncated(real_packets: list[bytes]) -> None:
+    chance = random.Random(12)
+    packets = sorted(real_packets, key=len)[:4]
+    cuts = [p[: chance.randrange(5, len(p))] for p in packets for _ in range(25)]
+    assert set(read_alerts(cuts)["reject_reason"].to_pylist()) <= {"truncated", "too_many_items"}
+
+
+def test_a_real_packet_with_a_wrong_byte_stays_among_its_own(real_packets: list[bytes]) -> None:
+    chance = random.Random(13)
+    good = min(real_packets, key=len)
+    expected = read_alerts(good).to_pylist()[0]
+    batch = []
+    for _ in range(40):
+        bad = bytearray(good)
+        bad[chance.randrange(5, len(bad))] ^= 1 << chance.randrange(8)
+        batch += [bytes(bad), good]
+    assert all(row == expected for row in read_alerts(batch).to_pylist()[1::2])
+
+
+def body_with(v10: Any, name: str, content: bytes) -> bytes:
+    """A packet whose field `name` is `content` and whose other nullable fields are null."""
+    chance = random.Random(14)
+    parts = {"diaSourceId": varint(1), name: content}
+    for field in v10["fields"]:
+        if field["name"] == "diaSource":
+            parts["diaSource"] = encode(field["type"], chance)
+    return FRAME + b"".join(parts.get(field["name"], varint(0)) for field in v10["fields"])
+
+
+BOMBS = {
+    "a count of 2**62": (varint(1) + varint(1 << 62), "too_many_items"),
+    "the largest count": (varint(1) + varint((1 << 63) - 1), "too_many_items"),
+    "the least count": (varint(1) + varint(-(1 << 63)) + varint(5), "too_many_items"),
+    "a negative count": (varint(1) + varint(-(1 << 40)) + varint(5), "too_many_items"),
+    "a negative block size": (varint(1) + varint(-1) + varint(-5), "bad_length"),
+    "one item more than bytes": (varint(1) + varint(500), "too_many_items"),
+    "a branch of 2": (varint(2), "bad_union_branch"),
+    "a branch of -1": (varint(-1), "bad_union_branch"),
+    "a branch of 2**40": (varint(1 << 40), "bad_union_branch"),
+    "a branch of 11 bytes": (b"\x80" * 10 + b"\0", "bad_varint"),
+    "a branch beyond 64 bits": (b"\xff" * 9 + b"\x02", "bad_varint"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+@pytest.mark.parametrize("name", ["prvDiaSources", "prvDiaForcedSources"])
+def test_a_bomb_in_the_history_is_refused_at_once(name: str, bomb: str, v10: Any) -> None:
+    content, reason = BOMBS[bomb]
+    began = time.monotonic()
+    assert read_alerts([body_with(v10, name, content)])["reject_reason"].to_pylist() == [reason]
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("length", "reason"),
+    [(-1, "bad_length"), (1 << 62, "truncated"), (-(1 << 63), "bad_length"), (10_000, "truncated")],
+)
+@pytest.mark.parametrize("name", ["observation_reason", "cutoutScience"])
+def test_a_wrong_length_is_refused(name: str, length: int, reason: str, v10: Any) -> None:
+    packet = body_with(v10, name, varint(1) + varint(length))
+    assert read_alerts([packet])["reject_reason"].to_pylist() == [reason]
+
+
+def test_a_varint_may_be_padded(v10: Any) -> None:
+    """The standard does not forbid zeros at the end of a number, up to ten bytes."""
+    plain = body_with(v10, "target_name", varint(0))
+    padded = FRAME + b"\x82\x80\x80\x80\x80\x80\x80\x80\x80\x00" + plain[6:]
+    assert read_alerts([padded]).to_pylist() == read_alerts([plain]).to_pylist()
+    padded = body_with(v10, "target_name", b"\x80\x80\x00")
+    assert read_alerts([padded]).to_pylist() == read_alerts([plain]).to_pylist()
+
+
+def test_a_band_with_a_zero_byte_is_no_band(v10: Any) -> None:
+    """Names are kept padded with zeros; "r" and a zero is not "r"."""
+    record = next(f for f in v10["fields"] if f["name"] == "diaSource")["type"]
+    texts = ("r", "r\0", "", "\0", "rr", "12345678", "123456789")
+    for text in texts:
+        parts = [
+            varint(1) + varint(len(text)) + text.encode() if f["name"] == "band"
+            else b"\0" if isinstance(f["type"], list)
+            else encode(f["type"], random.Random(1))
+            for f in record["fields"]
+        ]  # fmt: skip
+        rest = [varint(0)] * (len(v10["fields"]) - 4)
+        packet = FRAME + varint(1) + varint(0) * 2 + b"".join(parts) + b"".join(rest)
+        row = read_alerts([packet]).to_pylist()[0]
+        assert row["reject_reason"] is None
+        assert row["band"] == ("r" if text == "r" else None), text
+
+
+class OneSchema:
+    """Knows one schema under every id."""
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+
+    def schema(self, _schema_id: int) -> Any:
+        return self._schema
+
+
+def with_field(v10: Any, kind: Any) -> Decoder:
+    return Decoder(OneSchema({**v10, "fields": [*v10["fields"], {"name": "more", "type": kind}]}))
+
+
+def reason_of(decoder: Decoder, packet: bytes) -> str | None:
+    reason: str | None = decoder.decode(packets_of([packet]))["reject_reason"][0].as_py()
+    return reason
+
+
+def test_items_without_bytes_cannot_keep_a_worker_busy(v10: Any) -> None:
+    """A null takes no byte: only a limit of its own bounds how many a packet may claim."""
+    plain = body_with(v10, "target_name", varint(0))
+    nulls = with_field(v10, {"type": "array", "items": "null"})
+    assert reason_of(nulls, plain + varint(1_000) + varint(0)) is None
+    began = time.monotonic()
+    for claim in (varint(1 << 62), varint(1 << 20) + varint(1), varint(-(1 << 50)) + varint(0)):
+        assert reason_of(nulls, plain + claim + varint(0)) == "too_many_items"
+    nested = with_field(v10, {"type": "array", "items": {"type": "array", "items": "null"}})
+    many = varint(1 << 19) + varint(0)
+    assert reason_of(nested, plain + varint(3) + many * 3 + varint(0)) == "too_many_items"
+    assert time.monotonic() - began < 5
+
+
+def test_a_history_of_items_without_bytes_has_no_rows(v10: Any) -> None:
+    """Rows are bounded by bytes; these have none, and once wrote past the arrays' end."""
+    empty = {"type": "record", "name": "nothing", "fields": [{"name": "x", "type": "null"}]}
+    fields = [
+        {**f, "type": ["null", {"type": "array", "items": empty}]}
+        if f["name"] == "prvDiaSources"
+        else f
+        for f in v10["fields"]
+    ]
+    decoder = Decoder(OneSchema({**v10, "fields": fields}))
+    packet = body_with(v10, "prvDiaSources", varint(1) + varint(900_000) + varint(0))
+    plain = body_with(v10, "prvDiaSources", varint(0))
+    table = decoder.decode(packets_of([plain, packet, plain]))
+    assert table["reject_reason"].null_count == 3
+    assert table[1:2].to_pylist() == table[:1].to_pylist()
+
+
+def test_noise_is_never_read(v10: Any) -> None:
+    noise = np.random.default_rng(15)
+    packets = [FRAME + noise.bytes(int(n)) for n in noise.integers(0, 3_000, 2_000)]
+    reasons = Counter(read_alerts(packets)["reject_reason"].to_pylist())
+    assert reasons[None] == 0
+    assert v10["name"].startswith(LSST.name)
+
+
+def test_numbers_beyond_float32_keep_their_sign(v10: Any) -> None:
+    record = decode(v10, body_with(v10, "target_name", varint(0))[5:])
+    assert not math.isnan(record["diaSource"]["midpointMjdTai"])
+
+
+BOUNDS = """
+import pickle, sys
+from lightcurves.alerts import read_alerts
+with open(sys.argv[1], "rb") as file:
+    packets = pickle.load(file)
+print(read_alerts(packets)["reject_reason"].null_count)
+"""
+
+
+@pytest.mark.slow
+def test_no_kernel_leaves_its_arrays(made_up: list[bytes], tmp_path: Path) -> None:
+    """The same packets with numba's bounds checks on: an access outside is an IndexError."""
+    import pickle  # noqa: PLC0415, S403 - hands our own bytes to our own process
+
+    packets = made_up + spoilt(made_up, 3_000, seed=16)
+    (tmp_path / "packets").write_bytes(pickle.dumps(packets))
+    environment = {
+        **os.environ,
+        "NUMBA_BOUNDSCHECK": "1",
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", BOUNDS, str(tmp_path / "packets")],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    assert int(ran.stdout) == read_alerts(packets)["reject_reason"].null_count

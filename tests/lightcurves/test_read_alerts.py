@@ -1,0 +1,273 @@
+"""Packets to rows: every value is fastavro's, in whatever form the packets come."""
+
+from __future__ import annotations
+
+import io
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightcurves import decode
+from lightcurves.alerts import framed_packets, read_alerts, schema_id_of
+from lightcurves.decode import ALERT_SCHEMA, Decoder, packets_of
+from lightcurves.errors import ConfigurationError
+from lightcurves.schemas import package_schemas
+from tests.lightcurves.avro import decode as fastavro_value
+from tests.lightcurves.avro import encode
+from tests.lightcurves.twin import rejected, row_of
+
+SMALL = [
+    b"\0\0\0\3\xe8" + encode(package_schemas().schema(1000), random.Random(seed))
+    for seed in range(12)
+]
+NOISE = [b"", b"\0\0", b"\0\0\0\0\7 nobody's", SMALL[0][:-3], SMALL[1] + b"\0", b"Obj"]
+
+
+def test_real_packets_are_read_as_fastavro_reads_them(
+    real_file: Path, real_records: list[Any]
+) -> None:
+    table = read_alerts(real_file)
+    assert table.schema == ALERT_SCHEMA
+    assert table.num_rows == len(real_records) == 64
+    for row, record in zip(table.to_pylist(), real_records, strict=True):
+        assert row == row_of(record)
+    points = [point for curve in table["light_curve"].to_pylist() for point in curve]
+    assert len(points) > 20_000
+    assert {point["kind"] for point in points} == {"forced", "source", "alert"}
+
+
+def test_made_up_packets_are_read_as_fastavro_reads_them(made_up: list[bytes], v10: Any) -> None:
+    expected = [row_of(fastavro_value(v10, packet[5:])) for packet in made_up]
+    assert read_alerts(made_up).to_pylist() == expected
+    lengths = [len(row["light_curve"]) for row in expected if row["light_curve"]]
+    assert sum(length > 2 for length in lengths) > 10
+
+
+def test_every_form_of_the_real_packets_gives_the_same_table(
+    real_file: Path, real_packets: list[bytes], tmp_path: Path
+) -> None:
+    expected = read_alerts(real_packets)
+    folder = tmp_path / "packets"
+    for number, packet in enumerate(real_packets):
+        file = folder / f"{number // 10}" / f"{number:03}.avro"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(packet)
+    padded = [b"before", *real_packets, b"after"]
+    forms = {
+        "path": real_file,
+        "text": str(real_file),
+        "bytes": real_file.read_bytes(),
+        "binary": pa.array(real_packets, pa.binary()),
+        "large binary": pa.array(real_packets, pa.large_binary()),
+        "a slice": pa.array(padded, pa.binary())[1:-1],
+        "a large slice": pa.array(padded, pa.large_binary())[1:-1],
+        "folder": folder,
+    }
+    for name, form in forms.items():
+        assert read_alerts(form).equals(expected), name
+    assert list(framed_packets(folder)) == list(framed_packets(real_file)) == real_packets
+    single = pa.concat_tables([read_alerts(packet) for packet in real_packets[:3]])
+    assert single.equals(expected[:3])
+
+
+def test_a_folder_may_hold_containers_and_packets(v10: Any, tmp_path: Path) -> None:
+    records = [fastavro_value(v10, packet[5:]) for packet in SMALL[:5]]
+    for codec in ("null", "deflate"):
+        buffer = io.BytesIO()
+        fastavro.writer(buffer, v10, records[:4], codec=codec, sync_interval=1_000)
+        (tmp_path / f"a-{codec}.avro").write_bytes(buffer.getvalue())
+    (tmp_path / "b.avro").write_bytes(SMALL[4])
+    rows = [row_of(record) for record in records]
+    assert read_alerts(tmp_path).to_pylist() == [*rows[:4], *rows[:4], rows[4]]
+
+
+@given(
+    order=st.permutations(range(len(SMALL + NOISE))),
+    cuts=st.lists(st.integers(0, len(SMALL + NOISE)), max_size=4).map(sorted),
+    large=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_depend_on_no_order_and_no_split(
+    order: list[int], cuts: list[int], *, large: bool
+) -> None:
+    alone = [read_alerts([packet]).to_pylist()[0] for packet in SMALL + NOISE]
+    packets = [(SMALL + NOISE)[at] for at in order]
+    column = pa.array(packets, pa.large_binary() if large else pa.binary())
+    bounds = [0, *cuts, len(packets)]
+    rows = []
+    for low, high in pairwise(bounds):
+        rows += read_alerts(column[low:high]).to_pylist()
+    assert rows == [alone[at] for at in order]
+    assert read_alerts(packets).to_pylist() == rows
+
+
+def test_a_large_batch_is_worked_off_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_alerts(SMALL + NOISE).to_pylist()
+    monkeypatch.setattr(decode, "_CHUNK_BYTES", 1_500)
+    packets = packets_of(SMALL + NOISE)
+    assert len(decode._chunks(packets)) > 4
+    assert Decoder(package_schemas()).decode(packets).to_pylist() == whole
+
+
+@pytest.mark.parametrize(
+    "nothing", [[], pa.array([], pa.binary()), pa.array([], pa.large_binary())]
+)
+def test_no_packets_are_an_empty_table(nothing: Any) -> None:
+    assert read_alerts(nothing).equals(ALERT_SCHEMA.empty_table())
+
+
+def test_an_empty_folder_is_an_empty_table(tmp_path: Path) -> None:
+    assert read_alerts(tmp_path).equals(ALERT_SCHEMA.empty_table())
+
+
+def test_a_null_message_is_empty_whatever_lies_below_it() -> None:
+    values = pa.array([SMALL[0], SMALL[2], SMALL[5]], pa.binary())
+    mask = pa.array([True, False, True]).buffers()[1]
+    column = pa.Array.from_buffers(pa.binary(), 3, [mask, *values.buffers()[1:]])
+    assert column.null_count == 1
+    reasons = read_alerts(column)["reject_reason"].to_pylist()
+    assert reasons == [None, "empty_message", None]
+    assert read_alerts(pa.nulls(2, pa.binary()))["reject_reason"].to_pylist() == [reasons[1]] * 2
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (b"", "empty_message"),
+        (b"\0", "bad_frame"),
+        (b"\0\0\0\3", "bad_frame"),
+        (b"\1" + SMALL[0][1:], "bad_frame"),
+        (b"\0\0\0\3\xe8", "truncated"),
+        (b"\0\0\0\0\1" + SMALL[0][5:], "unknown_schema"),
+        (b"\0\xff\xff\xff\xff" + SMALL[0][5:], "unknown_schema"),
+        (SMALL[0][:-1], "truncated"),
+        (SMALL[0] + b"\0", "trailing_bytes"),
+    ],
+)
+def test_a_packet_that_cannot_be_read_is_a_row_with_its_reason(packet: bytes, reason: str) -> None:
+    assert read_alerts([packet]).to_pylist() == [rejected(reason)]
+    assert read_alerts(packet).to_pylist() == [rejected(reason)]
+    between = read_alerts([SMALL[0], packet, SMALL[2]]).to_pylist()
+    assert between == [*read_alerts(SMALL[:1]).to_pylist(), rejected(reason),
+                       *read_alerts(SMALL[2:3]).to_pylist()]  # fmt: skip
+
+
+def test_a_packet_above_the_limit_is_not_looked_at() -> None:
+    length = len(SMALL[0])
+    for limit, reasons in ((length, [None]), (length - 1, ["too_large"])):
+        decoder = Decoder(package_schemas(), max_packet_bytes=limit)
+        assert decoder.decode(packets_of(SMALL[:1]))["reject_reason"].to_pylist() == reasons
+
+
+def test_an_alert_without_a_time_is_rejected(v10: Any) -> None:
+    record = fastavro_value(v10, SMALL[0][5:])
+    for t in (float("nan"), float("inf"), -float("inf")):
+        record["diaSource"]["midpointMjdTai"] = t
+        buffer = io.BytesIO(SMALL[0][:5])
+        buffer.seek(5)
+        fastavro.schemaless_writer(buffer, v10, record)
+        assert read_alerts(buffer.getvalue()).to_pylist() == [rejected("no_time")]
+
+
+def test_identifiers_are_exact() -> None:
+    """A double holds 53 bits of the 63 that identifiers have."""
+    ids = read_alerts(SMALL)["dia_source_id"].to_pylist()
+    assert any(name is not None and int(float(name)) != name for name in ids)
+
+
+def test_nothing_at_the_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"no alert file or folder at .*nowhere"):
+        read_alerts(tmp_path / "nowhere")
+
+
+def container(schema: Any, records: list[Any]) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.writer(buffer, schema, records)
+    return buffer.getvalue()
+
+
+def test_a_container_of_another_schema_says_what_it_lacks(tmp_path: Path) -> None:
+    other = {"type": "record", "name": "x", "fields": [{"name": "diaSourceId", "type": "long"}]}
+    file = tmp_path / "other.avro"
+    file.write_bytes(container(other, [{"diaSourceId": 1}]))
+    for read in (read_alerts, lambda path: list(framed_packets(path))):
+        with pytest.raises(ConfigurationError, match=r"lacks the required .*diaSource\.band"):
+            read(file)
+
+
+def test_a_container_whose_schema_has_no_id_is_read_but_not_framed(
+    v10: Any, tmp_path: Path
+) -> None:
+    record = fastavro_value(v10, SMALL[0][5:])
+    file = tmp_path / "mine.avro"
+    file.write_bytes(container({**v10, "name": "mine"}, [record]))
+    assert read_alerts(file).to_pylist() == [{**row_of(record), "schema_id": None}]
+    with pytest.raises(ConfigurationError, match="none of Rubin's alert schemas"):
+        list(framed_packets(file))
+    assert schema_id_of({"name": "lsst.v12_3.alert"}) == 1203
+
+
+def test_a_container_with_any_wrong_byte_is_read_or_refused(v10: Any) -> None:
+    """Never another exception, and never the memory that a wrong count asks for."""
+    chance = random.Random(4)
+    records = [fastavro_value(v10, packet[5:]) for packet in SMALL[:4]]
+    buffer = io.BytesIO()
+    fastavro.writer(buffer, v10, records, codec="deflate")
+    outcomes = set()
+    for good in (container(v10, records), buffer.getvalue()):
+        for _ in range(400):
+            bad = bytearray(good)
+            data_begins = good.rindex(b"avro.codec")
+            at = chance.randrange(*chance.choice(((4, data_begins), (data_begins, len(bad)))))
+            bad[at] = chance.randrange(256)
+            if chance.random() < 0.2:
+                del bad[at:]
+            try:
+                read_alerts(bytes(bad))
+                outcomes.add("read")
+            except ConfigurationError as error:
+                assert "\n" not in str(error)  # noqa: PT017 - both outcomes are right
+                outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
+
+
+def test_a_block_that_claims_a_million_million_records_is_refused(v10: Any) -> None:
+    good = container(v10, [fastavro_value(v10, SMALL[0][5:])])
+    sync = good[-16:]
+    head = good[: good.index(sync) + 16]
+    for claim in (b"\x80" * 5 + b"\x7f", b"\x03"):
+        block = claim + b"\x02" + b"\0" + sync
+        with pytest.raises(ConfigurationError, match="broken Avro container"):
+            read_alerts(head + block)
+
+
+def test_a_broken_record_in_a_container_is_a_row_but_cannot_be_cut_out(
+    v10: Any, tmp_path: Path
+) -> None:
+    record = fastavro_value(v10, SMALL[0][5:])
+    good = container(v10, [record, record])
+    sync = good[-16:]
+    body = SMALL[0][5:]
+    bad = body[:8] + b"\x7f" * 30  # no boolean, no branch, no length makes sense of it
+    head = good[: good.index(sync) + 16]
+    block = b"\x04" + len_varint(len(body + bad)) + body + bad + sync
+    rows = read_alerts(head + block).to_pylist()
+    assert rows[0] == row_of(record)
+    assert rows[1]["reject_reason"] is not None
+    assert rows[1] == rejected(rows[1]["reject_reason"])
+    (tmp_path / "bad.avro").write_bytes(head + block)
+    with pytest.raises(ConfigurationError, match="a record of this container"):
+        list(framed_packets(tmp_path))
+
+
+def len_varint(value: int) -> bytes:
+    buffer = io.BytesIO()
+    fastavro.schemaless_writer(buffer, "long", value)
+    return buffer.getvalue()

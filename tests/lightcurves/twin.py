@@ -1,0 +1,112 @@
+"""What a decoded packet means, in plain Python: slow, short and independent of the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BANDS = ("u", "g", "r", "i", "z", "y")
+KINDS = ("forced", "source", "alert")
+
+
+class Point(NamedTuple):
+    """A measurement; kind 0 is forced, 1 an earlier source, 2 the alert's own."""
+
+    t: float
+    visit: int
+    band: int
+    flux: float
+    sigma: float
+    kind: int
+
+
+def chosen(points: list[Point], alert_t: float) -> tuple[list[Point], Counter[str]]:
+    """The light curve, and how many points were left out for which reason."""
+    left_out: Counter[str] = Counter()
+    best: dict[tuple[int, int], Point] = {}
+    usable = []
+    for point in points:
+        if not point.t <= alert_t:
+            left_out["later_than_alert"] += 1
+        elif not (math.isfinite(point.flux) and 0 < point.sigma < math.inf):
+            left_out["no_finite_flux"] += 1
+        else:
+            usable.append(point)
+    for point in usable:
+        key = (point.visit, point.band)
+        if key not in best or point.kind < best[key].kind:
+            best[key] = point
+    for point in usable:
+        winner = best[point.visit, point.band]
+        if point is not winner:
+            left_out["duplicate" if point.kind == winner.kind else "superseded"] += 1
+    order = sorted(best.values(), key=lambda point: (point.visit, point.band))
+    return sorted(order, key=lambda point: (point.t, point.band, point.kind)), left_out
+
+
+def number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def point_of(record: dict[str, Any], kind: int) -> Point:
+    """A measurement as LSST's packets write it."""
+    t = number(record["midpointMjdTai"])
+    visit = record["visit"]
+    return Point(
+        t,
+        int(np.float64(t).view(np.int64)) if visit is None else visit,
+        BANDS.index(record["band"]) if record["band"] in BANDS else -1,
+        number(record["psfFlux"]),
+        number(record["psfFluxErr"]),
+        kind,
+    )
+
+
+def row_of(record: dict[str, Any], schema_id: int = 1000) -> dict[str, Any]:
+    """The row of `read_alerts` for LSST's packet that fastavro has read."""
+    own = record["diaSource"]
+    t = own["midpointMjdTai"]
+    if t is None or not math.isfinite(t):
+        return rejected("no_time")
+    points = [point_of(own, 2)]
+    points += [point_of(p, 1) for p in record.get("prvDiaSources") or ()]
+    points += [point_of(p, 0) for p in record.get("prvDiaForcedSources") or ()]
+    curve, _ = chosen(points, t)
+    return {
+        "survey": "lsst",
+        "schema_id": schema_id,
+        "dia_source_id": record["diaSourceId"],
+        "object_id": own["diaObjectId"],
+        "ss_object_id": own["ssObjectId"],
+        "t_mjd_tai": t,
+        "ra_deg": known(own["ra"]),
+        "dec_deg": known(own["dec"]),
+        "band": own["band"] if own["band"] in BANDS else None,
+        "flux_njy": known(own["psfFlux"]),
+        "sigma_njy": known(own["psfFluxErr"]),
+        "light_curve": [
+            {
+                "t_mjd_tai": point.t,
+                "band": BANDS[point.band] if point.band >= 0 else None,
+                "flux_njy": point.flux,
+                "sigma_njy": point.sigma,
+                "kind": KINDS[point.kind],
+            }
+            for point in curve
+        ],
+        "reject_reason": None,
+    }
+
+
+def known(value: float | None) -> float | None:
+    """A number as the table has it: what is not a number is null."""
+    return None if value is None or math.isnan(value) else value
+
+
+def rejected(reason: str) -> dict[str, Any]:
+    names = ("survey", "schema_id", "dia_source_id", "object_id", "ss_object_id", "t_mjd_tai")
+    more = ("ra_deg", "dec_deg", "band", "flux_njy", "sigma_njy", "light_curve")
+    return {**dict.fromkeys((*names, *more)), "reject_reason": reason}
