@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -172,7 +172,7 @@ def try_challenger(
                 gate=gate.as_dict(),
                 now_ms=_now_ms(),
             )
-    LOG.info("challenger %s: %s", manifest.model_version, gate)
+    LOG.info("challenger %s with %d labels: %s", manifest.model_version, n_labels, gate)
     return Trial(manifest.model_version, n_labels, gate, gate.passed)
 
 
@@ -201,20 +201,10 @@ def register(connection: sa.Connection, manifest: Manifest, folder: Path) -> Non
     )
 
 
-def learn_forever(
-    engine: sa.Engine,
-    config: LearnerConfig,
-    *,
-    poll_s: float,
-    stop: Callable[[], bool],
-    on_trial: Callable[[Trial], Any] | None = None,
-) -> None:
-    """Look for new labels every `poll_s` seconds until `stop` says so."""
-    while not stop():
-        trial = learn_once(engine, config)
-        if trial is not None and on_trial is not None:
-            on_trial(trial)
-        if trial is None:
+def learn_forever(engine: sa.Engine, config: LearnerConfig, *, poll_s: float) -> NoReturn:
+    """Look for new labels every `poll_s` seconds, until the process ends."""
+    while True:
+        if learn_once(engine, config) is None:
             time.sleep(poll_s)
 
 

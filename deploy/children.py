@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 _STOP_S: Final = 20.0
 
 
+def stop_all(children: list[Child]) -> None:
+    """End all children, side by side."""
+    for child in children:
+        child.ask_to_stop()
+    for child in children:
+        child.stop()
+
+
 @dataclass
 class Child:
     """One ``noctule`` command in a process of its own.
@@ -76,6 +84,11 @@ class Child:
             raise UnavailableError(
                 f"noctule {self.name}", f"it ended; {self.log} says: {log_end(self.log)}"
             )
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM and do not wait."""
+        if self._process is not None:
+            self._process.terminate()
 
     def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL for the whole group; nothing where it has ended."""

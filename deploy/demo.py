@@ -22,12 +22,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.live import Live
 
-from deploy.children import Child
+from deploy.children import Child, stop_all
 from deploy.desk import now_ms
 from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.live import ALERT_PARTITIONS, CONSOLE, audit_table, check_kafka, stop_event
 from deploy.screen import Progress, demo_screen, demo_summary
-from deploy.wiring import kafka_client, open_store, topic_partitions, training_settings
+from deploy.wiring import (
+    kafka_client,
+    open_store,
+    scorer_config,
+    topic_partitions,
+    training_settings,
+)
 from lightcurves.alerts import alert_files, framed_packets
 from lightcurves.errors import ConfigurationError, UnavailableError
 from lightcurves.features.registry import FEATURE_DIGEST
@@ -36,11 +42,13 @@ from lightcurves.imports import import_plasticc, plasticc_source
 from models.artifact import MANIFEST_FILE, read_manifest
 from models.training import moments_of
 from simulator.night import Bookmark, NightPlan, play
+from simulator.packets import SimulatedAlerts
 from simulator.split import Split, split_objects
 from simulator.telescope import Telescope, read_truth
 from store import registry
 from store.database import reading
 from store.tables import accounting
+from stream.scoring import Scorer
 from stream.topic import Publisher
 
 if TYPE_CHECKING:
@@ -120,6 +128,13 @@ def first_model(settings: Settings, data: DemoData, engine: sa.Engine) -> str:
                 connection, settings.models.alias, version, reason="first model", now_ms=now_ms()
             )
     return version
+
+
+def compile_kernels(settings: Settings, data: DemoData, version: str) -> None:
+    """Score one alert here, so that numba compiles once and not in every worker at the same time."""
+    with CONSOLE.status("compiling the kernels (once)"):
+        packet = SimulatedAlerts.of_folder(data.split.stream).packet(0)
+        Scorer(scorer_config(settings)).score_packets([packet], version)
 
 
 def _kept_version(kept: Path, key: str, settings: Settings) -> str | None:
@@ -276,7 +291,7 @@ def run_demo(
         settings = _with_kafka(settings, stack)
         engine = open_store(settings)
         data = prepare_data(settings)
-        first_model(settings, data, engine)
+        compile_kernels(settings, data, first_model(settings, data, engine))
         port = (
             settings.portal.port
             if _is_free(settings.portal.host, settings.portal.port)
@@ -288,11 +303,11 @@ def run_demo(
             Child(name, [], environment, settings.state / "logs" / f"{name}.log")
             for name in ("stream", "portal", "learn")
         ]
+        stack.callback(stop_all, children)
         for child in children:
             child.start()
-            stack.callback(child.stop)
         url = f"http://{settings.portal.host}:{port}"
-        progress = Progress(engine, settings, url)
+        progress = Progress(engine, settings, url, token)
         sky = Sky(settings, alerts, progress, threading.Event())
         stack.callback(sky.stop.set)
         _await_page(url, children, stop)

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -149,14 +150,9 @@ def run_learn(settings: Settings, *, once: bool) -> None:
         trial = learn_once(engine, config, force=True)
         CONSOLE.print(trial)
         return
-    stop = stop_event()
-    learn_forever(
-        engine,
-        config,
-        poll_s=settings.learning.poll_s,
-        stop=stop.is_set,
-        on_trial=lambda trial: LOG.info("%s", trial),
-    )
+    # No handler for SIGTERM: a training cannot be interrupted, and one that is killed leaves nothing.
+    with suppress(KeyboardInterrupt):
+        learn_forever(engine, config, poll_s=settings.learning.poll_s)
 
 
 def run_kafka(settings: Settings, port: int | None) -> None:

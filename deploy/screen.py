@@ -30,6 +30,7 @@ class Progress:
     engine: sa.Engine
     settings: Settings
     url: str
+    token: str
     n_sent: int = 0
     n_planned: int | None = None
     n_spectra: int = 0
@@ -94,7 +95,8 @@ def demo_screen(progress: Progress) -> Panel:
     )
     for name, value in _lines(progress).items():
         grid.add_row(name, value)
-    footer = Text("Ctrl-C stops all of it; the next start goes on from here", style="dim")
+    hint = f"to report a label yourself, the token is {progress.token}\n"
+    footer = Text(f"{hint}Ctrl-C stops all of it; the next start goes on from here", style="dim")
     title = f"[bold]noctule[/]  {progress.url}"
     return Panel(Group(grid, footer), title=title, border_style="blue", expand=False)
 

@@ -5,6 +5,7 @@ A code is never renamed or reused. ``docs/reasons.md`` lists them; a test keeps 
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import Final
 
@@ -81,4 +82,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    print(page())
+    sys.stdout.write(page() + "\n")

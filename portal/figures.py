@@ -150,7 +150,7 @@ def light_curve_figure(points: pa.Table, times: Times, look: Scheme, layout: Lay
         for band in _bands_in(points)
     ]
     _add_hover(plot, "@band  @flux{0,0.0} ± @sigma{0,0.0} nJy, @kind")
-    _add_legend(plot, items, look, layout, columns=len(items))
+    _add_legend(plot, items, look, layout, columns=max(len(items), 1))
     _add_days_axis(plot, times, look, labelled=True)
     return plot
 
@@ -339,7 +339,7 @@ def _add_legend(
         items=items,
         orientation="horizontal",
         location="top_left",
-        ncols=min(columns, max(len(items), 1)),
+        ncols=columns,
         click_policy="hide",
         border_line_color=None,
         background_fill_color=None,

@@ -123,7 +123,9 @@ class Scorer:
         for batch in batches:
             packets = packets_of(batch.column("packet"))
             scored = score_batch(self.decoder.decode(packets), self.model(version))
-            arrays = [scored.rows[name].cast(ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS]
+            arrays = [
+                scored.rows[name].cast(ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS
+            ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(SCORE_COLUMNS))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lightcurves.features.declare import Family, Feature
 from lightcurves.features.registry import FAMILIES, FEATURE_DIGEST, FEATURES
 
@@ -35,9 +37,16 @@ def _section(family: Family) -> str:
 def _line(feature: Feature) -> str:
     inputs = ", ".join(sorted(feature.inputs)) or "nothing"
     formula = feature.formula.replace("|", "\\|")
-    cells = (f"`{feature.name}`", feature.unit, formula, inputs, str(feature.min_points), feature.scaling)
+    cells = (
+        f"`{feature.name}`",
+        feature.unit,
+        formula,
+        inputs,
+        str(feature.min_points),
+        feature.scaling,
+    )
     return "| " + " | ".join((*cells, feature.paper)) + " |"
 
 
 if __name__ == "__main__":
-    print(page())
+    sys.stdout.write(page() + "\n")

@@ -108,7 +108,12 @@ def test_numbers_that_are_not_finite_are_null(sqlite: sa.Engine) -> None:
     ids = night.fill(sqlite, n_objects=1)
     nan, inf = float("nan"), float("inf")
     odd = night.points([1.0, 2.0], ["g", "mauve"], [nan, 1.0], [1.0, inf], ["source", "forced"])
-    trial = {"champion_version": "a", "challenger_version": "b", "n_labels": 1, "promoted": False}
+    trial: dict[str, Any] = {
+        "champion_version": "a",
+        "challenger_version": "b",
+        "n_labels": 1,
+        "promoted": False,
+    }
     with sqlite.begin() as connection:
         record_trial(connection, **trial, gate={"gain": -inf}, now_ms=night.NOW_MS)
     with asking(make_app(sqlite, light_curve=lambda _: odd)) as portal:

@@ -1,0 +1,448 @@
+"""Any Avro schema, any projection: the compiled plan reads what fastavro reads."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import fastavro
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightcurves.decode import Columns, decode_columns, packets_of
+from lightcurves.errors import ConfigurationError
+from lightcurves.interpreter import NULL_INT64
+from lightcurves.plan import MAX_DEPTH, MAX_VALUES, Op, compile_plan
+from lightcurves.surveys import (
+    ALERT_FLOAT64,
+    ALERT_INT64,
+    KIND_ALERT,
+    KIND_FORCED,
+    KIND_SOURCE,
+    LSST,
+    History,
+    Survey,
+)
+from tests.lightcurves.avro import BANDS, decode, encode
+
+PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
+REAL = {"null", "boolean", "int", "long", "float", "double", "enum"}
+WHOLE = {"null", "boolean", "int", "long", "enum"}
+TEXT = {"null", "string"}
+BAND_CODES = {**{name: code for code, name in enumerate(BANDS)}, "12345678": 7}
+NOWHERE = "no such field"
+POINT = dict.fromkeys(("t_mjd_tai", "visit", "band", "flux_njy", "sigma_njy"), "x")
+
+
+@dataclass
+class SchemaMaker:
+    """Random schemas of every kind that Avro has, with named types that are used again."""
+
+    chance: random.Random
+    named: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def name(self) -> str:
+        self.count += 1
+        return f"{self.chance.choice(('survey', 'survey.v1', 'other'))}.type{self.count}"
+
+    def record(self, depth: int) -> dict[str, Any]:
+        name = self.name()
+        fields = [
+            {"name": f"f{number}", "type": self.any(depth - 1)}
+            for number in range(self.chance.randint(0, 5))
+        ]
+        self.named.append(name)  # known only after its fields: a record never contains itself
+        return {"type": "record", "name": name, "fields": fields}
+
+    def top(self) -> dict[str, Any]:
+        """A record with something to read: leaves and lists of records, here and in a part."""
+        whole = self.record(4)
+        self.named.remove(whole["name"])
+        for _ in range(2):
+            part = {"type": "record", "name": self.name(), "fields": self.readable()}
+            self.named.append(part["name"])
+            whole["fields"] += [{"name": f"part{self.count}", "type": part}, *self.readable()]
+        return whole
+
+    def readable(self) -> list[dict[str, Any]]:
+        item = self.record(2)
+        item["fields"] += [{"name": f"x{k}", "type": self._optional(0)} for k in range(3)]
+        items = {"type": "array", "items": item}
+        wanted = [self._optional(0), self._primitive(0), items, ["null", items]]
+        picked = [*wanted[:2], self.chance.choice(wanted[2:])]  # a type may be defined but once
+        self.count += 1
+        return [{"name": f"r{self.count}_{k}", "type": kind} for k, kind in enumerate(picked)]
+
+    def any(self, depth: int) -> Any:
+        kinds = ["primitive", "primitive", "optional", "wrapped", "enum", "fixed"]
+        if self.named:
+            kinds.append("again")
+        if depth > 0:
+            kinds += ["record", "array", "array", "map", "union"]
+        return getattr(self, "_" + self.chance.choice(kinds))(depth)
+
+    def _primitive(self, _depth: int) -> Any:
+        return self.chance.choice(PRIMITIVES)
+
+    def _wrapped(self, _depth: int) -> Any:
+        return {"type": self.chance.choice(PRIMITIVES), "logicalType": "of-ours"}
+
+    def _optional(self, _depth: int) -> Any:
+        pair = ["null", self.chance.choice([*PRIMITIVES[1:], self._enum(0)])]
+        return pair if self.chance.random() < 0.5 else pair[::-1]
+
+    def _enum(self, _depth: int) -> Any:
+        name = self.name()
+        return {"type": "enum", "name": name, "symbols": [f"S{n}" for n in range(70)]}
+
+    def _fixed(self, _depth: int) -> Any:
+        name = self.name()
+        self.named.append(name)
+        return {"type": "fixed", "name": name, "size": self.chance.choice((0, 1, 16))}
+
+    def _again(self, _depth: int) -> Any:
+        return self.chance.choice(self.named)
+
+    def _record(self, depth: int) -> Any:
+        return self.record(depth)
+
+    def _array(self, depth: int) -> Any:
+        return {"type": "array", "items": self.any(depth - 1)}
+
+    def _map(self, depth: int) -> Any:
+        return {"type": "map", "values": self.any(depth - 1)}
+
+    def _union(self, depth: int) -> Any:
+        primitives = self.chance.sample(PRIMITIVES, self.chance.randint(0, 5))
+        cut = self.chance.randint(0, len(primitives))
+        branches = primitives[:cut]
+        if self.chance.random() < 0.5:
+            branches.append(self.chance.choice((self._array, self._map))(depth))
+        branches += [self.record(depth - 1) for _ in range(self.chance.randint(0, 2))]
+        return branches + primitives[cut:] or ["null"]
+
+
+@dataclass
+class Fields:
+    """What lies at the paths of a schema: ``leaf`` kinds outside of arrays, ``item`` kinds within."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    kinds: dict[str, set[str]] = field(default_factory=dict)
+    histories: dict[str, Fields] = field(default_factory=dict)
+
+    def walk(self, schema: Any, path: str, *, repeated: bool = False) -> None:
+        if isinstance(schema, list):
+            for branch in schema:
+                if branch in ("null", {"type": "null", "logicalType": "of-ours"}):
+                    self.kinds.setdefault(path, set()).add("null")
+                else:
+                    self.walk(branch, path, repeated=repeated)
+        elif isinstance(schema, str) and schema in self.names:
+            self.walk(self.names[schema], path, repeated=repeated)
+        else:
+            kind = schema if isinstance(schema, str) else schema["type"]
+            found = "always null" if kind == "null" else kind
+            self.kinds.setdefault(path, set()).add("repeated" if repeated else found)
+            self.walk_below(schema, path, repeated=repeated)
+
+    def walk_below(self, schema: Any, path: str, *, repeated: bool) -> None:
+        if isinstance(schema, str):
+            return
+        if "name" in schema:
+            self.names[schema["name"]] = schema
+        for item in schema.get("fields", ()):
+            self.walk(item["type"], f"{path}.{item['name']}".lstrip("."), repeated=repeated)
+        if schema["type"] in {"array", "map"}:
+            self.walk_items(schema.get("items", schema.get("values")), path, repeated=repeated)
+
+    def walk_items(self, items: Any, path: str, *, repeated: bool) -> None:
+        self.walk(items, path, repeated=True)
+        if repeated:
+            return
+        inner = Fields(self.names)
+        inner.walk(items, "")
+        if path in self.histories:  # a union of two lists: not followed here
+            inner.kinds[""] = {"two lists"}
+        self.histories[path] = inner
+
+    def through_records(self, path: str) -> bool:
+        """Whether all above `path` are records, so that it can be followed in any value."""
+        above = path.split(".")[:-1]
+        return all(
+            self.kinds[".".join(above[:length])] <= {"record", "null"}
+            for length in range(1, len(above) + 1)
+        )
+
+    def paths(self, allowed: set[str]) -> list[str]:
+        return [
+            path
+            for path, kinds in self.kinds.items()
+            if path and kinds <= allowed and kinds != {"null"} and self.through_records(path)
+        ]
+
+
+def any_survey(schema: Any, chance: random.Random) -> Survey:
+    """A random mapping of a schema's fields to the columns that can take them."""
+    found = Fields()
+    found.walk(schema, "")
+    histories = []
+    for path, items in found.histories.items():
+        # The path must always be an array (or null), and its items records.
+        lists = found.kinds[path] - {"repeated"} <= {"null", "array", "map"}
+        if lists and found.through_records(path) and items.kinds.get("") == {"record"}:
+            kind = chance.choice((KIND_FORCED, KIND_SOURCE))
+            columns = point(items, chance)
+            if not all(name.startswith(NOWHERE) for name in columns.values()):
+                histories.append(History(path, kind, columns))
+    chance.shuffle(histories)
+    histories = histories[:2]
+    inside = tuple(f"{part.path}." for part in histories)
+    alert: dict[str, str] = {}
+    for names, allowed in ((ALERT_INT64, WHOLE), (ALERT_FLOAT64, REAL), (("band",), TEXT)):
+        for name in names:
+            free = [
+                p
+                for p in found.paths(allowed)
+                if p not in alert.values() and not p.startswith(inside)
+            ]
+            alert[name] = chance.choice(free) if free and chance.random() < 0.9 else NOWHERE + name
+    return Survey("any", alert, tuple(histories), (), BAND_CODES)
+
+
+def point(items: Fields, chance: random.Random) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    wanted = {"t_mjd_tai": REAL, "visit": WHOLE, "band": TEXT, "flux_njy": REAL, "sigma_njy": REAL}
+    for column, allowed in wanted.items():
+        free = [path for path in items.paths(allowed) if path not in columns.values()]
+        named = free and chance.random() < 0.9
+        columns[column] = chance.choice(free) if named else NOWHERE + column
+    return columns
+
+
+def at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def real(value: Any) -> float:
+    return math.nan if value is None else float(enumerated(value))
+
+
+def whole(value: Any) -> int:
+    return NULL_INT64 if value is None else int(enumerated(value))
+
+
+def enumerated(value: Any) -> Any:
+    """The number of an enum's symbol: "S12" is 12."""
+    return int(value[1:]) if isinstance(value, str) else value
+
+
+def band(value: Any) -> int:
+    return BAND_CODES.get(value, -1)
+
+
+def check(columns: Columns, number: int, value: Any, survey: Survey) -> None:
+    """Packet `number` holds what fastavro's `value` holds."""
+    got = columns.alert_f64[:, number].tolist()
+    expected = [real(at(value, survey.alert[name])) for name in ALERT_FLOAT64]
+    np.testing.assert_array_equal(got, expected)
+    got = columns.alert_i64[:, number].tolist()
+    assert got == [whole(at(value, survey.alert[name])) for name in ALERT_INT64]
+    assert columns.alert_band[number] == band(at(value, survey.alert["band"]))
+    points: list[tuple[int, dict[str, str], Any]] = []
+    for part in in_packet_order(survey, value):
+        items = at(value, part.path) or ()
+        items = items.values() if isinstance(items, dict) else items
+        points += [(part.kind, part.columns, item) for item in items]
+    low, high = columns.offsets[number : number + 2]
+    assert columns.history_kind[low] == KIND_ALERT
+    low += 1  # the alert's own
+    assert columns.history_kind[low:high].tolist() == [kind for kind, _, _ in points]
+    told = {name: [at(item, paths[name]) for _, paths, item in points] for name in POINT}
+    t_mjd_tai = np.array([real(t) for t in told["t_mjd_tai"]], np.float64)
+    np.testing.assert_array_equal(columns.history_f64[0, low:high], t_mjd_tai)
+    visits = zip(told["visit"], t_mjd_tai.view(np.int64).tolist(), strict=True)
+    expected_visits = [bits if visit is None else whole(visit) for visit, bits in visits]
+    assert columns.history_i64[0, low:high].tolist() == expected_visits
+    assert columns.history_band[low:high].tolist() == [band(name) for name in told["band"]]
+    for row, name in enumerate(("flux_njy", "sigma_njy")):
+        with np.errstate(over="ignore"):
+            expected_flux = np.array([real(value) for value in told[name]], np.float32)
+        np.testing.assert_array_equal(columns.history_f32[row, low:high], expected_flux)
+
+
+def in_packet_order(survey: Survey, value: Any) -> list[History]:
+    """Histories as their fields follow each other in the packet."""
+    order: list[str] = []
+
+    def walk(part: Any, path: str) -> None:
+        order.append(path)
+        if isinstance(part, dict):
+            for name, below in part.items():
+                walk(below, f"{path}.{name}".lstrip("."))
+
+    walk(value, "")
+    return sorted(survey.histories, key=lambda h: order.index(h.path) if h.path in order else -1)
+
+
+@given(st.integers(0, 2**40))
+@settings(max_examples=400, deadline=None)
+def test_a_plan_reads_what_fastavro_reads(seed: int) -> None:
+    chance = random.Random(seed)
+    schema = fastavro.parse_schema(SchemaMaker(chance).top(), _write_hint=False)
+    survey = any_survey(schema, chance)
+    plan = compile_plan(schema, survey)
+    bodies = [encode(schema, chance) for _ in range(4)]
+    columns = decode_columns(plan, packets_of(bodies))
+    assert not columns.errors.any()
+    for number, body in enumerate(bodies):
+        check(columns, number, decode(schema, body), survey)
+
+
+@given(st.integers(0, 2**40))
+@settings(max_examples=150, deadline=None)
+def test_spoilt_values_of_any_schema_harm_no_neighbour(seed: int) -> None:
+    chance = random.Random(seed)
+    schema = fastavro.parse_schema(SchemaMaker(chance).top(), _write_hint=False)
+    survey = any_survey(schema, chance)
+    plan = compile_plan(schema, survey)
+    good = encode(schema, chance)
+    bad = bytearray(good)
+    for _ in range(chance.randint(1, 3)):
+        bad[chance.randrange(len(bad) + 1) :][:1] = chance.randbytes(1)
+        where = chance.randrange(len(bad) + 1)
+        bad[where : where + 1] = chance.choice((b"\xff", b"\x80", b"\x01", chance.randbytes(2)))
+    columns = decode_columns(plan, packets_of([good, bytes(bad), good]))
+    assert columns.errors[0] == columns.errors[2] == 0
+    for number in (0, 2):
+        check(columns, number, decode(schema, good), survey)
+
+
+def schema_of(**fields: Any) -> Any:
+    return {
+        "type": "record",
+        "name": "alert",
+        "fields": [{"name": name, "type": kind} for name, kind in fields.items()],
+    }
+
+
+def survey_of(alert: dict[str, str] | None = None, **options: Any) -> Survey:
+    return Survey("any", alert or {}, options.get("histories", ()), options.get("required", ()), {})
+
+
+def test_a_recursive_schema_is_refused() -> None:
+    node = schema_of(next=["null", "alert"])
+    listed = schema_of(below={"type": "array", "items": "alert"})
+    with pytest.raises(ConfigurationError, match="contains itself at next"):
+        compile_plan(node, survey_of())
+    with pytest.raises(ConfigurationError, match="recursive schemas are refused"):
+        compile_plan(listed, survey_of())
+
+
+def test_a_schema_that_doubles_thirty_times_is_refused_at_once() -> None:
+    inner: Any = "null"
+    for level in range(30):
+        name = f"level{level}"
+        below = [{"name": "a", "type": inner}, {"name": "b", "type": f"level{level - 1}"}]
+        inner = {"type": "record", "name": name, "fields": below[: 2 if level else 1]}
+    for schema in (schema_of(x=inner), schema_of(x={"type": "array", "items": inner})):
+        with pytest.raises(ConfigurationError, match=f"more than {MAX_VALUES} values"):
+            compile_plan(schema, survey_of())
+
+
+def test_arrays_deeper_than_the_stack_are_refused() -> None:
+    kind: Any = "int"
+    for depth in range(1, MAX_DEPTH + 2):
+        kind = {"type": "array", "items": kind}
+        schema = schema_of(deep=kind)
+        if depth <= MAX_DEPTH:
+            body = b"\x02" * depth + b"\x0a" + b"\0" * depth
+            assert not decode_columns(compile_plan(schema, survey_of()), packets_of([body])).errors[
+                0
+            ]
+        else:
+            with pytest.raises(ConfigurationError, match="nested deeper"):
+                compile_plan(schema, survey_of())
+
+
+@pytest.mark.parametrize("path", ["a.b", "c"])
+def test_a_required_field_must_be_there(path: str) -> None:
+    schema = schema_of(a=schema_of(x="int") | {"name": "inner"})
+    with pytest.raises(ConfigurationError, match=rf"schema alert lacks .*{path}"):
+        compile_plan(schema, survey_of({"dia_source_id": path}, required=(path,)))
+    plan = compile_plan(schema, survey_of({"dia_source_id": path}))
+    assert plan.missing == (path,)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("dia_source_id", "double"),
+        ("dia_source_id", "string"),
+        ("dia_source_id", ["null", "float"]),
+        ("dia_source_id", "bytes"),
+        ("dia_source_id", "null"),
+        ("ra_deg", "string"),
+        ("ra_deg", {"type": "fixed", "name": "f", "size": 8}),
+        ("ra_deg", {"type": "record", "name": "r", "fields": []}),
+        ("ra_deg", ["null", "double", "string"]),
+        ("band", "int"),
+        ("band", {"type": "enum", "name": "e", "symbols": ["u", "g"]}),
+    ],
+)
+def test_a_type_that_the_column_cannot_take_is_refused(column: str, kind: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"x .*(cannot take|no column can take|is a record)"
+    ):
+        compile_plan(schema_of(x=kind), survey_of({column: "x"}))
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (schema_of(x={"type": "fixed", "name": "f", "size": -1}), "impossible size -1"),
+        (schema_of(x={"type": "fixed", "name": "f", "size": "4"}), "impossible size '4'"),
+        (schema_of(x="nonesuch"), "unknown type 'nonesuch'"),
+        (schema_of(x={"type": "nonesuch"}), "is not Avro"),
+        (
+            schema_of(h={"type": "record", "name": "r", "fields": []}),
+            "h is a record where an array",
+        ),
+    ],
+)
+def test_what_is_no_alert_schema_is_refused(schema: Any, said: str) -> None:
+    survey = survey_of(histories=(History("h", KIND_FORCED, POINT),))
+    with pytest.raises(ConfigurationError, match=said):
+        compile_plan(schema, survey)
+
+
+def test_a_history_names_every_column_of_a_point() -> None:
+    """A column that nothing fills would hold whatever the memory held before."""
+    with pytest.raises(ConfigurationError, match="prv must name t_mjd_tai, "):
+        History("prv", KIND_FORCED, {"t_mjd_tai": "t"})
+
+
+def test_equal_steps_are_fused() -> None:
+    schema = schema_of(
+        **{f"f{n}": "double" for n in range(50)}, **{f"n{n}": ["null", "int"] for n in range(50)}
+    )
+    plan = compile_plan(schema, survey_of())
+    assert plan.steps.tolist() == [
+        [Op.SKIP_FIXED, 400, 0, 0, 0],
+        [Op.SKIP_OPTIONAL_VARINT, 50, 0, 0, 0],
+        [Op.END, 0, 0, 0, 0],
+    ]
+
+
+def test_the_plan_of_lsst_reads_what_the_survey_wants(v10: Any) -> None:
+    plan = compile_plan(v10, LSST)
+    assert set(plan.stored) == set(LSST.paths())
+    assert plan.missing == ()
+    assert not set(plan.stored) & set(plan.skipped)
+    assert len(plan.steps) < 200
