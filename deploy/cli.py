@@ -112,12 +112,16 @@ def import_(
 def train(
     data: Annotated[Path, typer.Option(help="Light-curve folder with classes.")],
     out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Light-curve folder of unlabelled objects that the model is meant for."),
+    ] = None,
 ) -> None:
     """Train a model: classifier, calibration, prediction sets, novelty."""
     from deploy.science import as_json, run_train
     from deploy.wiring import training_settings
 
-    manifest = run_train(data, out, training_settings(_settings()))
+    manifest = run_train(data, target, out, training_settings(_settings()))
     typer.echo(as_json({"model_version": manifest.model_version, **manifest.metrics}))
 
 

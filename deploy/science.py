@@ -38,20 +38,25 @@ def run_import(survey: str, source: Path, folder: Path) -> int:
     return SURVEYS[survey](source, folder)
 
 
-def run_train(data: Path, out: Path, settings: TrainingSettings) -> Manifest:
+def run_train(data: Path, target: Path | None, out: Path, settings: TrainingSettings) -> Manifest:
     """Train on a light-curve folder and save the artifact `out`, with progress on the terminal."""
-    return save_model(
-        train_with_progress(moments_of(read_light_curves(data), settings.moments), settings), out
-    )
+    moments = moments_of(read_light_curves(data), settings.moments)
+    aim = None if target is None else moments_of(read_light_curves(target), settings.moments)
+    return save_model(train_with_progress(moments, settings, aim), out)
 
 
-def train_with_progress(moments: pa.Table, settings: TrainingSettings) -> Parts:
+def train_with_progress(
+    moments: pa.Table, settings: TrainingSettings, target: pa.Table | None = None
+) -> Parts:
     """Train, showing on the terminal what is being done."""
     columns = (TextColumn("[bold]training[/] {task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_CONSOLE) as bar:
         task = bar.add_task("reading", total=1.0)
         parts = train(
-            moments, settings, lambda what, done: bar.update(task, description=what, completed=done)
+            moments,
+            settings,
+            lambda what, done: bar.update(task, description=what, completed=done),
+            target=target,
         )
         bar.update(task, description="done", completed=1.0)
     return parts

@@ -45,6 +45,8 @@ POINTS_SCHEMA: Final = pa.schema(
 )
 """One row per measurement."""
 
+_NEVER_NULL: Final = frozenset({"object_id", "t_mjd_tai"})
+
 
 def read_light_curves(folder: Path | str) -> pa.Table:
     """Read a light-curve folder into the shape that ``read_alerts`` gives, one row per object.
@@ -139,14 +141,22 @@ def _read(path: Path, schema: pa.Schema, needed: set[str]) -> pa.Table:
         raise ConfigurationError(
             f"{path} is missing: a light-curve folder holds {OBJECTS_FILE} and {LIGHT_CURVES_FILE}"
         )
-    table = pq.read_table(path)
-    absent = needed - set(table.column_names)
-    if absent:
-        raise ConfigurationError(f"{path} lacks the column(s) {', '.join(sorted(absent))}")
-    columns = [
-        table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    try:
+        table = pq.read_table(path)
+        absent = needed - set(table.column_names)
+        if absent:
+            raise ConfigurationError(f"{path} lacks the column(s) {', '.join(sorted(absent))}")
+        columns = [
+            table[field.name].cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ]
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).partition("\n")[0]
+        raise ConfigurationError(f"{path} cannot be read: {said}") from error
+    table = pa.Table.from_arrays(columns, schema=schema)
+    for name in needed & _NEVER_NULL:
+        if table[name].null_count:
+            raise ConfigurationError(f"{path}: {name} is null in {table[name].null_count} row(s)")
+    return table

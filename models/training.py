@@ -21,6 +21,7 @@ from models.calibration import conformal_threshold, fit_calibration, prediction_
 from models.evaluation import expected_calibration_error, log_loss, macro_f1
 from models.forest import isolation, train_forest
 from models.novelty import entropy_of, fit_novelty
+from models.shift import target_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,8 @@ def train(
     moments: pa.Table,
     settings: TrainingSettings | None = None,
     progress: Callable[[str, float], None] | None = None,
+    *,
+    target: pa.Table | None = None,
 ) -> Parts:
     """Train classifier, calibration, prediction sets and novelty.
 
@@ -95,6 +98,10 @@ def train(
         See :class:`TrainingSettings`.
     progress
         Called with what is being done and the fraction done.
+    target
+        Moments of unlabelled objects that the model is meant for. In calibration and prediction sets
+        a labelled row then weighs as much as the target has of its kind, see :mod:`models.shift`;
+        the trees grow on the labelled rows as they are. Their ``class_id`` is not read.
 
     Raises
     ------
@@ -108,6 +115,7 @@ def train(
     report("features", 0.0)
     rows = training_rows(moments, class_ids, settings)
     fold = object_folds(rows, settings)
+    wanted = rows.weights if target is None else weights_for(rows, fold, target, settings)
     p = np.zeros((len(rows.truth), len(class_ids)))
     isolated = np.zeros(len(rows.truth))
     for k in range(settings.folds):
@@ -116,9 +124,9 @@ def train(
         p[outside] = _predict(_boost(rows, inside, len(class_ids), settings), rows.values[outside])
         forest = train_forest(rows.values[inside], settings.seed)
         isolated[outside] = isolation(forest, rows.values[outside])
-    calibration = fit_calibration(p, rows.truth, rows.weights)
+    calibration = fit_calibration(p, rows.truth, wanted)
     calibrated = calibration.apply(p)
-    threshold = conformal_threshold(calibrated, rows.truth, rows.weights, settings.coverage)
+    threshold = conformal_threshold(calibrated, rows.truth, wanted, settings.coverage)
     report("final model", (settings.folds + 1) / (settings.folds + 2))
     everything = np.ones(len(rows.truth), bool)
     return Parts(
@@ -246,6 +254,17 @@ def with_light_curves(table: pa.Table, curves: LightCurves, owner: NDArray[np.in
     """Return row ``owner[k]`` of `table` with light curve k in place of its own."""
     rows = table.drop_columns(["light_curve"]).take(pa.array(owner))
     return rows.append_column("light_curve", light_curve_column(curves))
+
+
+def weights_for(
+    rows: TrainingRows, fold: NDArray[np.int64], target: pa.Table, settings: TrainingSettings
+) -> NDArray[np.float64]:
+    """Return the weights of `rows` that `target` asks for."""
+    values = feature_arrays(target)[0]
+    values = values[~np.isnan(values).all(axis=1)]
+    return rows.weights * target_weights(
+        rows.values, fold[rows.owner], values, seed=settings.seed, threads=settings.threads
+    )
 
 
 def object_folds(rows: TrainingRows, settings: TrainingSettings) -> NDArray[np.int64]:

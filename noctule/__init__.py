@@ -7,5 +7,6 @@ from deploy.front import load_model
 from lightcurves.alerts import read_alerts
 from lightcurves.features.table import compute_features
 from lightcurves.folders import read_light_curves
+from portal.client import Client
 
-__all__ = ["compute_features", "load_model", "read_alerts", "read_light_curves"]
+__all__ = ["Client", "compute_features", "load_model", "read_alerts", "read_light_curves"]

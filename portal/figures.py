@@ -190,7 +190,7 @@ def _draw_band(plot: figure, band: str, points: pa.Table, times: Times, look: Sc
                 name="point",
             ),
         ]
-    return [renderers[3], renderers[2], renderers[1], renderers[0]]
+    return renderers
 
 
 def _point_source(points: pa.Table, times: Times, *, forced: bool) -> ColumnDataSource:

@@ -43,7 +43,7 @@ def test_every_benchmark_is_named_in_the_docs() -> None:
 def test_no_registry_host_is_named() -> None:
     domains = ("pypi.org", "maven.org", "pythonhosted", "debian.org", "npmjs")
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
+        ["/usr/bin/env", "git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,

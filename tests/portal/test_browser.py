@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -97,10 +98,16 @@ def _elsewhere(url: str, host: str) -> bool:
     return parts.scheme not in {"data", "blob"} and parts.netloc != host
 
 
+def wait_until(page: Page, expression: str, timeout_s: float = 15.0) -> None:
+    """Wait until an expression is true; playwright's own way evaluates text, which the CSP refuses."""
+    end = time.monotonic() + timeout_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never true: {expression}"
+        page.wait_for_timeout(50)
+
+
 def wait_for_figures(page: Page) -> None:
-    page.wait_for_function(
-        "globalThis.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents.at(-1).is_idle"
-    )
+    wait_until(page, "globalThis.Bokeh?.documents.length > 0 && Bokeh.documents.at(-1).is_idle")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -145,7 +152,7 @@ def test_figures_follow_the_colour_scheme(url: str, open_page: OpenPage) -> None
     paper = "Bokeh.documents.at(-1).roots()[0].children[0].background_fill_color"
     assert page.evaluate(paper) == "#fcfbf8"
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{paper} === '#10141b'")
+    wait_until(page, f"{paper} === '#10141b'")
     expect(page.locator("#figures > .drawing")).to_have_count(1)
 
 
@@ -155,7 +162,7 @@ def test_figures_are_drawn_again_when_an_alert_comes(
     page = open_page(f"{url}/objects/{night.FIRST_ID}")
     wait_for_figures(page)
     add_alert(sqlite, 900_001, night.T0 + 1)
-    page.wait_for_function("Bokeh.documents.length > 1", timeout=15_000)
+    wait_until(page, "Bokeh.documents.length > 1")
     page.locator("#figures").dispatch_event("pointerdown")
     add_alert(sqlite, 900_002, night.T0 + 2)
     expect(page.locator("#redraw")).to_be_visible(timeout=15_000)
