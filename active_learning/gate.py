@@ -50,8 +50,11 @@ class Gate:
     passed: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for a row in the database."""
-        return asdict(self)
+        """Return plain values, for a row in the database; what is not finite is None."""
+        plain = asdict(self)
+        return {
+            k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in plain.items()
+        }
 
 
 def compare(

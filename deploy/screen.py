@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import sqlalchemy as sa
 from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
@@ -16,10 +14,11 @@ from rich.text import Text
 from deploy.live import status_lines
 from store import registry
 from store.database import reading
-from store.queries import Counts, counts
-from store.tables import accounting, classifications
+from store.queries import Counts, batch_latency_s, counts
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from deploy.sections import Settings
 
 
@@ -56,30 +55,6 @@ class Progress:
             rate = (seen - self._last[1]) / (now - self._last[0])
             self.alerts_per_s = 0.8 * self.alerts_per_s + 0.2 * rate
         self._last = (now, seen)
-
-
-def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
-    """Return median and 99th percentile of the newest batch's latency, in seconds.
-
-    From Kafka's time stamp of the alert to the commit of its row; None before the first batch.
-    """
-    newest = connection.execute(
-        sa.select(accounting.c.run_id, accounting.c.batch_id, accounting.c.committed_ms)
-        .order_by(accounting.c.committed_ms.desc())
-        .limit(1)
-    ).first()
-    if newest is None:
-        return None
-    mine = sa.and_(
-        classifications.c.run_id == newest.run_id, classifications.c.batch_id == newest.batch_id
-    )
-    arrivals = (
-        connection.execute(sa.select(classifications.c.arrival_ms).where(mine)).scalars().all()
-    )
-    if not arrivals:
-        return None
-    waited = (newest.committed_ms - np.array(arrivals)) / 1000.0
-    return float(np.median(waited)), float(np.quantile(waited, 0.99))
 
 
 def demo_screen(progress: Progress) -> Panel:

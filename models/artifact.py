@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,18 +106,22 @@ def save_model(parts: Parts, folder: Path) -> Manifest:
     return manifest
 
 
-def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:
+def version_of(manifest: Manifest) -> str:
+    """Return the digest of everything in `manifest` that decides a score."""
     content = {
-        "files": files,
-        "features": FEATURE_DIGEST,
-        "classes": parts.class_ids,
-        "calibration": asdict(parts.calibration),
-        "sets": [parts.set_threshold, parts.coverage],
-        "novelty": asdict(parts.novelty),
+        "files": manifest.files,
+        "features": manifest.feature_digest,
+        "classes": manifest.class_ids,
+        "calibration": asdict(manifest.calibration),
+        "sets": [manifest.set_threshold, manifest.coverage],
+        "novelty": asdict(manifest.novelty),
     }
-    version = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    return Manifest(
-        model_version=version,
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:
+    unnamed = Manifest(
+        model_version="",
         features=FEATURE_NAMES,
         feature_digest=FEATURE_DIGEST,
         class_ids=parts.class_ids,
@@ -130,6 +134,7 @@ def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:
         metrics=parts.metrics,
         files=files,
     )
+    return replace(unnamed, model_version=version_of(unnamed))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -171,6 +176,8 @@ def _check(manifest: Manifest, folder: Path) -> None:
             f"{folder}: trained on features {manifest.feature_digest}, this version computes "
             f"{FEATURE_DIGEST}: train again"
         )
+    if manifest.model_version != version_of(manifest):
+        raise ConfigurationError(f"{folder / MANIFEST_FILE} is not the manifest that was saved")
     for name, digest in manifest.files.items():
         if not (folder / name).is_file() or _sha256(folder / name) != digest:
             raise ConfigurationError(f"{folder / name} is missing or not the file that was saved")

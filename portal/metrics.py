@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from portal.context import PortalDep
-from store import portal_queries, registry
+from store import portal_queries, queries, registry
 from store.database import reading
 
 router = APIRouter()
@@ -47,6 +47,7 @@ class TableMetrics(Collector):
                 "Labels in the ledger.",
                 value=portal_queries.n_labels(connection),
             )
+            yield _latency(connection)
             yield _model(connection, self._alias)
 
 
@@ -66,6 +67,18 @@ def _rejected(connection: sa.Connection) -> Metric:
     )
     for reason, count in portal_queries.rejects_by_reason(connection).items():
         family.add_metric([reason], count)
+    return family
+
+
+def _latency(connection: sa.Connection) -> Metric:
+    family = GaugeMetricFamily(
+        "noctule_latency_seconds",
+        "From Kafka's time stamp to the committed row, of the newest batch.",
+        labels=["quantile"],
+    )
+    found = queries.batch_latency_s(connection)
+    for quantile, seconds in zip(("0.5", "0.99"), found or (), strict=False):
+        family.add_metric([quantile], seconds)
     return family
 
 

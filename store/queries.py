@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from store.labels import current_label
 from store.sky import cone_ranges, separation_deg
 from store.tables import (
+    accounting,
     classifications,
     duplicates,
     label_requests,
@@ -202,3 +203,27 @@ def _open_requests() -> sa.Select[Any]:
 
 def _count(connection: sa.Connection, rows: sa.Select[Any]) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one()
+
+
+def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
+    """Return median and 99th percentile of the newest batch's latency, in seconds.
+
+    From Kafka's time stamp of the alert to the commit of its row; None before the first batch.
+    """
+    newest = connection.execute(
+        sa.select(accounting.c.run_id, accounting.c.batch_id, accounting.c.committed_ms)
+        .order_by(accounting.c.committed_ms.desc())
+        .limit(1)
+    ).first()
+    if newest is None:
+        return None
+    mine = sa.and_(
+        classifications.c.run_id == newest.run_id, classifications.c.batch_id == newest.batch_id
+    )
+    arrivals = (
+        connection.execute(sa.select(classifications.c.arrival_ms).where(mine)).scalars().all()
+    )
+    if not arrivals:
+        return None
+    waited = (newest.committed_ms - np.array(arrivals)) / 1000.0
+    return float(np.median(waited)), float(np.quantile(waited, 0.99))

@@ -81,17 +81,20 @@ def _flux(
     blue = (5 - band) / 5
     peak = _T0 + random.uniform(20, 60)
     since = t - peak
+    flux: NDArray[np.float64]
     if label == FLARE:
         at = t[random.integers(8, _N_POINTS - 8)]
-        return 4_000 * (0.3 + blue) * ((t >= at) & (t < at + 1.5))
-    if label == SUPERNOVA:
+        flux = 4_000 * (0.3 + blue) * ((t >= at) & (t < at + 1.5))
+    elif label == SUPERNOVA:
         fall = np.exp(-np.maximum(since, 0) / 25) * np.exp(-0.5 * (np.minimum(since, 0) / 8) ** 2)
-        return 6_000 * (1 - 0.5 * blue) * fall
-    if label == PULSATOR:
+        flux = 6_000 * (1 - 0.5 * blue) * fall
+    elif label == PULSATOR:
         phase = 2 * np.pi * (t - peak) / random.uniform(0.4, 0.7)
-        return 3_000 * (0.5 + blue) * np.sin(phase)
-    walk = np.cumsum(random.normal(size=t.size)) * 250
-    return np.asarray(walk - walk.mean())
+        flux = 3_000 * (0.5 + blue) * np.sin(phase)
+    else:
+        flux = np.cumsum(random.normal(size=t.size)) * 250
+        flux -= flux.mean()
+    return flux
 
 
 def sky_table(n_objects: int = 80, seed: int = 1, **options: Any) -> pa.Table:

@@ -76,7 +76,10 @@ def _group_by_band(
 def _usable_points(
     offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, rows: Any, out_offsets: Any
 ) -> int:
-    """Choose the points with a known band and finite values, each light curve in time order."""
+    """Choose the points with a known band and finite values, each light curve in time order.
+
+    Equal times are ordered by band, flux and error: the order of a folder's rows decides nothing.
+    """
     total = 0
     out_offsets[0] = 0
     for k in range(offsets.size - 1):
@@ -89,12 +92,14 @@ def _usable_points(
                 continue
             if total > begin:
                 last = rows[total - 1]
-                if t[i] < t[last] or (t[i] == t[last] and band[i] < band[last]):
+                if t[i] < t[last] or (t[i] == t[last] and band[i] <= band[last]):
                     sorted_ = False
             rows[total] = i
             total += 1
         if not sorted_:
             part = rows[begin:total]
+            part = part[np.argsort(sigma[part], kind="mergesort")]
+            part = part[np.argsort(flux[part], kind="mergesort")]
             part = part[np.argsort(band[part], kind="mergesort")]
             rows[begin:total] = part[np.argsort(t[part], kind="mergesort")]
         out_offsets[k + 1] = total

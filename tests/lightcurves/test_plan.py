@@ -61,16 +61,20 @@ class SchemaMaker:
 
     def top(self) -> dict[str, Any]:
         """A record with something to read: leaves and lists of records, here and in a part."""
-        whole = self.record(4)
+        whole: dict[str, Any] = self.record(4)
         self.named.remove(whole["name"])
         for _ in range(2):
-            part = {"type": "record", "name": self.name(), "fields": self.readable()}
-            self.named.append(part["name"])
+            part: dict[str, Any] = {
+                "type": "record",
+                "name": self.name(),
+                "fields": self.readable(),
+            }
+            self.named.append(str(part["name"]))
             whole["fields"] += [{"name": f"part{self.count}", "type": part}, *self.readable()]
         return whole
 
     def readable(self) -> list[dict[str, Any]]:
-        item = self.record(2)
+        item: dict[str, Any] = self.record(2)
         item["fields"] += [{"name": f"x{k}", "type": self._optional(0)} for k in range(3)]
         items = {"type": "array", "items": item}
         wanted = [self._optional(0), self._primitive(0), items, ["null", items]]
@@ -118,7 +122,7 @@ class SchemaMaker:
         return {"type": "map", "values": self.any(depth - 1)}
 
     def _union(self, depth: int) -> Any:
-        primitives = self.chance.sample(PRIMITIVES, self.chance.randint(0, 5))
+        primitives: list[Any] = self.chance.sample(PRIMITIVES, self.chance.randint(0, 5))
         cut = self.chance.randint(0, len(primitives))
         branches = primitives[:cut]
         if self.chance.random() < 0.5:

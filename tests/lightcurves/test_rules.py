@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -43,13 +44,16 @@ def run(
     flat = [point for _, measured in packets for point in measured]
     lengths = [len(measured) for _, measured in packets]
     dtypes = (np.float64, np.int64, np.int8, np.float32, np.float32, np.int8)
-    columns = [np.array([point[k] for point in flat], dtype) for k, dtype in enumerate(dtypes)]
+    columns: list[Any] = [
+        np.array([point[k] for point in flat], dtype) for k, dtype in enumerate(dtypes)
+    ]
     rows = np.full(len(flat), -1, np.int64)
     offsets = np.zeros(len(packets) + 1, np.int64)
     removed = np.zeros((len(packets), N_REMOVED), np.int64)
     bounds = np.cumsum([0, *lengths])
     own = np.array([t for t, _ in packets], np.float64)
-    total = apply_rules(bounds, *columns, own, rows, offsets, removed)
+    kernel: Any = apply_rules
+    total = kernel(bounds, *columns, own, rows, offsets, removed)
     assert offsets[-1] == total
     curves = [[flat[row] for row in rows[low:high]] for low, high in pairwise(offsets)]
     counts = [Counter(dict(zip(REMOVED_NAMES, row, strict=True))) for row in removed.tolist()]

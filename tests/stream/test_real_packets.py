@@ -31,8 +31,10 @@ def by_id(rows: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def records(real_packets: list[bytes]) -> list[dict[str, Any]]:
-    schema = fastavro.parse_schema(package_schemas().schema(1000))
-    return [fastavro.schemaless_reader(io.BytesIO(p[5:]), schema, None) for p in real_packets]
+    schema = package_schemas().schema(1000)
+    assert schema is not None
+    read: Any = fastavro.schemaless_reader
+    return [read(io.BytesIO(packet[5:]), schema, None) for packet in real_packets]
 
 
 def test_every_packet_is_a_row_that_equals_fastavro(

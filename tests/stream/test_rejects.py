@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from confluent_kafka import Consumer
 
 from store.tables import accounting, classifications, duplicates, rejected
 from tests.stream.conftest import Night
 
 
-def consume_all(night: Night, topic: str, n: int) -> list[tuple[bytes, dict[str, bytes]]]:
+def consume_all(night: Night, topic: str, n: int) -> list[tuple[bytes, dict[str, Any]]]:
     consumer = Consumer(
         {
             "bootstrap.servers": str(night.settings.kafka.bootstrap_servers),
@@ -17,7 +19,7 @@ def consume_all(night: Night, topic: str, n: int) -> list[tuple[bytes, dict[str,
         }
     )
     consumer.subscribe([topic])
-    got = []
+    got: list[tuple[bytes, dict[str, Any]]] = []
     while len(got) < n:
         messages = consumer.consume(n, 20.0)
         assert messages, f"{len(got)} of {n} messages in {topic}"
