@@ -248,8 +248,10 @@ class _Commit:
         """Choose label requests night by night, within what each night's budget has left."""
         able = [a for a in new if a["reason"] is None and a["healpix"] is not None]
         requests: list[Row] = []
-        for night in sorted({night_of(alert["t_mjd_tai"]) for alert in able}):
-            tonight = [alert for alert in able if night_of(alert["t_mjd_tai"]) == night]
+        by_night: dict[int, list[Row]] = {}
+        for alert in able:
+            by_night.setdefault(night_of(alert["t_mjd_tai"]), []).append(alert)
+        for night, tonight in sorted(by_night.items()):
             asked = self._asked([alert["object_id"] for alert in tonight])
             asked |= {request["object_id"] for request in requests}
             rows = choose(
