@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from lightcurves.errors import ConfigurationError
 from models.evaluation import macro_f1, row_losses
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _RESAMPLES: Final = 2000
 _TOLERATED_F1_LOSS: Final = 0.02
+FEWEST_OBJECTS: Final = 20
+"""Fewer frozen objects prove nothing: if all of two gained, so has every resample of them."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,27 @@ def compare(
     champion, challenger
         The models.
     frozen
-        From ``models.training.moments_of``, of objects that neither was trained on.
+        From ``models.training.moments_of``, of objects that neither was trained on; those without
+        a class are left out.
     confidence
         Of the one-sided interval.
     seed
         Of the resampling.
+
+    Raises
+    ------
+    ConfigurationError
+        No frozen object has a usable light curve.
     """
+    frozen = frozen.filter(pc.is_valid(frozen["class_id"]))
     old, new = _judge(champion, frozen), _judge(challenger, frozen)
     both = np.isfinite(old.losses) & np.isfinite(new.losses)
     _, owner = np.unique(frozen["object_id"].to_numpy()[both], return_inverse=True)
     old_losses, new_losses = (
         _by_object(losses[both], owner) for losses in (old.losses, new.losses)
     )
+    if not old_losses.size:
+        raise ConfigurationError("no object of the frozen set can be scored: nothing to compare on")
     gains = old_losses - new_losses
     lower = bootstrap_lower(gains, confidence, seed)
     f1_old, f1_new = old.macro_f1(both), new.macro_f1(both)
@@ -131,9 +144,9 @@ def _by_object(losses: NDArray[np.float64], owner: NDArray[np.int64]) -> NDArray
 def bootstrap_lower(gains: NDArray[np.float64], confidence: float, seed: int) -> float:
     """Return the lower end of the one-sided percentile interval of the mean gain.
 
-    One object or none proves nothing: minus infinity.
+    Fewer than :data:`FEWEST_OBJECTS` prove nothing: minus infinity.
     """
-    if gains.size < 2:  # noqa: PLR2004 - a single object has no spread
+    if gains.size < FEWEST_OBJECTS:
         return float("-inf")
     rng = np.random.default_rng(seed)
     picks = rng.integers(0, gains.size, (_RESAMPLES, gains.size))

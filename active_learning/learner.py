@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from active_learning.gate import Gate, compare
 from lightcurves.errors import ConfigurationError
-from lightcurves.folders import read_light_curves
+from lightcurves.folders import read_light_curves, read_parts
 from models.artifact import Manifest, save_model
 from models.scoring import load_model
 from models.training import TrainingSettings, moments_of, moments_of_alerts, train
@@ -120,7 +122,11 @@ def last_trial_labels(connection: sa.Connection) -> int:
 
 
 def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table:
-    """Return the training folder's moments and the alerts of labelled objects."""
+    """Return the training folder's moments and the alerts of labelled objects.
+
+    An object of the frozen set is left out wherever it comes from: a label may name one, and a
+    model that has seen it proves nothing on it.
+    """
     pieces = []
     if config.training_folder is not None:
         folder = read_light_curves(config.training_folder)
@@ -134,7 +140,11 @@ def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table
         raise ConfigurationError(
             "nothing to train on: set learning.training_folder, or wait for labels"
         )
-    return pa.concat_tables(pieces)
+    moments = pa.concat_tables(pieces)
+    if config.frozen_folder is not None:
+        frozen = read_parts(config.frozen_folder)[0]["object_id"].combine_chunks()
+        moments = moments.filter(pc.invert(pc.is_in(moments["object_id"], value_set=frozen)))
+    return moments
 
 
 def try_challenger(
@@ -181,7 +191,9 @@ def store_artifact(parts: Parts, models_folder: Path) -> tuple[Manifest, Path]:
     draft = models_folder / ".draft"
     manifest = save_model(parts, draft)
     folder = models_folder / manifest.model_version
-    if not folder.exists():
+    if folder.exists():
+        shutil.rmtree(draft)
+    else:
         draft.rename(folder)
     return manifest, folder
 

@@ -25,7 +25,9 @@ CLASSES: Final = (FLARE, SUPERNOVA, PULSATOR, QUASAR)
 FIRST_ID: Final = 2**60
 """Identifiers are those of LSST's size: a double cannot hold them."""
 
-FAST: Final = TrainingSettings(rounds=25, moments=3, learning_rate=0.2, leaves=8, min_rows=4)
+FAST: Final = TrainingSettings(
+    folds=2, rounds=25, moments=3, learning_rate=0.2, leaves=8, min_rows=4, threads=1
+)
 """A training of a second."""
 
 _T0: Final = 60_800.0

@@ -42,6 +42,20 @@ def test_scores_are_scikit_learns(shape: str, holes: float) -> None:
         np.testing.assert_allclose(isolation(forest, rows), expected, rtol=1e-12)
 
 
+def test_values_at_a_threshold_fall_as_in_scikit_learn() -> None:
+    """It compares in float32: what a double tells from a threshold may be equal there."""
+    training = data(300, 4, holes=0)
+    forest = train_forest(training, seed=3)
+    oracle = IsolationForest(n_estimators=N_TREES, max_samples=256, random_state=3)
+    oracle.fit(training.astype(np.float32))
+    nodes = np.flatnonzero(forest.feature >= 0)[::7]
+    rows = training[np.arange(nodes.size) % 300]
+    for nudge in (1.0, 1 + 1e-9, 1 - 1e-9):
+        rows[np.arange(nodes.size), forest.feature[nodes]] = forest.threshold[nodes] * nudge
+        expected = -oracle.score_samples(rows.astype(np.float32))
+        np.testing.assert_allclose(isolation(forest, rows), expected, rtol=1e-12)
+
+
 def test_the_strange_are_stranger() -> None:
     training = data(500, 4, holes=0)
     forest = train_forest(training, seed=1)
