@@ -45,7 +45,9 @@ _BROKEN: Final = (
 )
 _VERSION: Final = re.compile(r"lsst\.v(\d+)_(\d+)\.alert")
 
-Source: TypeAlias = str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray
+Source: TypeAlias = (
+    str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
+)
 
 
 def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Table:
@@ -56,8 +58,8 @@ def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Ta
     source
         A path (Avro container file, file with one framed packet, or a folder of them, read in the
         order of their names), the bytes of one of these, a list of framed packets, or an Arrow
-        binary array of them. A framed packet is byte 0, a 4-byte big-endian schema id, the Avro
-        body.
+        binary array (or chunked array) of them. A framed packet is byte 0, a 4-byte big-endian
+        schema id, the Avro body.
     schemas
         Where schemas come from; the installed ``lsst-alert-packet`` by default. Container files
         carry their own.
@@ -86,6 +88,8 @@ def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Ta
         return _read_path(Path(source), decoder)
     if isinstance(source, bytes):
         return _read_bytes(source, decoder)
+    if isinstance(source, pa.ChunkedArray):
+        source = source.combine_chunks()
     return decoder.decode(packets_of(source))
 
 

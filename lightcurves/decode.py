@@ -42,7 +42,7 @@ _CHUNK_BYTES: Final = 32 << 20
 ALERT_SCHEMA: Final = pa.schema(
     [
         ("survey", pa.string()),
-        ("schema_id", pa.int32()),
+        ("schema_id", pa.int64()),
         ("dia_source_id", pa.int64()),
         ("object_id", pa.int64()),
         ("ss_object_id", pa.int64()),
@@ -186,9 +186,7 @@ def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Tabl
     }
     arrays = {
         "survey": pa.array(np.full(n, survey, object), pa.string(), mask=bad),
-        "schema_id": pa.array([schema_id] * n, pa.int32(), mask=bad)
-        if bad.any()
-        else pa.array([schema_id] * n, pa.int32()),
+        "schema_id": pa.array(np.full(n, schema_id, object), pa.int64(), mask=bad),
         **integers,
         **reals,
         "band": dictionary_column(

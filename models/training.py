@@ -138,7 +138,7 @@ def train(
         coverage=settings.coverage,
         novelty=fit_novelty(isolated, entropy_of(calibrated)),
         training={
-            "digest": data_digest(moments, settings),
+            "digest": data_digest(moments, settings, target),
             "n_objects": int(rows.owner.max()) + 1,
             "n_rows": len(rows.truth),
             "settings": asdict(settings),
@@ -334,10 +334,19 @@ def in_order(moments: pa.Table) -> pa.Table:
     return moments.take(pa.array(np.lexsort((counts, moments["object_id"].to_numpy()))))
 
 
-def data_digest(moments: pa.Table, settings: TrainingSettings) -> str:
+def data_digest(
+    moments: pa.Table, settings: TrainingSettings, target: pa.Table | None = None
+) -> str:
     """Return 16 hexadecimal digits of features, settings, objects, labels and measurements."""
     digest = hashlib.sha256(FEATURE_DIGEST.encode())
     digest.update(repr(asdict(settings)).encode())
+    for table in (moments, target):
+        if table is not None:
+            _add_rows(digest, table)
+    return digest.hexdigest()[:16]
+
+
+def _add_rows(digest: Any, moments: pa.Table) -> None:
     for name in MOMENT_COLUMNS[:-1]:
         column = moments[name].combine_chunks()
         digest.update(np.asarray(column.is_null()).tobytes())
@@ -345,4 +354,3 @@ def data_digest(moments: pa.Table, settings: TrainingSettings) -> str:
     curves = light_curves_of(moments)
     for array in (curves.offsets, curves.t_mjd_tai, curves.band, curves.flux_njy, curves.sigma_njy):
         digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

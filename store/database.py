@@ -102,7 +102,7 @@ def _parsed(url: str) -> URL:
 
 
 def _make_folder(url: URL) -> None:
-    if url.database in {None, "", ":memory:"}:
+    if url.database in {None, "", ":memory:"} or str(url.database).startswith("file:"):
         return
     folder = Path(str(url.database)).absolute().parent
     try:
