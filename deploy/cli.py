@@ -100,6 +100,19 @@ def kafka(
     run_kafka(_settings(), port)
 
 
+@app.command()
+def topics(
+    partitions: Annotated[
+        int,
+        typer.Option(min=1, help="Partitions of a new alert topic: one for each core that scores."),
+    ] = 2,
+) -> None:
+    """Make the topics that are missing in your Kafka; those that exist stay as they are."""
+    from deploy.live import run_topics
+
+    typer.echo(", ".join(run_topics(_settings(), partitions)))
+
+
 @app.command("import")
 def import_(
     survey: Annotated[str, typer.Argument(help="plasticc or snpcc.")],

@@ -167,6 +167,13 @@ def run_kafka(settings: Settings, port: int | None) -> None:
         stop.wait()
 
 
+def run_topics(settings: Settings, partitions: int) -> dict[str, int]:
+    """Make the topics that are missing; return all that are needed, with their partitions."""
+    topics = topic_partitions(settings, partitions)
+    create_topics(kafka_client(settings)["bootstrap.servers"], topics)
+    return topics
+
+
 def run_replay(settings: Settings, path: Path, topic: str | None, rate_per_s: float | None) -> int:
     """Send packets from disk to a topic; return how many."""
     check_kafka(settings)

@@ -58,7 +58,7 @@ def is_setting(settings: type[BaseModel], path: list[str]) -> bool:
 
 
 def test_the_services_are_those_that_a_night_needs() -> None:
-    needed = {"kafka", "postgres", "stream", "portal", "learner", "prometheus", "grafana"}
+    needed = {"kafka", "postgres", "topics", "stream", "portal", "learner", "prometheus", "grafana"}
     assert set(SERVICES) == needed
 
 
@@ -71,8 +71,11 @@ def test_each_service_has_an_image_and_tells_its_health(service: dict[str, Any])
 @each_service
 def test_each_service_waits_only_for_those_that_tell_their_health(service: dict[str, Any]) -> None:
     for name, wait in service.get("depends_on", {}).items():
-        assert wait == {"condition": "service_healthy"}
-        assert "healthcheck" in SERVICES[name]
+        if wait == {"condition": "service_completed_successfully"}:
+            assert SERVICES[name]["restart"] == "on-failure"
+        else:
+            assert wait == {"condition": "service_healthy"}
+            assert "healthcheck" in SERVICES[name]
 
 
 @each_service

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 from confluent_kafka import Consumer
 
 from store.tables import accounting, classifications, duplicates, rejected
 from tests.stream.conftest import Night
+from tests.stream.test_kill import environment
 
 
 def consume_all(night: Night, topic: str, n: int) -> list[tuple[bytes, dict[str, Any]]]:
@@ -80,3 +83,16 @@ def test_an_oversized_packet_is_rejected_unread(night: Night, real_packets: list
     night.run()
     assert [row["reason"] for row in night.rows(rejected)] == ["too_large"]
     assert night.rows(rejected)[0]["packet"] == real_packets[0]
+
+
+def test_the_audit_command_exits_with_the_verdict(night: Night, real_packets: list[bytes]) -> None:
+    night.publish([real_packets[0], b"garbage"], partition=0)
+    night.run()
+    command = [sys.executable, "-m", "deploy.cli", "audit"]
+    env = environment(night)
+    assert subprocess.run(command, env=env, check=False, capture_output=True).returncode == 0
+    with night.engine.begin() as connection:
+        connection.execute(rejected.delete())
+    broken = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
+    assert broken.returncode == 1
+    assert "2 offsets accounted for, 1 in the tables" in broken.stdout

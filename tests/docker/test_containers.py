@@ -1,0 +1,52 @@
+"""The services as containers, for machines that have Docker; elsewhere visibly skipped."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from deploy.kafka import create_topics
+from store.database import migrate, open_database, reading
+from store.queries import counts
+from stream.consumer import RangeReader
+from stream.topic import publish
+
+
+def has_docker() -> bool:
+    docker = shutil.which("docker")
+    return (
+        docker is not None
+        and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    )
+
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.skipif(not has_docker(), reason="no Docker engine answers"),
+]
+
+
+def test_the_tables_on_the_postgres_of_the_compose_file() -> None:
+    from testcontainers.community.postgres import PostgresContainer  # noqa: PLC0415 - needs Docker
+
+    with PostgresContainer("postgres:17") as server:
+        engine = open_database(server.get_connection_url(driver=None))
+        migrate(engine)
+        with reading(engine) as connection:
+            assert counts(connection).alerts == 0
+        engine.dispose()
+
+
+def test_a_range_from_a_kafka_in_a_container() -> None:
+    from testcontainers.community.kafka import KafkaContainer  # noqa: PLC0415 - needs Docker
+
+    with KafkaContainer() as server:
+        address = server.get_bootstrap_server()
+        create_topics(address, {"alerts": 1})
+        publish((bytes([k]) for k in range(50)), bootstrap_servers=address, topic="alerts")
+        reader = RangeReader("alerts", 0, {"bootstrap.servers": address}, 20.0)
+        got = [m.value() for part in reader.read(10, 40, 7) for m in part]
+        reader.close()
+    assert got == [bytes([k]) for k in range(10, 40)]
