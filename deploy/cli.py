@@ -191,19 +191,32 @@ def simulate(
 @app.command()
 def replay(
     path: Annotated[
-        Path, typer.Argument(help="Avro container file, framed packet, or a folder of them.")
-    ],
+        Path | None,
+        typer.Argument(help="Avro container file, framed packet, or a folder of them."),
+    ] = None,
     topic: Annotated[
         str | None, typer.Option(help="Topic; the first alert topic by default.")
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Packets per second; as fast as possible by default.")
     ] = None,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="The packets that were rejected, after a fix.")
+    ] = False,
+    reason: Annotated[
+        str | None, typer.Option(help="With --rejected: only those with this reason code.")
+    ] = None,
 ) -> None:
-    """Send alert packets from disk to a topic, bytes unchanged."""
-    from deploy.live import run_replay
+    """Send alert packets from disk to a topic, bytes unchanged; or those that were rejected, again."""
+    from deploy import live
 
-    typer.echo(f"{run_replay(_settings(), path, topic, rate)} packets sent")
+    if rejected == (path is not None):
+        raise ConfigurationError("replay takes a file or folder, or --rejected")
+    if path is not None:
+        sent = live.run_replay(_settings(), path, topic, rate)
+    else:
+        sent = live.run_replay_rejected(_settings(), reason, rate)
+    typer.echo(f"{sent} packets sent")
 
 
 @app.command()

@@ -27,7 +27,7 @@ from lightcurves.alerts import framed_packets
 from lightcurves.errors import NoctuleError, UnavailableError
 from store import registry
 from store.database import reading
-from store.queries import Counts, counts
+from store.queries import Counts, counts, rejected_packets
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks
 from stream.topic import publish
@@ -178,6 +178,16 @@ def run_replay(settings: Settings, path: Path, topic: str | None, rate_per_s: fl
     """Send packets from disk to a topic; return how many."""
     check_kafka(settings)
     return _publish(settings, framed_packets(path), topic, rate_per_s)
+
+
+def run_replay_rejected(settings: Settings, reason: str | None, rate_per_s: float | None) -> int:
+    """Send rejected packets to the alert topic again, bytes unchanged; return how many.
+
+    They are read as new messages; the rows that say why they were rejected stay.
+    """
+    check_kafka(settings)
+    with reading(open_store(settings)) as connection:
+        return _publish(settings, rejected_packets(connection, reason), None, rate_per_s)
 
 
 def run_simulate(

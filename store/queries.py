@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -227,3 +227,20 @@ def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
         return None
     waited = (newest.committed_ms - np.array(arrivals)) / 1000.0
     return float(np.median(waited)), float(np.quantile(waited, 0.99))
+
+
+def rejected_packets(connection: sa.Connection, reason: str | None = None) -> Iterator[bytes]:
+    """Original bytes of the packets that were rejected, in the order in which they were read.
+
+    Parameters
+    ----------
+    connection
+        Any transaction; has to stay open while the packets are taken.
+    reason
+        Only those with this reason code.
+    """
+    order = (rejected.c.topic, rejected.c.kafka_partition, rejected.c.kafka_offset)
+    query = sa.select(rejected.c.packet).order_by(*order)
+    if reason is not None:
+        query = query.where(rejected.c.reason == reason)
+    yield from connection.execute(query).scalars()

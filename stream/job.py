@@ -168,9 +168,10 @@ def start(
     Raises
     ------
     ConfigurationError
-        No model is promoted.
+        No model is promoted, or it does not verify.
     """
-    choose_version({"store_url": config.store_url, "alias": config.alias})
+    version = choose_version({"store_url": config.store_url, "alias": config.alias})
+    read_manifest(Path(config.worker.scorer.models_folder) / version)
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
     options = {

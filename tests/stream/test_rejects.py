@@ -96,3 +96,27 @@ def test_the_audit_command_exits_with_the_verdict(night: Night, real_packets: li
     broken = subprocess.run(command, env=env, check=False, capture_output=True, text=True)
     assert broken.returncode == 1
     assert "2 offsets accounted for, 1 in the tables" in broken.stdout
+
+
+def test_rejected_packets_can_be_replayed_after_a_fix(
+    night: Night, real_packets: list[bytes]
+) -> None:
+    small = type(night.settings)(
+        state=night.settings.state,
+        kafka=night.settings.kafka.model_dump(),
+        stream={"max_packet_bytes": 100_000},
+    )
+    fixed, night.settings = night.settings, small
+    night.publish([real_packets[0], b"garbage"], partition=0)
+    night.run()
+    assert night.rows(classifications) == []
+    night.settings = fixed
+    command = [sys.executable, "-m", "deploy.cli", "replay", "--rejected", "--reason", "too_large"]
+    sent = subprocess.run(
+        command, env=environment(night), check=True, capture_output=True, text=True
+    )
+    assert "1 packets sent" in sent.stdout
+    night.run()
+    assert len(night.rows(classifications)) == 1
+    assert len(night.rows(rejected)) == 2
+    assert all(part.problems == () for part in night.audit())
