@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from lightcurves.errors import ConfigurationError
 from lightcurves.folders import read_light_curves, read_parts
 from models.artifact import Manifest, save_model
 from models.scoring import load_model
-from models.training import TrainingSettings, moments_of, moments_of_alerts, train
+from models.training import TrainingSettings, as_in_packets, moments_of, moments_of_alerts, train
 from store import labels, registry, tables
 from store.database import reading
 from store.delta import read_alerts_of
@@ -153,7 +153,9 @@ def try_challenger(
     """Save `parts`, compare with `champion`, register, and promote if the gate holds."""
     manifest, folder = store_artifact(parts, config.models_folder)
     assert config.frozen_folder is not None  # noqa: S101 - learn_once has checked
-    frozen = moments_of(read_light_curves(config.frozen_folder), config.training.moments)
+    # Judged by what the stream will show it: no host redshift, no extinction.
+    folder_table = as_in_packets(read_light_curves(config.frozen_folder))
+    frozen = moments_of(folder_table, config.training.moments)
     gate = compare(
         load_model(config.models_folder / champion),
         load_model(folder),
@@ -162,17 +164,20 @@ def try_challenger(
         seed=config.training.seed,
     )
     with engine.begin() as connection:
+        standing = registry.champion(connection, config.alias)
+        overtaken = standing is None or standing["model_version"] != champion
+        promoted = gate.passed and not overtaken  # somebody promoted or rolled back meanwhile
         register(connection, manifest, folder)
         registry.record_trial(
             connection,
             champion_version=champion,
             challenger_version=manifest.model_version,
             n_labels=n_labels,
-            promoted=gate.passed,
+            promoted=promoted,
             gate=gate.as_dict(),
             now_ms=_now_ms(),
         )
-        if gate.passed:
+        if promoted:
             reason = f"gate passed with {n_labels} labels: log-loss {gate.gain:+.3f} better"
             registry.promote(
                 connection,
@@ -183,18 +188,18 @@ def try_challenger(
                 now_ms=_now_ms(),
             )
     LOG.info("challenger %s with %d labels: %s", manifest.model_version, n_labels, gate)
-    return Trial(manifest.model_version, n_labels, gate, gate.passed)
+    return Trial(manifest.model_version, n_labels, gate, promoted)
 
 
 def store_artifact(parts: Parts, models_folder: Path) -> tuple[Manifest, Path]:
     """Save `parts` below `models_folder` under its own version."""
-    draft = models_folder / ".draft"
-    manifest = save_model(parts, draft)
-    folder = models_folder / manifest.model_version
-    if folder.exists():
-        shutil.rmtree(draft)
-    else:
-        draft.rename(folder)
+    models_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models_folder, prefix=".draft-") as name:
+        draft = Path(name) / "model"
+        manifest = save_model(parts, draft)
+        folder = models_folder / manifest.model_version
+        if not folder.exists():
+            draft.rename(folder)
     return manifest, folder
 
 

@@ -2,8 +2,8 @@
 
 Trains on a quarter of PLAsTiCC with kilonovae and TDEs withheld (the demo's split) and reports on
 the rest: log-loss, macro F1 and ECE by days since first detection, and the novelty AUROC of the
-withheld classes. ``--redshift`` leaves the host redshift in; without it the light curve is all
-there is, as in LSST's packets. The table in ``docs/science.md`` is this command's output.
+withheld classes. ``--redshift`` leaves host redshift and extinction in; without it the light curve is
+all there is, as in LSST's packets. The table in ``docs/science.md`` is this command's output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lightcurves.folders import read_light_curves
 from models.artifact import save_model
 from models.evaluation import evaluate
 from models.scoring import load_model
-from models.training import HOST_COLUMNS, moments_of, train
+from models.training import as_in_packets, moments_of, train
 from simulator.split import split_objects
 
 FIGURES = ("log_loss", "macro_f1", "ece", "coverage", "set_size", "novelty_auroc")
@@ -43,20 +43,12 @@ def held_out(folder: Path) -> tuple[pa.Table, pa.Table]:
     return training, table.filter(pa.array(~inside))
 
 
-def without_redshift(table: pa.Table) -> pa.Table:
-    """Return the table as LSST's packets have it."""
-    for name in HOST_COLUMNS:
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, name, pa.nulls(table.num_rows, pa.float64()))
-    return table
-
-
 def measure(folder: Path, *, redshift: bool) -> dict[str, Any]:
     """Train, score and evaluate."""
     training, others = held_out(folder)
     save_model(train(moments_of(training)), folder / "model")
     model = load_model(folder / "model")
-    moments = moments_of(others if redshift else without_redshift(others))
+    moments = moments_of(others if redshift else as_in_packets(others))
     ages = pa.array(feature_arrays(moments)[0][:, AGE])
     scores = model.score(moments).append_column("days_since_first_detection", ages)
     return {"model_version": model.manifest.model_version, **evaluate(scores, others)}

@@ -215,7 +215,7 @@ def replay(
     if path is not None:
         sent = live.run_replay(_settings(), path, topic, rate)
     else:
-        sent = live.run_replay_rejected(_settings(), reason, rate)
+        sent = live.run_replay_rejected(_settings(), reason, topic, rate)
     typer.echo(f"{sent} packets sent")
 
 
@@ -258,15 +258,19 @@ def queue(
 
 @app.command()
 def label(
-    object_id: Annotated[int, typer.Argument(help="diaObjectId.")],
+    object_id: Annotated[int, typer.Argument(min=-(2**63), max=2**63 - 1, help="diaObjectId.")],
     class_: Annotated[str, typer.Argument(metavar="CLASS", help="classId or name: 111, 'SN Ia'.")],
     reporter: Annotated[str, typer.Option(help="Who says so.")],
+    confidence: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="How sure; the most confident label counts."),
+    ] = None,
     comment: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
 ) -> None:
     """Report what an object is: a row in the append-only ledger of labels."""
     from deploy.desk import report
 
-    typer.echo(f"label {report(_settings(), object_id, class_, reporter, comment)}")
+    typer.echo(f"label {report(_settings(), object_id, class_, reporter, confidence, comment)}")
 
 
 @app.command()
@@ -347,7 +351,9 @@ def status() -> None:
 def main() -> None:
     """Run the command; an error that noctule raises on purpose is one line and exit code 2."""
     try:
-        app()
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except NoctuleError as error:
         typer.echo(f"noctule: {error}", err=True)
         sys.exit(2)

@@ -24,14 +24,14 @@ from rich.live import Live
 
 from deploy.children import Child, stop_all
 from deploy.desk import now_ms
-from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.kafka import EmbeddedKafka
 from deploy.live import ALERT_PARTITIONS, CONSOLE, audit_table, check_kafka, stop_event
 from deploy.screen import Progress, demo_screen, demo_summary
 from deploy.wiring import (
     kafka_client,
+    make_topics,
     open_store,
     scorer_config,
-    topic_partitions,
     training_settings,
 )
 from lightcurves.alerts import alert_files, framed_packets
@@ -123,11 +123,22 @@ def first_model(settings: Settings, data: DemoData, engine: sa.Engine) -> str:
     folder = settings.models.folder / version
     with engine.begin() as connection:
         register(connection, read_manifest(folder), folder)
-        if registry.champion(connection, settings.models.alias) is None:
+        if not _usable(registry.champion(connection, settings.models.alias)):
             registry.promote(
                 connection, settings.models.alias, version, reason="first model", now_ms=now_ms()
             )
     return version
+
+
+def _usable(champion: sa.RowMapping | None) -> bool:
+    """Say whether there is a champion that this version of the code can load."""
+    if champion is None:
+        return False
+    try:
+        read_manifest(Path(champion["path"]))
+    except ConfigurationError:
+        return False
+    return True
 
 
 def compile_kernels(settings: Settings, data: DemoData, version: str) -> None:
@@ -265,14 +276,18 @@ def watch_telescope(sky: Sky, telescope: Telescope) -> None:
     while not sky.stop.wait(_LOOK_S):
         night = sky.progress.night
         if night is not None and night != seen:
-            sky.progress.n_spectra += telescope.observe(night)
+            try:
+                sky.progress.n_spectra += telescope.observe(night)
+            except Exception as error:  # noqa: BLE001 - a thread's boundary
+                sky.error = error
+                return
             seen = night
 
 
 def run_demo(
     settings: Settings, *, alerts: int | None, packets: Path | None, browser: bool
 ) -> None:
-    """Run the demo until `alerts` are accounted for, the sky has nothing more, or Ctrl-C.
+    """Run the demo until Ctrl-C, or until `alerts` of them are accounted for.
 
     Raises
     ------
@@ -286,12 +301,13 @@ def run_demo(
     find_java()
     if packets is not None:
         alert_files(packets)
-    stop, begun = stop_event(), time.monotonic()
+    begun = time.monotonic()
     with ExitStack() as stack:
         settings = _with_kafka(settings, stack)
         engine = open_store(settings)
         data = prepare_data(settings)
         compile_kernels(settings, data, first_model(settings, data, engine))
+        stop = stop_event()  # until here Ctrl-C ends us where we are
         port = (
             settings.portal.port
             if _is_free(settings.portal.host, settings.portal.port)
@@ -343,8 +359,7 @@ def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
             update={"bootstrap_servers": kafka.bootstrap_servers}
         )
         settings = settings.model_copy(update={"kafka": kafka_section})
-    client = kafka_client(settings)
-    create_topics(client["bootstrap.servers"], topic_partitions(settings, ALERT_PARTITIONS))
+    make_topics(settings, ALERT_PARTITIONS)
     return settings
 
 
@@ -407,9 +422,11 @@ def _watch(sky: Sky, children: list[Child], stop: threading.Event, *, runs_on: b
                 child.check()
             sky.progress.refresh()
             screen.update(demo_screen(sky.progress))
+            if sky.error is not None:
+                raise sky.error
             if sky.finished.is_set() and not runs_on:
                 drained_by = drained_by or time.monotonic() + _DRAIN_S
-                if sky.error is not None or _is_drained(sky.settings, sky.progress.engine):
+                if _is_drained(sky.settings, sky.progress.engine):
                     return
                 if time.monotonic() > drained_by:
                     raise UnavailableError(

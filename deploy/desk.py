@@ -60,7 +60,12 @@ def _queue_cells(row: sa.RowMapping) -> tuple[str, ...]:
 
 
 def report(
-    settings: Settings, object_id: int, label: str, reporter: str, comment: str | None
+    settings: Settings,
+    object_id: int,
+    label: str,
+    reporter: str,
+    confidence: float | None,
+    comment: str | None,
 ) -> int:
     """Write a label into the ledger; return its number."""
     with open_store(settings).begin() as connection:
@@ -69,6 +74,7 @@ def report(
             object_id=object_id,
             class_id=class_id_of(label),
             reporter=reporter,
+            confidence=confidence,
             comment=comment,
             now_ms=now_ms(),
         )
@@ -108,6 +114,7 @@ def promote(settings: Settings, model: str, reason: str) -> str:
             version = adopt(settings, Path(model))
             folder = settings.models.folder / version
             register(connection, read_manifest(folder), folder)
+        read_manifest(settings.models.folder / version)
         registry.promote(connection, settings.models.alias, version, reason=reason, now_ms=now_ms())
     return version
 

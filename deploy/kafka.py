@@ -290,6 +290,7 @@ def create_topics(
     partitions: Mapping[str, int],
     settings: Mapping[str, str] | None = None,
     timeout_s: float = 30.0,
+    client: Mapping[str, str] | None = None,
 ) -> None:
     """Create the topics that are not there yet; one that exists is left as it is.
 
@@ -301,6 +302,8 @@ def create_topics(
         Topic name to number of partitions.
     settings
         Topic settings such as ``{"retention.ms": "-1"}``, the same for all of them.
+    client
+        Further librdkafka settings, for TLS and SASL say.
 
     Raises
     ------
@@ -312,7 +315,7 @@ def create_topics(
         for name, count in partitions.items()
     ]
     if topics:
-        admin = _admin(bootstrap_servers)  # has to outlive the answers
+        admin = _admin(bootstrap_servers, client)  # has to outlive the answers
         for name, outcome in admin.create_topics(topics, request_timeout=timeout_s).items():
             _await_topic(bootstrap_servers, name, outcome)
 
@@ -327,13 +330,14 @@ def _await_topic(bootstrap_servers: str, name: str, outcome: Future[None]) -> No
             raise UnavailableError(service, f"creating topic {name}: {reason.str()}") from error
 
 
-def _admin(bootstrap_servers: str) -> AdminClient:
+def _admin(bootstrap_servers: str, client: Mapping[str, str] | None = None) -> AdminClient:
     """A client that reports through its return values, not by writing to the terminal."""
     return AdminClient(
         {
             "bootstrap.servers": bootstrap_servers,
             "reconnect.backoff.max.ms": 500,
             "log_level": 0,
+            **(client or {}),
         }
     )
 

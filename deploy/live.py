@@ -8,23 +8,22 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.kafka import EmbeddedKafka
 from deploy.wiring import (
     delta_folder,
     job_config,
     kafka_client,
     learner_config,
+    make_topics,
     open_store,
-    topic_partitions,
 )
 from lightcurves.alerts import framed_packets
-from lightcurves.errors import NoctuleError, UnavailableError
+from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
 from store import registry
 from store.database import reading
 from store.queries import Counts, counts, rejected_packets
@@ -35,8 +34,6 @@ from stream.topic import publish
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from pyspark.sql.streaming.query import StreamingQuery
 
     from deploy.sections import Settings
     from stream.commit import BatchCounts
@@ -83,35 +80,59 @@ def run_stream(settings: Settings, *, once: bool) -> None:
         settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file
     )
     try:
-        for attempt in count():
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            progressed = threading.Event()
             try:
-                return _run_query(spark, config, once=once, stop=stop)
+                return _run_query(spark, config, once=once, stop=stop, progressed=progressed)
             except UnavailableError as error:
                 if once:
                     raise
-                LOG.warning("%s; trying again from the checkpoint", error)
-                stop.wait(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+                pause_s = (
+                    _FIRST_PAUSE_S if progressed.is_set() else min(_LONGEST_PAUSE_S, 2 * pause_s)
+                )
+                LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)
+                stop.wait(pause_s)
     finally:
         spark.stop()
 
 
-def _run_query(spark: Any, config: Any, *, once: bool, stop: threading.Event) -> None:
+def _run_query(
+    spark: Any, config: Any, *, once: bool, stop: threading.Event, progressed: threading.Event
+) -> None:
+    """Run the query until it ends; set `progressed` once a batch is through.
+
+    Raises
+    ------
+    UnavailableError
+        A service is away: worth another try.
+    ConfigurationError
+        Anything else: another try would end the same way.
+    """
     from stream.job import start  # noqa: PLC0415 - see run_stream
+
+    def on_batch(number: int, counts: BatchCounts) -> None:
+        progressed.set()
+        _log_batch(number, counts)
 
     if stop.is_set():
         return
-    query = start(spark, config, once=once, on_batch=_log_batch)
+    query = start(spark, config, once=once, on_batch=on_batch)
     while not stop.is_set() and query.isActive:
         stop.wait(0.2)
     if query.isActive:
         query.stop()
     elif query.exception() is not None:
-        raise UnavailableError("stream", _cause(query)) from None
+        text = str(query.exception())
+        LOG.debug("%s", text)
+        if UnavailableError.__name__ in text:
+            raise UnavailableError("stream", _cause(text)) from None
+        raise ConfigurationError(f"the stream cannot go on: {_cause(text)}") from None
 
 
-def _cause(query: StreamingQuery) -> str:
-    """Return the line of the failed query's message that says what happened."""
-    lines = [line.strip() for line in str(query.exception()).splitlines() if line.strip()]
+def _cause(text: str) -> str:
+    """Return the line of a failed query's message that says what happened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if "Error: " in line and not line.startswith("org.apache")]
     return (told or lines or ["it ended without a word"])[-1]
 
@@ -152,14 +173,22 @@ def run_learn(settings: Settings, *, once: bool) -> None:
         return
     # No handler for SIGTERM: a training cannot be interrupted, and one that is killed leaves nothing.
     with suppress(KeyboardInterrupt):
-        learn_forever(engine, config, poll_s=settings.learning.poll_s)
+        while True:
+            try:
+                learn_forever(engine, config, poll_s=settings.learning.poll_s)
+            except UnavailableError as error:
+                LOG.warning("%s; trying again in %.0f s", error, _LONGEST_PAUSE_S)
+                time.sleep(_LONGEST_PAUSE_S)
 
 
 def run_kafka(settings: Settings, port: int | None) -> None:
     """Run the embedded Kafka in the foreground until it is stopped."""
-    stop = stop_event()
     with EmbeddedKafka(settings.state / "kafka", port, progress=CONSOLE.print) as kafka:
-        create_topics(kafka.bootstrap_servers, topic_partitions(settings, ALERT_PARTITIONS))
+        stop = stop_event()
+        kafka_section = settings.kafka.model_copy(
+            update={"bootstrap_servers": kafka.bootstrap_servers}
+        )
+        make_topics(settings.model_copy(update={"kafka": kafka_section}), ALERT_PARTITIONS)
         CONSOLE.print(
             f"Kafka is up. Use it with [bold]--set kafka.bootstrap_servers={kafka.bootstrap_servers}[/]"
         )
@@ -169,9 +198,7 @@ def run_kafka(settings: Settings, port: int | None) -> None:
 
 def run_topics(settings: Settings, partitions: int) -> dict[str, int]:
     """Make the topics that are missing; return all that are needed, with their partitions."""
-    topics = topic_partitions(settings, partitions)
-    create_topics(kafka_client(settings)["bootstrap.servers"], topics)
-    return topics
+    return make_topics(settings, partitions)
 
 
 def run_replay(settings: Settings, path: Path, topic: str | None, rate_per_s: float | None) -> int:
@@ -180,14 +207,16 @@ def run_replay(settings: Settings, path: Path, topic: str | None, rate_per_s: fl
     return _publish(settings, framed_packets(path), topic, rate_per_s)
 
 
-def run_replay_rejected(settings: Settings, reason: str | None, rate_per_s: float | None) -> int:
+def run_replay_rejected(
+    settings: Settings, reason: str | None, topic: str | None, rate_per_s: float | None
+) -> int:
     """Send rejected packets to the alert topic again, bytes unchanged; return how many.
 
     They are read as new messages; the rows that say why they were rejected stay.
     """
     check_kafka(settings)
     with reading(open_store(settings)) as connection:
-        return _publish(settings, rejected_packets(connection, reason), None, rate_per_s)
+        return _publish(settings, rejected_packets(connection, reason), topic, rate_per_s)
 
 
 def run_simulate(

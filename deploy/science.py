@@ -86,9 +86,14 @@ def run_evaluate(scores: Path, data: Path) -> dict[str, Any]:
     for path in (scores, data / OBJECTS_FILE):
         if not path.is_file():
             raise ConfigurationError(f"{path} is missing")
-    objects = pq.read_table(data / OBJECTS_FILE).select(["object_id", "class_id"])
-    fields = [OBJECTS_SCHEMA.field(name) for name in objects.column_names]
-    return evaluate(pq.read_table(scores), objects.cast(pa.schema(fields)))
+    try:
+        objects = pq.read_table(data / OBJECTS_FILE).select(["object_id", "class_id"])
+        fields = [OBJECTS_SCHEMA.field(name) for name in objects.column_names]
+        return evaluate(pq.read_table(scores), objects.cast(pa.schema(fields)))
+    except (pa.ArrowException, KeyError) as error:
+        raise ConfigurationError(
+            f"{scores} is no file of 'noctule predict', or {data} has no classes: {error}"
+        ) from error
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from active_learning.strategies import STRATEGIES
 from store.urls import mask_password
 
 SECRET_WORDS: Final = (
@@ -259,6 +260,13 @@ class Models(Section):
 
 class Learning(Section):
     """Which spectra to ask for, and when a new model may take over."""
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"must be one of {', '.join(STRATEGIES)}")
+        return name
 
     strategy: str = Field(
         "entropy",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from active_learning.learner import LearnerConfig
+from deploy.kafka import create_topics
 from deploy.settings import settings_digest
 from lightcurves.errors import ConfigurationError
 from models.training import TrainingSettings
@@ -49,8 +50,8 @@ def kafka_client(settings: Settings) -> dict[str, str]:
     servers = settings.kafka.bootstrap_servers
     if servers is None:
         raise ConfigurationError(
-            "kafka.bootstrap_servers is not set: give --bootstrap-servers HOST:PORT, or start one "
-            "with 'noctule kafka'"
+            "kafka.bootstrap_servers is not set: give --set kafka.bootstrap_servers=HOST:PORT, or "
+            "start one with 'noctule kafka'"
         )
     return {"bootstrap.servers": servers, **settings.kafka.client.get_secret_value()}
 
@@ -68,6 +69,18 @@ def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int
     kafka = settings.kafka
     own = (kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
     return dict.fromkeys(kafka.alert_topics, alert_partitions) | dict.fromkeys(own, 1)
+
+
+TOPIC_SETTINGS: Final = {"max.message.bytes": str(18 << 20)}
+"""Alerts reach 2 MB and a packet may have 16 MiB; a rejected one goes out with headers on top."""
+
+
+def make_topics(settings: Settings, alert_partitions: int) -> dict[str, int]:
+    """Make the topics that are missing; return all that are needed, with their partitions."""
+    client = kafka_client(settings)
+    topics = topic_partitions(settings, alert_partitions)
+    create_topics(client["bootstrap.servers"], topics, TOPIC_SETTINGS, client=client)
+    return topics
 
 
 def scorer_config(settings: Settings) -> ScorerConfig:
@@ -93,6 +106,7 @@ def job_config(settings: Settings) -> JobConfig:
         starting=stream.starting,
         max_alerts=stream.max_alerts_per_batch,
         trigger_s=stream.trigger_s,
+        busy_timeout_s=settings.store.busy_timeout_s,
         checkpoint=stream.checkpoint,
         store_url=settings.store.url.get_secret_value(),
         alias=settings.models.alias,

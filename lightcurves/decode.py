@@ -169,10 +169,12 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
 def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Table:
     """Return decoded packets as rows of :data:`ALERT_SCHEMA`."""
     t_mjd_tai = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
-    reasons = np.array([None, *map(str, ERRORS), str(RejectReason.NO_TIME)], object)
-    codes = np.where(
-        (columns.errors == 0) & ~np.isfinite(t_mjd_tai), len(reasons) - 1, columns.errors
-    )
+    no_id, no_time = len(ERRORS) + 1, len(ERRORS) + 2
+    reasons = np.array([None, *ERRORS, RejectReason.NO_ID, RejectReason.NO_TIME], object)
+    dia_source_id = columns.alert_i64[ALERT_INT64.index("dia_source_id")]
+    codes = np.where(dia_source_id == NULL_INT64, no_id, 0)
+    codes = np.where(np.isfinite(t_mjd_tai), codes, no_time)
+    codes = np.where(columns.errors == 0, codes, columns.errors)
     bad = codes != 0
     n = bad.size
     curves, _ = light_curves(columns)
@@ -232,9 +234,12 @@ class Decoder:
         UnavailableError
             The schema source cannot answer now; nothing is remembered.
         """
-        if schema_id not in self._plans:
-            self._plans[schema_id] = self._compile(schema_id)
-        return self._plans[schema_id]
+        if schema_id in self._plans:
+            return self._plans[schema_id]
+        plan = self._compile(schema_id)
+        if plan is not RejectReason.UNKNOWN_SCHEMA:  # the source may learn of it any time
+            self._plans[schema_id] = plan
+        return plan
 
     def _compile(self, schema_id: int) -> Plan | RejectReason:
         try:

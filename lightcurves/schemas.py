@@ -7,6 +7,8 @@ A schema source maps the id in a packet's frame to the schema that wrote it. Rub
 from __future__ import annotations
 
 import json
+import math
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -24,6 +26,9 @@ Schema = dict[str, Any]
 
 _PACKAGE: Final = "lsst-alert-packet"
 _HTTP_NOT_FOUND: Final = 404
+
+ASK_AGAIN_S: Final = 30.0
+"""An id that a registry did not know is asked for again: new schemas are published any time."""
 
 
 class SchemaSource(Protocol):
@@ -78,7 +83,7 @@ def package_schemas() -> FolderSchemas:
 
 @dataclass
 class RegistrySchemas:
-    """A Confluent-compatible schema registry over HTTP; what it answered once is kept.
+    """A Confluent-compatible schema registry over HTTP; a schema that it gave once is kept.
 
     Parameters
     ----------
@@ -90,7 +95,8 @@ class RegistrySchemas:
 
     url: str
     timeout_s: float = 5.0
-    _known: dict[int, Schema | None] = field(default_factory=dict)
+    _known: dict[int, Schema] = field(default_factory=dict)
+    _asked_s: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what is no URL of a registry."""
@@ -109,9 +115,16 @@ class RegistrySchemas:
         ConfigurationError
             What it has under this id is no Avro record.
         """
-        if schema_id not in self._known:
-            self._known[schema_id] = self._ask(schema_id)
-        return self._known[schema_id]
+        if schema_id in self._known:
+            return self._known[schema_id]
+        if time.monotonic() < self._asked_s.get(schema_id, -math.inf) + ASK_AGAIN_S:
+            return None
+        found = self._ask(schema_id)
+        if found is None:
+            self._asked_s[schema_id] = time.monotonic()
+        else:
+            self._known[schema_id] = found
+        return found
 
     def _ask(self, schema_id: int) -> Schema | None:
         url = f"{self.url.rstrip('/')}/schemas/ids/{schema_id}"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-HOST_COLUMNS: Final = ("host_z_phot", "host_z_phot_err")
+CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "mw_ebv")
+"""What a light-curve folder may know of an object and LSST's packets do not say."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TrainingSettings:
     moments
         At most this many moments of each light curve are learnt from, besides the whole.
     hide_host
-        Fraction of rows whose host redshift is hidden, since real packets seldom carry one.
+        Fraction of rows whose :data:`CONTEXT_COLUMNS` are hidden, since packets do not carry them.
     coverage
         Of the prediction sets.
     threads
@@ -210,10 +211,18 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
     return chosen.select(list(MOMENT_COLUMNS))
 
 
+def as_in_packets(table: pa.Table) -> pa.Table:
+    """Return `table` with what packets do not say set to null: what the stream will see."""
+    for name in CONTEXT_COLUMNS:
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pa.nulls(table.num_rows, pa.float64()))
+    return table
+
+
 def training_rows(
     moments: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
 ) -> TrainingRows:
-    """Return the feature rows of `moments`; the host redshift is hidden in a seeded part of them."""
+    """Return the feature rows of `moments`; what packets do not say is hidden in a seeded part of them."""
     rng = np.random.default_rng(settings.seed)
     values = feature_arrays(moments)[0]
     ids = moments["object_id"].to_numpy()
@@ -221,7 +230,7 @@ def training_rows(
     some = ~np.isnan(values).all(axis=1)
     values, ids, labels = values[some], ids[some], labels[some]
     hidden = rng.random(len(values)) < settings.hide_host
-    for name in HOST_COLUMNS:
+    for name in CONTEXT_COLUMNS:
         values[hidden, FEATURE_NAMES.index(name)] = np.nan
     _, owner = np.unique(ids, return_inverse=True)
     weights = 1.0 / np.bincount(owner)[owner]

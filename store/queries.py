@@ -239,8 +239,9 @@ def rejected_packets(connection: sa.Connection, reason: str | None = None) -> It
     reason
         Only those with this reason code.
     """
-    order = (rejected.c.topic, rejected.c.kafka_partition, rejected.c.kafka_offset)
-    query = sa.select(rejected.c.packet).order_by(*order)
-    if reason is not None:
-        query = query.where(rejected.c.reason == reason)
-    yield from connection.execute(query).scalars()
+    key = (rejected.c.topic, rejected.c.kafka_partition, rejected.c.kafka_offset)
+    wanted = sa.true() if reason is None else rejected.c.reason == reason
+    places = connection.execute(sa.select(*key).where(wanted).order_by(*key)).all()
+    for place in places:  # one packet at a time: together they may not fit into memory
+        here = sa.and_(*(column == value for column, value in zip(key, place, strict=True)))
+        yield connection.execute(sa.select(rejected.c.packet).where(here)).scalar_one()

@@ -77,12 +77,20 @@ def audit(
     Returns
     -------
     list of PartitionAudit
-        One for each run and partition; the audit closes where none has a problem.
+        One for each run and partition, and for each partition that no run has read ("-" for a run,
+        all waiting); the audit closes where none has a problem.
     """
-    return [
+    parts = [
         _audit_partition(connection, rows, ends)
         for rows in _accounts(connection, since_ms, until_ms)
     ]
+    seen = {(part.topic, part.partition) for part in parts}
+    unread = sorted(set(ends or {}) - seen)
+    return parts + [_never_read(*key, *(ends or {})[key]) for key in unread]
+
+
+def _never_read(topic: str, partition: int, low: int, high: int) -> PartitionAudit:
+    return PartitionAudit("-", topic, partition, low, low, 0, 0, 0, 0, 0, 0, high - low, ())
 
 
 def _accounts(

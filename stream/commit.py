@@ -149,6 +149,8 @@ class _Commit:
         ranges, alerts, rejected = split_rows(rows)
         known = self._known([alert["dia_source_id"] for alert in alerts])
         first, repeated = self._split_duplicates(alerts, known)
+        for part in ranges:
+            self._forget(part)
         self._put(tables.classifications, [self._classification(a) for a in first], "dia_source_id")
         self._put(tables.duplicates, [self._duplicate(a) for a in repeated], *_WHERE)
         self._put(tables.rejected, [self._rejected(r) for r in rejected], *_WHERE)
@@ -163,6 +165,17 @@ class _Commit:
 
     def _put(self, table: sa.Table, rows: list[Row], *key: str) -> None:
         upsert(self.connection, table, [self._stamp(row) for row in rows], key)
+
+    def _forget(self, part: Row) -> None:
+        """Remove what an earlier run said of these offsets: read anew, they may end elsewhere."""
+        for table in (tables.rejected, tables.duplicates):
+            inside = sa.and_(
+                table.c.topic == part["topic"],
+                table.c.kafka_partition == part["kafka_partition"],
+                table.c.kafka_offset >= part["kafka_offset"],
+                table.c.kafka_offset < part["end_offset"],
+            )
+            self.connection.execute(sa.delete(table).where(inside))
 
     def _known(self, ids: list[int]) -> dict[int, Where]:
         """Return which of the ids have been classified, and from which offset."""
@@ -246,7 +259,7 @@ class _Commit:
 
     def _request(self, new: list[Row], policy: RequestPolicy) -> int:
         """Choose label requests night by night, within what each night's budget has left."""
-        able = [a for a in new if a["reason"] is None and a["healpix"] is not None]
+        able = [alert for alert in new if _can_be_observed(alert)]
         requests: list[Row] = []
         by_night: dict[int, list[Row]] = {}
         for alert in able:
@@ -314,6 +327,15 @@ _COPIED = tuple(
 _IN_LIST = 500
 
 
+def _can_be_observed(alert: Row) -> bool:
+    """Say whether an alert has a score, a place on the sky and a time that is some night's."""
+    scored = alert["reason"] is None and alert["healpix"] is not None
+    return scored and 0.0 <= alert["t_mjd_tai"] <= _LATEST_MJD
+
+
+_LATEST_MJD = 200_000.0  # in the year 2406
+
+
 def _parts(ids: list[int]) -> list[list[int]]:
     unique = sorted(set(ids))
     return [unique[at : at + _IN_LIST] for at in range(0, len(unique), _IN_LIST)]
@@ -321,7 +343,8 @@ def _parts(ids: list[int]) -> list[list[int]]:
 
 def _with_healpix(alerts: pa.Table) -> pa.Table:
     finite = pc.and_(pc.is_finite(alerts["ra_deg"]), pc.is_finite(alerts["dec_deg"]))
-    placed = np.asarray(finite.fill_null(False))  # noqa: FBT003 - Arrow takes it by position
+    on_sky = pc.and_(finite, pc.less_equal(pc.abs(alerts["dec_deg"]), 90.0))
+    placed = np.asarray(on_sky.fill_null(False))  # noqa: FBT003 - Arrow takes it by position
     cells = np.zeros(alerts.num_rows, np.int64)
     if placed.any():
         cells[placed] = healpix_of(

@@ -53,6 +53,7 @@ class RangeReader:
         self._consumer = Consumer(consumer_settings(client))
         self._position: int | None = None
         self._ahead: deque[Message] = deque()
+        self._end_seen = -1  # where the partition ended when the broker last said so
 
     def read(self, start: int, end: int, at_most: int) -> Iterator[list[Message]]:
         """Give the messages of ``[start, end)`` in lists of up to `at_most`.
@@ -71,7 +72,7 @@ class RangeReader:
                 self._position = position
                 yield messages
             else:
-                position = end  # only control records or compacted offsets were left
+                position = end  # only offsets without a message were left: control records, say
         self._position = end
 
     def close(self) -> None:
@@ -82,28 +83,32 @@ class RangeReader:
         if self._position == start:
             return
         self._ahead.clear()
+        self._end_seen = -1
         self._consumer.assign([TopicPartition(self._topic, self._partition, start)])
         self._position = start
 
     def _take(self, end: int, at_most: int) -> list[Message]:
         """Return the next messages below `end`; an empty list where the range has no more."""
         if not self._ahead:
-            self._fetch(at_most)
+            self._fetch(end, at_most)
         taken: list[Message] = []
         while self._ahead and len(taken) < at_most and offset_of(self._ahead[0]) < end:
             taken.append(self._ahead.popleft())
         return taken
 
-    def _fetch(self, at_most: int) -> None:
+    def _fetch(self, end: int, at_most: int) -> None:
+        """Fetch until there is a message, or the partition's end at or beyond `end` is reached."""
         deadline = time.monotonic() + self._timeout_s
-        while not self._ahead:
+        while not self._ahead and self._end_seen < end:
             for message in self._consumer.consume(at_most, _ANSWER_S):
                 error = message.error()
                 if error is None:
                     self._ahead.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
+                    self._end_seen = offset_of(message)
                 elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
                     raise UnavailableError("Kafka", f"{self._where()}: {error.str()}")
-            if not self._ahead and time.monotonic() > deadline:
+            if not self._ahead and self._end_seen < end and time.monotonic() > deadline:
                 raise UnavailableError(
                     "Kafka", f"{self._where()}: no message for {self._timeout_s:g} s"
                 )
@@ -125,9 +130,10 @@ def consumer_settings(client: Mapping[str, Any]) -> dict[str, Any]:
         "group.id": "noctule-ranges",  # required by the client; offsets live in Spark's checkpoint
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
+        "enable.partition.eof": True,  # tells offsets without a message from a broker that is silent
         # The default of 1000 ms stalls a full prefetch queue for a second at a time.
         "fetch.queue.backoff.ms": 2,
-        "queued.max.messages.kbytes": 128 * 1024,
+        "queued.max.messages.kbytes": 64 * 1024,
         "fetch.message.max.bytes": 32 << 20,
         "receive.message.max.bytes": 256 << 20,
         "fetch.wait.max.ms": 20,

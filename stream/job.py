@@ -58,6 +58,8 @@ class JobConfig:
         How label requests are chosen.
     settings_digest
         Stamped into the accounting.
+    trigger_s, busy_timeout_s
+        Seconds between batches, and how long to wait for another writer's lock.
     """
 
     topics: tuple[str, ...]
@@ -71,6 +73,7 @@ class JobConfig:
     policy: RequestPolicy
     settings_digest: str
     trigger_s: float = 1.0
+    busy_timeout_s: float = 30.0
 
 
 def run_id_of(checkpoint: Path) -> str:
@@ -85,11 +88,18 @@ def run_id_of(checkpoint: Path) -> str:
 
 
 def open_session(master: str, *, driver_memory: str, log_file: Path) -> SparkSession:
-    """Start Spark on the loopback interface; what it and its workers print goes to `log_file`."""
+    """Start Spark, a local one on the loopback interface alone.
+
+    What it and its workers print goes to `log_file`. A cluster's executors must see the state
+    folder and have noctule installed.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    settings = _session_settings(driver_memory)
+    if master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
     builder = SparkSession.builder.master(master).appName("noctule")
-    for key, value in _session_settings(driver_memory).items():
+    for key, value in settings.items():
         builder = builder.config(key, value)
     log_file.parent.mkdir(parents=True, exist_ok=True)
     with _standard_error_to(log_file):
@@ -102,8 +112,8 @@ def open_session(master: str, *, driver_memory: str, log_file: Path) -> SparkSes
 def _session_settings(driver_memory: str) -> dict[str, str]:
     return {
         "spark.driver.memory": driver_memory,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
+        # A batch of nothing but rejected packets comes through the driver, bytes and all.
+        "spark.driver.maxResultSize": "0",
         "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -140,7 +150,11 @@ def choose_version(options: Mapping[str, str]) -> str:
         found = registry.champion(connection, alias)
     if found is None:
         raise ConfigurationError(NO_MODEL.format(alias=alias))
-    return str(found["model_version"])
+    version = str(found["model_version"])
+    if version not in _VERIFIED:  # what goes into the checkpoint must load, now and at a replay
+        read_manifest(Path(found["path"]))
+        _VERIFIED.add(version)
+    return version
 
 
 NO_MODEL: Final = (
@@ -148,11 +162,12 @@ NO_MODEL: Final = (
     "then 'noctule promote MODEL'"
 )
 _ENGINES: dict[str, sa.Engine] = {}
+_VERIFIED: set[str] = set()
 
 
-def _engine(url: str) -> sa.Engine:
+def _engine(url: str, busy_timeout_s: float = 30.0) -> sa.Engine:
     if url not in _ENGINES:
-        _ENGINES[url] = open_database(url)
+        _ENGINES[url] = open_database(url, busy_timeout_s=busy_timeout_s)
     return _ENGINES[url]
 
 
@@ -170,8 +185,7 @@ def start(
     ConfigurationError
         No model is promoted, or it does not verify.
     """
-    version = choose_version({"store_url": config.store_url, "alias": config.alias})
-    read_manifest(Path(config.worker.scorer.models_folder) / version)
+    choose_version({"store_url": config.store_url, "alias": config.alias})
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
     options = {
@@ -223,7 +237,7 @@ class Sink:
         if rows.num_rows == 0:
             return
         config = self._config
-        engine = _engine(config.store_url)
+        engine = _engine(config.store_url, config.busy_timeout_s)
         batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
         counts = commit_sql(engine, rows, batch, config.policy, self._class_ids(rows), now_ms())
         if config.worker.delta_folder:

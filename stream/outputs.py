@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException, Producer
 
 from lightcurves.errors import UnavailableError
 from store import tables
+from store.database import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,7 +122,7 @@ class Outputs:
         """
         self._failures.clear()
         n = 0
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             for message in outgoing(connection, run_id, batch_id, self._topics):
                 self._produce(message)
                 n += 1

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_of
+from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
@@ -105,7 +107,10 @@ class Scorer:
     def model(self, version: str) -> Model:
         """Return the model of `version`, loaded once."""
         if version not in self._models:
-            self._models[version] = load_model(Path(self.config.models_folder) / version)
+            loaded = load_model(Path(self.config.models_folder) / version)
+            if loaded.manifest.model_version != version:
+                raise ConfigurationError(f"models/{version} holds {loaded.manifest.model_version}")
+            self._models[version] = loaded
         self._models.move_to_end(version)
         while len(self._models) > _MODELS_KEPT:
             self._models.popitem(last=False)
@@ -119,10 +124,14 @@ class Scorer:
     def score_arrow(
         self, batches: Iterator[pa.RecordBatch], version: str
     ) -> Iterator[pa.RecordBatch]:
-        """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function."""
+        """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function.
+
+        There is no table of rejects here: a packet that cannot be read has why as its ``reason``.
+        """
         for batch in batches:
             packets = packets_of(batch.column("packet"))
             scored = score_batch(self.decoder.decode(packets), self.model(version))
+            scored.rows["reason"] = pc.coalesce(scored.rows["reject_reason"], scored.rows["reason"])
             arrays = [
                 scored.rows[name].cast(ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS
             ]

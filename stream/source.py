@@ -24,6 +24,7 @@ from pyspark.sql.streaming.datasource import (
     SupportsTriggerAvailableNow,
 )
 
+from lightcurves.errors import UnavailableError
 from stream.consumer import Range, Watermarks
 from stream.rows import SPARK_SCHEMA
 
@@ -88,17 +89,34 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
         """Return where a new checkpoint begins: the topics' first or next offsets."""
-        side = 0 if self._options["starting"] == "earliest" else 1
-        return {key: bounds[side] for key, bounds in self._bounds().items()} | {MODEL_KEY: ""}
+        return {key: bounds[self._side] for key, bounds in self._bounds().items()} | {MODEL_KEY: ""}
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
-        """Return how far the next batch goes, with the model version that scores it."""
-        ends = self._target or {key: bounds[1] for key, bounds in self._bounds().items()}
+        """Return how far the next batch goes, with the model version that scores it.
+
+        A partition that `start` does not know is new: the batch takes note of where it begins, the
+        next one reads it.
+
+        Raises
+        ------
+        UnavailableError
+            A topic ends before `start`: it is not the one that was read.
+        """
+        bounds = self._bounds()
+        ends = self._target or {key: high for key, (_, high) in bounds.items()}
+        known = {key: end for key, end in ends.items() if key in start}
+        refuse_other_topics(start, known)
         at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
-        goal = plan_batch(start, ends, at_most)
-        if all(goal[key] == start.get(key, 0) for key in goal):
+        goal = plan_batch(start, known, at_most)
+        goal |= {key: bounds[key][self._side] for key in ends if key not in start}
+        if all(goal[key] == start.get(key) for key in goal):
             return start
         return {**goal, MODEL_KEY: self._choose_version()}
+
+    @property
+    def _side(self) -> int:
+        """Which of a partition's bounds a reader that is new to it starts from."""
+        return 0 if self._options["starting"] == "earliest" else 1
 
     def getDefaultReadLimit(self) -> ReadLimit:  # noqa: N802 - Spark's
         """Return the most alerts of one batch."""
@@ -115,15 +133,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         """Return one task per topic partition that has something to read."""
-        return [
-            PlannedRange(Range(topic, int(number), first, end[key]), end[MODEL_KEY])
-            for key, topic, number, first in (
-                (key, *key.rsplit(":", 1), start.get(key, 0))
-                for key in sorted(end)
-                if key != MODEL_KEY
-            )
-            if end[key] > first
-        ]
+        keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
+        ranges = [Range(*split_key(key), start[key], end[key]) for key in keys]
+        return [PlannedRange(part, end[MODEL_KEY]) for part in ranges if part.end > part.start]
 
     def _bounds(self) -> dict[str, tuple[int, int]]:
         if self._marks is None:
@@ -147,13 +159,41 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         yield from run(partition.part, partition.version, self._options)
 
 
+def split_key(key: str) -> tuple[str, int]:
+    """Return topic and partition of an offset's key.
+
+    Examples
+    --------
+    >>> split_key("alerts:7")
+    ('alerts', 7)
+    """
+    topic, _, number = key.rpartition(":")
+    return topic, int(number)
+
+
+def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> None:
+    """Raise if a topic is shorter than what was read of it: it was deleted and made anew.
+
+    Raises
+    ------
+    UnavailableError
+        With what to do; reading on would skip what the new topic has.
+    """
+    for key, end in ends.items():
+        if end < start[key]:
+            raise UnavailableError(
+                "Kafka",
+                f"{key} ends at {end}, but {start[key]} had been read: the topic was made anew; "
+                "give it another name, or start with another NOCTULE_STATE",
+            )
+
+
 def plan_batch(
     start: Mapping[str, Any], ends: Mapping[str, int], at_most: int | None
 ) -> dict[str, int]:
     """Return one past the last offset of each partition in the next batch.
 
-    A partition that `start` does not know is new and is read from its beginning. With `at_most`,
-    every partition gets an equal share; what one leaves goes to the others.
+    With `at_most` every partition gets an equal share; what one leaves goes to the others.
 
     Examples
     --------

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from confluent_kafka import Message
+
+
+READERS_KEPT: Final = 4
+"""Each fetches up to 64 MB ahead, and Spark may give a worker any partition."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,15 @@ class _Kept:
     """A worker's state."""
 
     scorer: Scorer
-    readers: dict[tuple[str, int], RangeReader] = field(default_factory=dict)
+    readers: OrderedDict[tuple[str, int], RangeReader] = field(default_factory=OrderedDict)
 
     def reader(self, part: Range, config: WorkerConfig) -> RangeReader:
         key = (part.topic, part.partition)
         if key not in self.readers:
             self.readers[key] = RangeReader(*key, config.client, config.timeout_s)
+        self.readers.move_to_end(key)
+        while len(self.readers) > READERS_KEPT:
+            self.readers.popitem(last=False)[1].close()
         return self.readers[key]
 
 

@@ -109,7 +109,18 @@ def test_a_wrong_block_size_is_refused_though_nobody_needs_it(v10: Any) -> None:
 def test_every_reason_occurs(made_up: list[bytes]) -> None:
     reasons = set(read_alerts(spoilt(made_up, 4_000, seed=9))["reject_reason"].to_pylist())
     of_the_frame = {"empty_message", "bad_frame", "too_large", "unknown_schema", "unusable_schema"}
+    of_the_frame |= {"no_id"}  # one id in 2**64; the next test has it
     assert reasons - {None} == {str(reason) for reason in RejectReason} - of_the_frame
+
+
+def test_an_alert_without_an_id_is_rejected(made_up: list[bytes]) -> None:
+    packet = made_up[0]
+    end = 5
+    while packet[end] >= 0x80:
+        end += 1
+    smallest = b"\xff" * 9 + b"\x01"  # zig-zag of -2**63, which stands for null here
+    spoilt_id = packet[:5] + smallest + packet[end + 1 :]
+    assert read_alerts([spoilt_id, packet])["reject_reason"].to_pylist() == ["no_id", None]
 
 
 def test_a_spoilt_packet_never_changes_its_neighbours(made_up: list[bytes]) -> None:

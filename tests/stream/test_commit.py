@@ -190,3 +190,30 @@ def test_the_audit_sees_sums_that_do_not_add_up(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(accounting.update().values(n_classified=0))
     assert problems(engine) == ["batch 0: 1 read, 0 accounted for"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dec_deg": 91.0}, {"dec_deg": -95.0}, {"ra_deg": None}, {"t_mjd_tai": 1e300}]
+)
+def test_an_alert_from_nowhere_stops_nothing(engine: sa.Engine, changes: dict[str, Any]) -> None:
+    counts = commit(engine, 0, [alert(0, 1, **changes), alert(1, 2, object_id=8)])
+    assert counts.n_classified == 2
+    assert [row["object_id"] for row in rows(engine, label_requests)] == [8]
+    assert problems(engine) == []
+
+
+def test_an_offset_read_anew_ends_in_one_table(engine: sa.Engine) -> None:
+    commit(engine, 0, [bad(0), alert(1, 1), alert(2, 1)])
+    commit(engine, 0, [alert(0, 9), alert(1, 1), alert(2, 1)], run="with a fix")
+    assert rows(engine, rejected) == []
+    assert len(rows(engine, classifications)) == 2
+    with engine.connect() as connection:
+        parts = audit(connection)
+    assert all(part.n_stored == 3 for part in parts)
+
+
+def test_the_audit_lists_what_no_run_has_read(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1)])
+    with engine.connect() as connection:
+        parts = audit(connection, {("t", 0): (0, 3), ("t", 1): (5, 9)})
+    assert [(part.run_id, part.n_waiting) for part in parts] == [("run", 2), ("-", 4)]

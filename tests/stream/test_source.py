@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
+from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
+from pyspark.sql.streaming.datasource import ReadAllAvailable
 
 from deploy.kafka import EmbeddedKafka, create_topics
 from lightcurves.errors import UnavailableError
-from stream.consumer import RangeReader, Watermarks
-from stream.source import plan_batch
+from stream.consumer import Range, RangeReader, Watermarks
+from stream.source import AlertStreamReader, PlannedRange, plan_batch
 from stream.topic import publish
 
 keys = st.sampled_from([f"t:{k}" for k in range(5)])
@@ -102,3 +105,56 @@ def test_a_topic_that_is_missing_is_named(kafka: EmbeddedKafka) -> None:
     marks = Watermarks(["no-such-topic"], {"bootstrap.servers": kafka.bootstrap_servers}, 5.0)
     with pytest.raises(UnavailableError, match="no-such-topic"):
         marks.now()
+
+
+class Bounds(AlertStreamReader):
+    """A reader whose topics are what the test says."""
+
+    bounds: ClassVar[dict[str, tuple[int, int]]] = {}
+
+    def _bounds(self) -> dict[str, tuple[int, int]]:
+        return self.bounds
+
+    def _choose_version(self) -> str:
+        return "m"
+
+
+def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:
+    reader = Bounds({"starting": "earliest", "max_alerts": "0"})
+    start = {"t:0": 4, "model": "m"}
+    reader.bounds = {"t:0": (0, 4), "t:1": (100, 130)}  # type: ignore[misc]
+    noted = reader.latestOffset(start, ReadAllAvailable())
+    assert noted == {"t:0": 4, "t:1": 100, "model": "m"}
+    assert reader.partitions(start, noted) == []
+    read = reader.latestOffset(noted, ReadAllAvailable())
+    (planned,) = reader.partitions(noted, read)
+    assert isinstance(planned, PlannedRange)
+    assert planned.part == Range("t", 1, 100, 130)
+    assert reader.latestOffset(read, ReadAllAvailable()) == read
+
+
+def test_a_topic_that_was_made_anew_is_refused() -> None:
+    reader = Bounds({"starting": "earliest", "max_alerts": "0"})
+    reader.bounds = {"t:0": (0, 3)}  # type: ignore[misc]
+    with pytest.raises(UnavailableError, match="made anew"):
+        reader.latestOffset({"t:0": 812, "model": "m"}, ReadAllAvailable())
+
+
+def test_offsets_without_a_message_end_a_range(kafka: EmbeddedKafka) -> None:
+    create_topics(kafka.bootstrap_servers, {"transactional": 1})
+    producer = Producer(
+        {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": "t", "log_level": 2}
+    )
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for k in range(3):
+        producer.produce("transactional", str(k).encode())
+    producer.commit_transaction(20)
+    client = {"bootstrap.servers": kafka.bootstrap_servers}
+    marks = Watermarks(["transactional"], client, 5.0)
+    (bounds,) = marks.now().values()
+    marks.close()
+    assert bounds == (0, 4)  # three messages and the commit marker
+    reader = RangeReader("transactional", 0, client, 5.0)
+    assert read(reader, 0, 4) == [0, 1, 2]
+    reader.close()
