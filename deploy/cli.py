@@ -315,7 +315,10 @@ def audit(
 
     parts = run_audit(_settings(), _ms(since) or 0, _ms(until))
     Console(width=None if sys.stdout.isatty() else 160).print(audit_table(parts))
-    if any(part.problems for part in parts):
+    broken = [(part, problem) for part in parts for problem in part.problems]
+    for part, problem in broken:
+        typer.echo(f"{part.topic}[{part.partition}], run {part.run_id}: {problem}")
+    if broken:
         raise typer.Exit(1)
 
 

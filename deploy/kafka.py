@@ -65,6 +65,7 @@ JVM_OPTIONS = (
 )
 
 START_TIMEOUT_S = 60.0
+START_TRIES = 3
 STOP_TIMEOUT_S = 20.0
 FOLDER_TIMEOUT_S = watchdog.GRACE_S + 2.0
 LOOK_EVERY_S = 0.1
@@ -136,7 +137,20 @@ class EmbeddedKafka:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start Kafka and wait until it answers."""
+        """Start Kafka and wait until it answers.
+
+        A free port may be taken by somebody else before the JVM has it; with ports of its own
+        choice it tries others.
+        """
+        for tries_left in reversed(range(1 if self._port else START_TRIES)):
+            try:
+                self._start_once()
+                break
+            except UnavailableError:
+                if not tries_left:
+                    raise
+
+    def _start_once(self) -> None:
         java = find_java()
         ports = choose_ports(self._port)
         jars = self._jars or kafka_jars(progress=self._progress)

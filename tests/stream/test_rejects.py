@@ -54,7 +54,8 @@ def test_four_bad_packets_between_good_ones(night: Night, real_packets: list[byt
     assert {headers["reason"].decode(): packet for packet, headers in sent} == bad
     assert len(consume_all(night, night.settings.kafka.classified_topic, len(good))) == len(good)
 
-    (part,) = night.audit()
+    part, unread = night.audit()
+    assert (unread.run_id, unread.n_waiting) == ("-", 0)
     assert (part.n_read, part.n_rejected, part.n_waiting, part.problems) == (10, 4, 0, ())
 
 
