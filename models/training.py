@@ -294,7 +294,7 @@ def _boost(
     data = lightgbm.Dataset(
         rows.values[inside],
         rows.truth[inside],
-        weight=rows.weights[inside] * 1.0,
+        weight=rows.weights[inside],
         feature_name=list(FEATURE_NAMES),
         free_raw_data=True,
     )

@@ -17,8 +17,8 @@ from deploy.settings import environment_name
 from store.tables import accounting, classifications, duplicates, rejected
 from tests.stream.conftest import Night
 
-N_ALERTS = 360
-N_KILLS = 3
+N_ALERTS = 240
+N_KILLS = 2
 
 
 def environment(night: Night) -> dict[str, str]:

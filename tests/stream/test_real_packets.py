@@ -10,7 +10,9 @@ import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
 
+from deploy.kafka import EmbeddedKafka
 from deploy.wiring import scorer_config
 from lightcurves.alerts import read_alerts
 from lightcurves.schemas import package_schemas
@@ -18,7 +20,7 @@ from models.scoring import load_model
 from store.tables import accounting, classifications, objects
 from stream.job import score_with_spark
 from stream.scoring import Scorer
-from tests.stream.conftest import Night
+from tests.stream.conftest import Night, make_night
 
 SCORES = ("class_id", "probability", "probabilities", "prediction_set", "entropy", "margin", "novelty",
           "novelty_far", "reason", "n_points", "days_since_first_detection", "model_version",
@@ -37,11 +39,24 @@ def records(real_packets: list[bytes]) -> list[dict[str, Any]]:
     return [read(io.BytesIO(packet[5:]), schema, None) for packet in real_packets]
 
 
+@pytest.fixture(scope="module")
+def night(
+    kafka: EmbeddedKafka,
+    spark: SparkSession,
+    trained_models: list[Path],
+    real_packets: list[bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Night:
+    """All real packets, played once; no test changes what came of them."""
+    made = make_night(kafka, spark, trained_models, tmp_path_factory.mktemp("real"))
+    made.publish(real_packets)
+    made.run()
+    return made
+
+
 def test_every_packet_is_a_row_that_equals_fastavro(
     night: Night, real_packets: list[bytes], records: list[dict[str, Any]]
 ) -> None:
-    night.publish(real_packets)
-    night.run()
     rows = by_id(night.rows(classifications))
     assert len(rows) == len(real_packets) == 64
     for record in records:
@@ -67,9 +82,7 @@ def test_every_packet_is_a_row_that_equals_fastavro(
     assert {row["object_id"] for row in night.rows(objects)} == with_object
 
 
-def test_the_old_checkpoint_adds_nothing(night: Night, real_packets: list[bytes]) -> None:
-    night.publish(real_packets)
-    night.run()
+def test_the_old_checkpoint_adds_nothing(night: Night) -> None:
     tables = (classifications, objects, accounting)
     before = [night.rows(table) for table in tables]
     n_delta = night.delta().num_rows
@@ -78,9 +91,7 @@ def test_the_old_checkpoint_adds_nothing(night: Night, real_packets: list[bytes]
     assert night.delta().num_rows == n_delta
 
 
-def test_a_fresh_checkpoint_gives_the_same_bits(night: Night, real_packets: list[bytes]) -> None:
-    night.publish(real_packets)
-    night.run()
+def test_a_fresh_checkpoint_gives_the_same_bits(night: Night) -> None:
     again = night.afresh("again")
     again.run(max_alerts=10)  # other batches, too
     first, second = by_id(night.rows(classifications)), by_id(again.rows(classifications))
@@ -92,8 +103,6 @@ def test_a_fresh_checkpoint_gives_the_same_bits(night: Night, real_packets: list
 def test_plain_loop_and_mapinarrow_and_stream_agree(
     night: Night, real_packets: list[bytes], trained_models: list[Path]
 ) -> None:
-    night.publish(real_packets)
-    night.run()
     streamed = by_id(night.rows(classifications))
 
     model = load_model(trained_models[0])
@@ -114,10 +123,8 @@ def test_plain_loop_and_mapinarrow_and_stream_agree(
 
 
 def test_light_curves_on_disk_give_the_same_features(
-    night: Night, real_packets: list[bytes], trained_models: list[Path]
+    night: Night, trained_models: list[Path]
 ) -> None:
-    night.publish(real_packets)
-    night.run()
     table = night.delta()
     scores = load_model(trained_models[0]).score(table)
     scored = np.asarray(table["reason"].is_null())
