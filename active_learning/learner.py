@@ -20,6 +20,7 @@ from models.artifact import Manifest, save_model
 from models.scoring import load_model
 from models.training import TrainingSettings, as_in_packets, moments_of, moments_of_alerts, train
 from store import labels, registry, tables
+from store.clock import now_ms
 from store.database import reading
 from store.delta import read_alerts_of
 
@@ -175,7 +176,7 @@ def try_challenger(
             n_labels=n_labels,
             promoted=promoted,
             gate=gate.as_dict(),
-            now_ms=_now_ms(),
+            now_ms=now_ms(),
         )
         if promoted:
             reason = f"gate passed with {n_labels} labels: log-loss {gate.gain:+.3f} better"
@@ -185,7 +186,7 @@ def try_challenger(
                 manifest.model_version,
                 reason=reason,
                 gate=gate.as_dict(),
-                now_ms=_now_ms(),
+                now_ms=now_ms(),
             )
     LOG.info("challenger %s with %d labels: %s", manifest.model_version, n_labels, gate)
     return Trial(manifest.model_version, n_labels, gate, promoted)
@@ -214,7 +215,7 @@ def register(connection: sa.Connection, manifest: Manifest, folder: Path) -> Non
         n_training_objects=manifest.training["n_objects"],
         class_ids=list(manifest.class_ids),
         metrics=manifest.metrics,
-        now_ms=_now_ms(),
+        now_ms=now_ms(),
     )
 
 
@@ -223,7 +224,3 @@ def learn_forever(engine: sa.Engine, config: LearnerConfig, *, poll_s: float) ->
     while True:
         if learn_once(engine, config) is None:
             time.sleep(poll_s)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from deploy import watchdog
-from deploy.kafka import log_end
+from deploy.kafka import end_group, log_end
 from lightcurves.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-_STOP_S: Final = 20.0
 
 
 def stop_all(children: list[Child]) -> None:
@@ -95,9 +92,4 @@ class Child:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end_group(process)

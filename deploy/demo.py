@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
 from rich.live import Live
 
 from deploy.children import Child, stop_all
-from deploy.desk import now_ms
 from deploy.kafka import EmbeddedKafka
 from deploy.live import ALERT_PARTITIONS, CONSOLE, audit_table, check_kafka, stop_event
 from deploy.screen import Progress, demo_screen, demo_summary
@@ -46,6 +46,7 @@ from simulator.packets import SimulatedAlerts
 from simulator.split import Split, split_objects
 from simulator.telescope import Telescope, read_truth
 from store import registry
+from store.clock import now_ms
 from store.database import reading
 from store.tables import accounting
 from stream.scoring import Scorer
@@ -53,8 +54,6 @@ from stream.topic import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import sqlalchemy as sa
 
     from deploy.sections import Settings
 
@@ -436,8 +435,6 @@ def _watch(sky: Sky, children: list[Child], stop: threading.Event, *, runs_on: b
 
 def _is_drained(settings: Settings, engine: sa.Engine) -> bool:
     """Say whether every offset of the alert topics is accounted for."""
-    import sqlalchemy as sa  # noqa: PLC0415
-
     done = sa.select(
         accounting.c.topic, accounting.c.kafka_partition, sa.func.max(accounting.c.end_offset)
     ).group_by(accounting.c.topic, accounting.c.kafka_partition)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,17 +14,13 @@ from lightcurves.errors import ConfigurationError
 from lightcurves.taxonomy import CLASS_NAMES, class_name
 from models.artifact import MANIFEST_FILE, read_manifest
 from store import labels, registry
+from store.clock import now_ms
 from store.database import reading
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from deploy.sections import Settings
-
-
-def now_ms() -> int:
-    """Return the wall clock in milliseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def queue_table(settings: Settings, *, every: bool, limit: int) -> Table:

@@ -166,7 +166,7 @@ class EmbeddedKafka:
         """Stop Kafka: SIGTERM, then SIGKILL; does nothing when it is stopped already."""
         process, self._process = self._process, None
         if process is not None:
-            _end(process)
+            end_group(process)
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -235,7 +235,8 @@ class EmbeddedKafka:
         )
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the leader of a process group: SIGTERM, and SIGKILL for the whole group if that fails."""
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)

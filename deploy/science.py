@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -14,11 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from deploy.front import load_model
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
 from lightcurves.folders import OBJECTS_FILE, OBJECTS_SCHEMA, read_light_curves
 from lightcurves.imports import import_plasticc, import_snpcc
 from models.artifact import Manifest, Parts, save_model
 from models.evaluation import evaluate
+from models.scoring import scores_table
 from models.training import TrainingSettings, moments_of, train
 
 if TYPE_CHECKING:
@@ -72,9 +73,10 @@ def run_predict(model: str, data: Path, out: Path, *, moments: bool) -> int:
     table = read_light_curves(data)
     if moments:
         table = moments_of(table)
-    scores = loaded.score(table)
+    arrays = loaded.score_arrays(table)
+    scores = scores_table(loaded, table, arrays)
     if moments:
-        age = feature_arrays(table)[0][:, FEATURE_NAMES.index("age_days")]
+        age = np.ascontiguousarray(arrays.features[:, FEATURE_NAMES.index("age_days")])
         scores = scores.append_column("days_since_first_detection", pa.array(age))
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, out)

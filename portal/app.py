@@ -12,9 +12,10 @@ from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 
 from portal import metrics, pages, rest
-from portal.context import LightCurve, Portal, now_ms
+from portal.context import LightCurve, Portal
 from portal.errors import ApiError, ErrorCode, add_error_handlers, answer
 from portal.templating import STATIC, Pages
+from store.clock import now_ms
 
 MAX_BODY_BYTES: Final = 64 * 1024
 

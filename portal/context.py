@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,13 +10,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 from fastapi import Depends, Request
 
+from store.clock import now_ms
+
 LightCurve = Callable[[int], "pa.Table | None"]
 """The light curve of an object: ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``."""
-
-
-def now_ms() -> int:
-    """The wall clock: milliseconds since 1970 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from lightcurves.errors import ConfigurationError
 from models.artifact import read_manifest
 from store import registry
+from store.clock import now_ms
 from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
@@ -24,7 +25,7 @@ from stream.outputs import Outputs, Topics
 from stream.rows import RANGE, SCORE_SPARK_SCHEMA
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
-from stream.worker import WorkerConfig, now_ms
+from stream.worker import WorkerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

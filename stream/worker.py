@@ -8,7 +8,6 @@ Spark then pickles a reference to it, and a worker that runs the next task finds
 from __future__ import annotations
 
 import json
-import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from store.clock import now_ms
 from store.delta import LightCurveFile
 from stream.consumer import Range, RangeReader, offset_of
 from stream.rows import MESSAGE, RANGE, fill
@@ -153,8 +153,3 @@ def message_rows(
     kind = pa.array([MESSAGE] * len(packets))
     columns = {**scored.rows, **where, "kind": kind, "packet": pa.array(bytes_kept, pa.binary())}
     return fill(columns, len(packets))
-
-
-def now_ms() -> int:
-    """Return the wall clock in milliseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000_000
