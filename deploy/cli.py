@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +12,6 @@ import typer
 
 from deploy.settings import check_settings, load_settings, redacted, settings_digest
 from lightcurves.errors import ConfigurationError, NoctuleError
-
-# LightGBM's threads must not spin while they wait: beside Spark and Kafka that costs minutes.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     help="Reads the Rubin alert stream, says what each alert is and how sure that is, and learns "

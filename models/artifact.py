@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -94,7 +93,7 @@ def save_model(parts: Parts, folder: Path) -> Manifest:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as name:
         draft = Path(name) / "draft"
         draft.mkdir()
-        (draft / CLASSIFIER_FILE).write_text(classifier_text(parts.booster))
+        (draft / CLASSIFIER_FILE).write_text(parts.booster.model_to_string())
         np.savez(draft / FOREST_FILE, **parts.forest._asdict())
         manifest = _manifest(
             parts, {name: _sha256(draft / name) for name in (CLASSIFIER_FILE, FOREST_FILE)}
@@ -118,11 +117,6 @@ def version_of(manifest: Manifest) -> str:
         "novelty": asdict(manifest.novelty),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def classifier_text(booster: lightgbm.Booster) -> str:
-    """Return LightGBM's text of the trees, whatever number of cores grew them."""
-    return re.sub(r"\[num_threads: \d+\]", "[num_threads: 0]", booster.model_to_string())
 
 
 def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:

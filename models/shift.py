@@ -27,6 +27,7 @@ _PARAMETERS: Final[dict[str, Any]] = {
     "feature_fraction": 0.5,
     "deterministic": True,
     "force_row_wise": True,
+    "num_threads": 1,
     "verbosity": -1,
 }
 _ROUNDS: Final = 60
@@ -38,7 +39,6 @@ def target_weights(
     target: NDArray[np.float64],
     *,
     seed: int,
-    threads: int,
 ) -> NDArray[np.float64]:
     """Return a weight for each labelled row, their mean 1.
 
@@ -48,7 +48,7 @@ def target_weights(
         float64 (rows, features): what has labels, and what the model is meant for.
     fold
         int64: each labelled row's fold; its weight comes from a classifier that has not seen it.
-    seed, threads
+    seed
         Of the classifier.
     """
     weights = np.ones(len(labelled))
@@ -59,9 +59,9 @@ def target_weights(
         is_target = np.repeat([0, 1], [inside.sum(), (half == k % 2).sum()])
         balance = np.where(is_target, inside.sum() / max(1, is_target.sum()), 1.0)
         data = lightgbm.Dataset(values, is_target, weight=balance)
-        parameters = {**_PARAMETERS, "seed": seed, "num_threads": threads}
+        parameters = {**_PARAMETERS, "seed": seed}
         booster = lightgbm.train(parameters, data, _ROUNDS)
-        p = np.asarray(booster.predict(labelled[~inside]), np.float64)
+        p = np.asarray(booster.predict(labelled[~inside], num_threads=1), np.float64)
         weights[~inside] = p / (1.0 - p)
     weights = np.clip(weights, 1.0 / LARGEST_WEIGHT, LARGEST_WEIGHT)
     scaled: NDArray[np.float64] = weights / weights.mean()

@@ -11,9 +11,6 @@ import pytest
 from deploy.kafka import EmbeddedKafka
 from tests.postgres import PostgresServer, find_postgres
 
-# As the command does: LightGBM's threads must not spin while they wait.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -26,7 +26,7 @@ FIRST_ID: Final = 2**60
 """Identifiers are those of LSST's size: a double cannot hold them."""
 
 FAST: Final = TrainingSettings(
-    folds=2, rounds=25, moments=3, learning_rate=0.2, leaves=8, min_rows=4, threads=1
+    folds=2, rounds=25, moments=3, learning_rate=0.2, leaves=8, min_rows=4
 )
 """A training of a second."""
 

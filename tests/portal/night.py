@@ -113,8 +113,9 @@ def add_object(connection: sa.Connection, at: int, rng: np.random.Generator) -> 
         | {"ra_deg": ra, "dec_deg": dec}
         for k, t in enumerate(times.tolist())
     ]
+    healpix = int(healpix_of(ra, dec))
     for row in rows:
-        row["healpix"] = int(healpix_of(ra, dec))
+        row["healpix"] = healpix
     connection.execute(tables.classifications.insert(), rows)
     connection.execute(tables.objects.insert().values(_folded(rows)))
     return object_id
