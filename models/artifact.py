@@ -8,10 +8,10 @@ import os
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import lightgbm
 import numpy as np
 
 from lightcurves.errors import ConfigurationError
@@ -21,6 +21,7 @@ from models.forest import Forest
 from models.novelty import NoveltyScale
 
 if TYPE_CHECKING:
+    import lightgbm
     from numpy.typing import NDArray
 
 FORMAT: Final = 1
@@ -130,7 +131,7 @@ def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:
         coverage=parts.coverage,
         novelty=parts.novelty,
         training=parts.training,
-        libraries={"lightgbm": lightgbm.__version__, "numpy": np.__version__},
+        libraries={"lightgbm": version("lightgbm"), "numpy": np.__version__},
         metrics=parts.metrics,
         files=files,
     )
@@ -186,6 +187,8 @@ def _check(manifest: Manifest, folder: Path) -> None:
 def load_parts(folder: Path) -> tuple[Manifest, lightgbm.Booster, Forest]:
     """Load and verify an artifact; see :func:`read_manifest` for the errors."""
     manifest = read_manifest(folder)
+    import lightgbm  # noqa: PLC0415 - a second, which reading a manifest need not take
+
     booster = lightgbm.Booster(model_str=(folder / CLASSIFIER_FILE).read_text())
     with np.load(folder / FOREST_FILE, allow_pickle=False) as arrays:
         forest = Forest(**{name: _owned(arrays[name]) for name in Forest._fields})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import lightgbm
 import numpy as np
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ def target_weights(
     seed
         Of the classifier.
     """
+    import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
+
     weights = np.ones(len(labelled))
     half = np.arange(len(target)) % 2
     for k in np.unique(fold):

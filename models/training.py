@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import lightgbm
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +26,7 @@ from models.shift import target_weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import lightgbm
     from numpy.typing import NDArray
 
 CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "mw_ebv")
@@ -304,6 +304,8 @@ def _grow(
 def _boost(
     rows: TrainingRows, inside: NDArray[np.bool_], n_classes: int, settings: TrainingSettings
 ) -> lightgbm.Booster:
+    import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
+
     data = lightgbm.Dataset(
         rows.values[inside],
         rows.truth[inside],
