@@ -46,12 +46,18 @@ def row_losses(p: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.f
     return losses
 
 
-def macro_f1(guess: NDArray[Any], truth: NDArray[Any], n_classes: int) -> float:
-    """Return the mean over classes (with a true member) of ``2 TP / (2 TP + FP + FN)``."""
+def macro_f1(
+    guess: NDArray[Any],
+    truth: NDArray[Any],
+    n_classes: int,
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """Return the mean over classes (with a true member) of ``2 TP / (2 TP + FP + FN)``, weighted."""
+    weights = np.ones(len(truth)) if weights is None else weights
     scores = []
     for k in range(n_classes):
-        true_positive = np.sum((guess == k) & (truth == k))
-        wrong = np.sum((guess == k) != (truth == k))
+        true_positive = weights[(guess == k) & (truth == k)].sum()
+        wrong = weights[(guess == k) != (truth == k)].sum()
         if np.any(truth == k):
             scores.append(2 * true_positive / (2 * true_positive + wrong))
     return float(np.mean(scores)) if scores else float("nan")
@@ -72,13 +78,23 @@ def expected_calibration_error(
     return float(np.abs(gap).sum() / weights.sum())
 
 
-def auroc(strange: NDArray[np.float64], ordinary: NDArray[np.float64]) -> float:
-    """Return the probability that a strange score exceeds an ordinary one; ties count half."""
+def auroc(
+    strange: NDArray[np.float64],
+    ordinary: NDArray[np.float64],
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> float:
+    """Return the probability that a strange score exceeds an ordinary one; ties count half.
+
+    `weights` are those of the strange and the ordinary ones, equal by default. NaN where there is
+    none of either.
+    """
     if strange.size == 0 or ordinary.size == 0:
         return float("nan")
-    ranked = np.sort(ordinary)
-    below = np.searchsorted(ranked, strange, "left") + np.searchsorted(ranked, strange, "right")
-    return float(below.mean() / 2.0 / ordinary.size)
+    of_strange, of_ordinary = weights or (np.ones(strange.size), np.ones(ordinary.size))
+    order = np.argsort(ordinary)
+    ranked, cumulated = ordinary[order], np.append(0.0, np.cumsum(of_ordinary[order]))
+    below = sum(cumulated[np.searchsorted(ranked, strange, side)] for side in ("left", "right"))
+    return float(np.average(below, weights=of_strange) / 2.0 / cumulated[-1])
 
 
 def evaluate(scores: pa.Table, objects: pa.Table) -> dict[str, Any]:
@@ -156,9 +172,14 @@ def _figures(table: pa.Table, labels: NDArray[Any]) -> dict[str, Any]:
         )
     novelty = table["novelty"].to_numpy()
     if (~known).any():
-        figures["novelty_auroc"] = auroc(novelty[~known], novelty[known])
+        ordinary = novelty[known]
+        figures["novelty_auroc"] = auroc(
+            novelty[~known], ordinary, (weights[~known], weights[known])
+        )
         figures["novelty_auroc_by_class"] = {
-            class_name(int(c)): auroc(novelty[labels == c], novelty[known])
+            class_name(int(c)): auroc(
+                novelty[labels == c], ordinary, (weights[labels == c], weights[known])
+            )
             for c in np.unique(labels[~known])
         }
     return figures
@@ -176,7 +197,7 @@ def _known_figures(
     sizes = np.array([len(members) for members in sets])
     return {
         "log_loss": log_loss(p, truth, weights),
-        "macro_f1": macro_f1(p.argmax(axis=1), truth, p.shape[1]),
+        "macro_f1": macro_f1(p.argmax(axis=1), truth, p.shape[1], weights),
         "accuracy": float(np.average(p.argmax(axis=1) == truth, weights=weights)),
         "ece": expected_calibration_error(p, truth, weights),
         "coverage": float(np.average(covered, weights=weights)),

@@ -39,8 +39,8 @@ class Scores:
     margin
         float64: likeliest minus second likeliest probability.
     novelty, novelty_far
-        float64: :mod:`models.novelty`'s score in [0, 1], and the fraction of training objects
-        that are at least as strange.
+        float64: :mod:`models.novelty`'s score in [0, 1], and the fraction of training rows
+        (moments of objects) that are at least as strange.
     reason
         object: a reason code where not evaluated, else None.
     features, why

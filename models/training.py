@@ -343,7 +343,7 @@ def _metrics(p: NDArray[np.float64], rows: TrainingRows, threshold: float) -> di
     covered = members[np.arange(len(p)), rows.truth]
     return {
         "out_of_fold_log_loss": log_loss(p, rows.truth, rows.weights),
-        "out_of_fold_macro_f1": macro_f1(p.argmax(axis=1), rows.truth, p.shape[1]),
+        "out_of_fold_macro_f1": macro_f1(p.argmax(axis=1), rows.truth, p.shape[1], rows.weights),
         "out_of_fold_ece": expected_calibration_error(p, rows.truth, rows.weights),
         "out_of_fold_coverage": float(np.average(covered, weights=rows.weights)),
         "out_of_fold_set_size": float(np.average(members.sum(axis=1), weights=rows.weights)),

@@ -50,17 +50,6 @@ def newest_objects(
     return connection.execute(query.limit(limit).offset(offset)).mappings().all()
 
 
-def strangest_objects(connection: sa.Connection, limit: int) -> Sequence[sa.RowMapping]:
-    """Objects by novelty, the strangest first; those without a score are left out."""
-    query = (
-        _labelled_objects()
-        .where(objects.c.novelty.is_not(None))
-        .order_by(objects.c.novelty.desc(), objects.c.object_id)
-        .limit(limit)
-    )
-    return connection.execute(query).mappings().all()
-
-
 def object_row(connection: sa.Connection, object_id: int) -> sa.RowMapping | None:
     """One object as in `newest_objects`, or None."""
     query = _labelled_objects().where(objects.c.object_id == object_id)

@@ -101,7 +101,7 @@ objects: Final = sa.Table(
     sa.Index("ix_objects_novelty", "novelty"),
     sa.Index("ix_objects_class", "class_id", "probability"),
 )
-"""One row per object: a fold over its classifications, remade from them whenever one arrives."""
+"""One row per object: a fold over its classifications, taken on with each batch."""
 
 rejected: Final = sa.Table(
     "rejected",

@@ -56,12 +56,18 @@ def test_log_loss_has_a_floor_and_charges_it_for_the_unknown() -> None:
 @LAW
 @given(seeds, st.integers(1, 40))
 def test_macro_f1_is_scikit_learns(seed: int, n: int) -> None:
-    p, truth, _ = drawn(seed, n)
+    p, truth, weights = drawn(seed, n)
     guess = p.argmax(axis=1)
-    expected = metrics.f1_score(
-        truth, guess, average="macro", labels=np.unique(truth), zero_division=0.0
-    )
-    assert macro_f1(guess, truth, 4) == pytest.approx(expected)
+    for given_weights in (None, weights):
+        expected = metrics.f1_score(
+            truth,
+            guess,
+            average="macro",
+            labels=np.unique(truth),
+            zero_division=0.0,
+            sample_weight=given_weights,
+        )
+        assert macro_f1(guess, truth, 4, given_weights) == pytest.approx(expected)
 
 
 def test_macro_f1_of_nothing_is_not_a_number() -> None:
@@ -73,8 +79,11 @@ def test_macro_f1_of_nothing_is_not_a_number() -> None:
 def test_auroc_is_scikit_learns_with_ties(seed: int) -> None:
     chance = np.random.default_rng(seed)
     strange, ordinary = chance.integers(2, 9, 30) / 4, chance.integers(0, 7, 50) / 4
-    expected = metrics.roc_auc_score([1] * 30 + [0] * 50, [*strange, *ordinary])
-    assert auroc(strange, ordinary) == pytest.approx(expected)
+    weights = chance.uniform(0.1, 2, 80)
+    truth, scores = [1] * 30 + [0] * 50, [*strange, *ordinary]
+    assert auroc(strange, ordinary) == pytest.approx(metrics.roc_auc_score(truth, scores))
+    expected = metrics.roc_auc_score(truth, scores, sample_weight=weights)
+    assert auroc(strange, ordinary, (weights[:30], weights[30:])) == pytest.approx(expected)
     assert auroc(strange, ordinary) + auroc(ordinary, strange) == pytest.approx(1)
 
 
@@ -211,10 +220,10 @@ def test_known_answers() -> None:
     assert found["accuracy"] == pytest.approx(0.5)
     assert found["coverage"] == pytest.approx(0.5)
     assert found["set_size"] == pytest.approx((1.5 + 1) / 2)
-    assert found["macro_f1"] == pytest.approx((2 * 2 / (2 * 2 + 1) + 0) / 2)
-    # Strange 0.9 beats all of 0.1, 0.2, 0.3; 0.25 beats two of three.
-    assert found["novelty_auroc"] == pytest.approx((3 + 2) / 6)
-    assert found["novelty_auroc_by_class"] == {"AGN": pytest.approx(5 / 6)}
+    assert found["macro_f1"] == pytest.approx((2 * 1 / (2 * 1 + 1) + 0) / 2)
+    # Strange 0.9 beats all of 0.1, 0.2, 0.3; 0.25 beats the first two, which are one object's.
+    assert found["novelty_auroc"] == pytest.approx((2 / 2 + 1 / 2) / 2)
+    assert found["novelty_auroc_by_class"] == {"AGN": pytest.approx(3 / 4)}
     assert "by_days" not in found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,7 @@ def test_every_promised_name_is_there() -> None:
     for name in noctule.__all__:
         assert callable(getattr(noctule, name))
         assert getattr(noctule, name).__doc__
+    assert noctule.__version__ == version("noctule")
 
 
 def test_a_light_curve_folder_becomes_scores(manifest: Manifest, state: Path) -> None:

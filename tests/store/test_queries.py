@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from store import queries
 from store.labels import report_label
+from store.portal_queries import ranked_objects
 from store.queries import (
     cone_search,
     counts,
     newest_objects,
     object_history,
     object_row,
-    strangest_objects,
 )
 from store.sky import healpix_of, separation_deg
 from store.tables import duplicates, objects, rejected
@@ -37,10 +37,16 @@ def test_the_newest_objects(connection: sa.Connection, add_object: Add) -> None:
 
 
 def test_the_strangest_objects(connection: sa.Connection, add_object: Add) -> None:
-    for object_id, novelty in [(1, 0.2), (2, None), (3, 0.9), (4, 0.2)]:
-        add_object(object_id, novelty=novelty)
-    assert ids(strangest_objects(connection, 10)) == [3, 1, 4]
-    assert ids(strangest_objects(connection, 1)) == [3]
+    for object_id, novelty, class_id in [
+        (1, 0.2, 111),
+        (2, None, 111),
+        (3, 0.9, 112),
+        (4, 0.2, 111),
+    ]:
+        add_object(object_id, novelty=novelty, class_id=class_id)
+    assert ids(ranked_objects(connection, "novelty", 10)) == [3, 1, 4]
+    assert ids(ranked_objects(connection, "novelty", 1)) == [3]
+    assert ids(ranked_objects(connection, "novelty", 10, class_id=111)) == [1, 4]
 
 
 def test_one_object_with_its_label(connection: sa.Connection, add_object: Add) -> None:

@@ -18,7 +18,7 @@ from store.tables import accounting, classifications, duplicates, rejected
 from tests.stream.conftest import Night
 
 N_ALERTS = 240
-N_KILLS = 2
+N_KILLS = 1
 
 
 def environment(night: Night) -> dict[str, str]:
