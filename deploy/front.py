@@ -1,7 +1,8 @@
-"""What the front door needs beyond the rooms: the model that an alias names."""
+"""What the front door needs beyond the rooms: the version, and the model that an alias names."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 from deploy.settings import load_settings
@@ -11,6 +12,8 @@ from models.scoring import Model
 from models.scoring import load_model as load_artifact
 from store import registry
 from store.database import migrate, open_database, reading
+
+__version__ = version("noctule")
 
 
 def load_model(model: Path | str) -> Model:
