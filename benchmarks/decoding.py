@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import fastavro
+import numpy as np
 
 import noctule
 from benchmarks.setting import FRAME_BYTES, best_s, finish, real_packets
@@ -22,6 +23,7 @@ def main() -> None:
     assert schema is not None
     assert isinstance(plan, Plan)
     laid = packets_of(packets)
+    words = laid.data[: laid.data.size // 8 * 8].view(np.uint64)
     bodies = Packets(laid.data, laid.starts + FRAME_BYTES, laid.ends)
 
     def fastavro_full() -> None:
@@ -31,10 +33,10 @@ def main() -> None:
     ms = {
         "fastavro, full decode": best_s(fastavro_full, 2),
         "noctule.read_alerts, table and light-curve rules included": best_s(
-            lambda: noctule.read_alerts(packets, schemas=schemas)
+            lambda: noctule.read_alerts(packets)
         ),
         "the bare decode into columns": best_s(lambda: decode_columns(plan, bodies)),
-        "a plain pass over the bytes": best_s(lambda: int(laid.data.sum(dtype="u8"))),
+        "a plain pass over the bytes": best_s(lambda: np.bitwise_xor.reduce(words)),
     }
     baseline = ms["fastavro, full decode"]
     for name, seconds in ms.items():

@@ -40,11 +40,25 @@ def real_packets() -> list[bytes]:
 
 
 def with_id(packet: bytes, dia_source_id: int) -> bytes:
-    """Return the packet with another diaSourceId: its first field, a variable-length integer."""
-    end = FRAME_BYTES
-    while packet[end] >= 0x80:
-        end += 1
-    return packet[:FRAME_BYTES] + zigzag(dia_source_id) + packet[end + 1 :]
+    """Return the LSST packet with another diaSourceId: first of all fields, and first in diaSource.
+
+    Two optional texts lie between them.
+    """
+    first = _after_integer(packet, FRAME_BYTES)
+    second = first
+    for _ in range(2):
+        there = packet[second] != 0
+        second += 1
+        if there:
+            second += 1 + (packet[second] >> 1)  # shorter than 64 bytes in every packet seen
+    fresh, rest = zigzag(dia_source_id), packet[_after_integer(packet, second) :]
+    return packet[:FRAME_BYTES] + fresh + packet[first:second] + fresh + rest
+
+
+def _after_integer(packet: bytes, at: int) -> int:
+    while packet[at] >= 0x80:
+        at += 1
+    return at + 1
 
 
 def zigzag(value: int) -> bytes:

@@ -120,7 +120,9 @@ def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Co
     )
     run_plan(
         plan.steps,
+        plan.stores,
         plan.jumps,
+        plan.n_segments,
         plan.band_names,
         plan.band_codes,
         *packets,
@@ -138,8 +140,9 @@ def _place_own_source(columns: Columns) -> None:
     rows = columns.offsets[packets]
     alert = dict(zip(ALERT_FLOAT64, columns.alert_f64[:, packets], strict=True))
     columns.history_f64[0, rows] = alert["t_mjd_tai"]
-    columns.history_f32[0, rows] = alert["flux_njy"]
-    columns.history_f32[1, rows] = alert["sigma_njy"]
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the rules leave out
+        columns.history_f32[0, rows] = alert["flux_njy"]
+        columns.history_f32[1, rows] = alert["sigma_njy"]
     columns.history_i64[0, rows] = columns.alert_i64[ALERT_INT64.index("visit"), packets]
     columns.history_band[rows] = columns.alert_band[packets]
     visit = columns.history_i64[0, : columns.offsets[-1]]

@@ -1,5 +1,13 @@
 """The one numba loop that walks a compiled plan over the bytes of many packets.
 
+Records repeat: 20,000 rows of real histories lie in 21 ways, by their nulls and the lengths of their
+integers. So the first record of a segment is walked value by value, and how it lay is noted byte for
+byte (a *layout*: which bits decide where values begin, and what they were). The next record is
+compared with the few layouts that are kept, each in one vectorised pass (12 ns for 325 bytes); where
+one agrees, every value's place is known and only the stored ones are looked at. Where none does, the
+record is walked (1,000 ns), and its layout kept instead of the oldest. A pass compares every bit that
+the walk would have decided by, so both read the same.
+
 Every read is checked against the end of its own packet before it happens: a hostile packet ends in
 an error code, never in a read outside its bytes, and its neighbours are not touched.
 """
@@ -11,32 +19,29 @@ from typing import Any, Final
 import numba as nb
 import numpy as np
 
-from lightcurves.plan import MAX_DEPTH, Op, Source, Space
+from lightcurves.plan import MAX_DEPTH, Op, Shape, Source, Space
 from lightcurves.reasons import RejectReason
 
 # Numba freezes module globals into the compiled code, so enumerations become plain integers here.
-_SKIP_FIXED: Final = int(Op.SKIP_FIXED)
-_SKIP_VARINT: Final = int(Op.SKIP_VARINT)
-_SKIP_SIZED: Final = int(Op.SKIP_SIZED)
-_SKIP_OPTIONAL_FIXED: Final = int(Op.SKIP_OPTIONAL_FIXED)
-_SKIP_OPTIONAL_VARINT: Final = int(Op.SKIP_OPTIONAL_VARINT)
-_SKIP_OPTIONAL_SIZED: Final = int(Op.SKIP_OPTIONAL_SIZED)
 _STORE: Final = int(Op.STORE)
 _STORE_NULL: Final = int(Op.STORE_NULL)
+_SEGMENT: Final = int(Op.SEGMENT)
 _UNION: Final = int(Op.UNION)
 _JUMP: Final = int(Op.JUMP)
 _ARRAY: Final = int(Op.ARRAY)
 _LOOP: Final = int(Op.LOOP)
+_FIXED: Final = int(Shape.FIXED)
+_INTEGER: Final = int(Shape.VARINT)
 _VARINT: Final = int(Source.VARINT)
 _FLOAT: Final = int(Source.FLOAT)
 _DOUBLE: Final = int(Source.DOUBLE)
 _STRING: Final = int(Source.STRING)
 _ALERT_FLOAT64: Final = int(Space.ALERT_FLOAT64)
 _ALERT_INT64: Final = int(Space.ALERT_INT64)
-_ALERT_BAND: Final = int(Space.ALERT_BAND)
 _HISTORY_FLOAT64: Final = int(Space.HISTORY_FLOAT64)
 _HISTORY_FLOAT32: Final = int(Space.HISTORY_FLOAT32)
 _HISTORY_INT64: Final = int(Space.HISTORY_INT64)
+_HISTORY_BAND: Final = int(Space.HISTORY_BAND)
 _DEPTH: Final = MAX_DEPTH
 
 OK: Final = 0
@@ -59,6 +64,14 @@ _TRAILING: Final = 6
 NULL_INT64: Final = np.iinfo(np.int64).min
 """Marks a null integer in the int64 arrays: no identifier or visit has this value."""
 NULL_BAND: Final = -1
+
+_LAYOUT_BYTES: Final = 2048
+"""A longer record's layout is not kept: a cutout's would cost more to compare than to walk."""
+_LAYOUTS: Final = 4
+"""Kept of each segment. Of the real rows 14 % agree with none of 1, 4 % of 2, 1.5 % of 4."""
+_DECIDES: Final = 0xFF  # all of a branch or a length
+_CONTINUES: Final = 0x80  # does the integer go on with the next byte
+_TENTH: Final = 0xFE  # the last byte of a ten-byte integer is 0 or 1
 
 _MAX_EMPTY_ITEMS: Final = 1 << 20  # items of zero bytes (nulls): their number is a loop bound only
 
@@ -83,24 +96,6 @@ def _varint(data: Any, at: int, end: int) -> Any:
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
-def _skip_varint(data: Any, at: int, end: int) -> Any:
-    _, after = _varint(data, at, end)
-    return after
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _skip_sized(data: Any, at: int, end: int) -> Any:
-    length, at = _varint(data, at, end)
-    if at < 0:
-        return at
-    if length < 0:
-        return -_BAD_LENGTH
-    if length > end - at:
-        return -_TRUNCATED
-    return at + length
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
 def _optional(data: Any, at: int, end: int, null: int) -> tuple[bool, int]:
     """Read the branch of a two-branch union: is there a value, and where does it begin."""
     if at >= end:
@@ -116,6 +111,106 @@ def _optional(data: Any, at: int, end: int, null: int) -> tuple[bool, int]:
     if byte != 0 and byte != 2:
         return False, -_BAD_BRANCH
     return (byte >> 1) != null, at + 1
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _note(data: Any, begin: int, at: int, after: int, mask: Any, value: Any) -> None:
+    """Note that the bytes from `at` to `after` decide the layout, all of them."""
+    for place in range(at - begin, min(after - begin, mask.size)):
+        mask[place] = _DECIDES
+        value[place] = data[begin + place]
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _note_varint(data: Any, begin: int, at: int, after: int, mask: Any, value: Any) -> None:
+    """Note that an integer ends where it does; what it is decides nothing."""
+    for place in range(at - begin, min(after - begin, mask.size)):
+        mask[place] = _TENTH if begin + place == at + 9 else _CONTINUES
+        value[place] = data[begin + place] & _CONTINUES
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _walk_value(shape: int, data: Any, begin: int, at: int, end: int, mask: Any, value: Any) -> Any:
+    """Step over an integer or text and note how it lies; return the next position or an error code."""
+    number, after = _varint(data, at, end)
+    if after < 0:
+        return after
+    if shape == _INTEGER:
+        _note_varint(data, begin, at, after, mask, value)
+        return after
+    _note(data, begin, at, after, mask, value)
+    if number < 0:
+        return -_BAD_LENGTH
+    if number > end - after:
+        return -_TRUNCATED
+    return after + number
+
+
+@nb.njit(nogil=True, cache=True)
+def _walk(steps: Any, places: Any, data: Any, begin: int, end: int, mask: Any, value: Any) -> Any:
+    """Walk the steps of a segment and note its layout; return its end, or an error code.
+
+    ``places`` receives where each stored value begins, counted from the segment's begin, -1 for
+    null. `mask` and `value` receive as much of the layout as they can hold: a record agrees where
+    ``byte & mask == value`` throughout.
+    """
+    mask[:] = 0
+    value[:] = 0
+    at = begin
+    store = 0
+    for step in range(steps.shape[0]):
+        op = steps[step, 0]
+        shape = steps[step, 2]
+        size = steps[step, 3]
+        null = steps[step, 4]
+        if op == _STORE_NULL:
+            places[store] = -1
+            store += 1
+            continue
+        count = steps[step, 1]
+        if shape == _FIXED and null < 0:
+            size *= count
+            count = 1
+        for _ in range(count):
+            there = True
+            if null >= 0:
+                # A call costs ten times this (its arrays are counted): written out.
+                if at < end and (data[at] == 0 or data[at] == 2):
+                    if at - begin < mask.size:
+                        mask[at - begin] = _DECIDES
+                        value[at - begin] = data[at]
+                    there = (data[at] >> 1) != null
+                    at += 1
+                else:
+                    there, after = _optional(data, at, end, null)
+                    if after < 0:
+                        return after
+                    _note(data, begin, at, after, mask, value)
+                    at = after
+            if op == _STORE:
+                places[store] = at - begin if there else -1
+                store += 1
+            if there and shape == _FIXED:
+                if size > end - at:
+                    return -_TRUNCATED
+                at += size
+            elif there:
+                at = _walk_value(shape, data, begin, at, end, mask, value)
+                if at < 0:
+                    return at
+    return at
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
+def _agrees(data: Any, at: int, length: int, masks: Any, values: Any, layout: int) -> Any:
+    """Compare `length` bytes with a layout; unsigned bytes all the way, so that it vectorises."""
+    begin = np.uintp(at)
+    row = np.uintp(layout)
+    wrong = np.uint8(0)
+    for k in range(np.uintp(length)):
+        decides = np.uint8(data[begin + k] & masks[row, k])
+        wrong = np.uint8(wrong | np.uint8(decides ^ values[row, k]))
+    return wrong == 0
 
 
 @nb.njit(nogil=True, cache=True)
@@ -136,7 +231,9 @@ def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> Any:
 @nb.njit(nogil=True, cache=True)
 def run_plan(
     steps: Any,
+    stores: Any,
     jumps: Any,
+    n_segments: int,
     band_names: Any,
     band_codes: Any,
     data: Any,
@@ -159,7 +256,7 @@ def run_plan(
 
     Parameters
     ----------
-    steps, jumps, band_names, band_codes
+    steps, stores, jumps, n_segments, band_names, band_codes
         The fields of a :class:`lightcurves.plan.Plan`.
     data
         uint8: the bytes of all packets; `starts` and `ends` are int64 positions in it.
@@ -185,6 +282,12 @@ def run_plan(
     word64 = np.zeros(1, np.uint64)
     float32 = word32.view(np.float32)
     float64 = word64.view(np.float64)
+    lengths = np.full(n_segments * _LAYOUTS, -1, np.int64)
+    masks = np.zeros((n_segments * _LAYOUTS, _LAYOUT_BYTES), np.uint8)
+    values = np.zeros((n_segments * _LAYOUTS, _LAYOUT_BYTES), np.uint8)
+    places = np.zeros((_LAYOUTS, stores.shape[0]), np.int64)
+    latest = np.zeros(n_segments, np.int64)  # the layout that agreed last
+    newest = np.zeros(n_segments, np.int64)  # the layout that was noted last
     row = 0
     offsets[0] = 0
     for packet in range(starts.size):
@@ -200,131 +303,89 @@ def run_plan(
         empty_items = 0
         while at >= 0:
             op = steps[step, 0]
-            if op == _SKIP_OPTIONAL_FIXED:
-                size = steps[step, 2]
-                null_byte = steps[step, 3] * 2
-                value_byte = 2 - null_byte
-                for _ in range(steps[step, 1]):
-                    if at >= end:
-                        at = -_TRUNCATED
+            if op == _SEGMENT:
+                count = steps[step, 1]
+                segment = steps[step, 2]
+                store = steps[step, 3]
+                first = segment * _LAYOUTS
+                layout = -1
+                length = 0
+                for k in range(_LAYOUTS):
+                    trial = (latest[segment] + k) % _LAYOUTS
+                    length = lengths[first + trial]
+                    if 0 <= length <= end - at and _agrees(
+                        data, at, length, masks, values, first + trial
+                    ):
+                        layout = trial
                         break
-                    byte = data[at]
-                    if byte == value_byte:
-                        at += 1 + size
-                    elif byte == null_byte:
-                        at += 1
-                    else:
-                        there, at = _optional(data, at, end, null_byte >> 1)
-                        if at < 0:
-                            break
-                        if there:
-                            at += size
-                if at > end:
-                    at = -_TRUNCATED
-                step += 1
-            elif op == _STORE:
-                source = steps[step, 1]
-                space = steps[step, 2]
-                slot = steps[step, 3]
-                null = steps[step, 4]
-                there = True
-                if null >= 0:
-                    there, at = _optional(data, at, end, null)
-                    if at < 0:
+                if layout < 0:
+                    layout = (newest[segment] + 1) % _LAYOUTS
+                    newest[segment] = layout
+                    lengths[first + layout] = -1
+                    after = _walk(
+                        steps[step + 1 : step + 1 + count],
+                        places[layout, store:],
+                        data,
+                        at,
+                        end,
+                        masks[first + layout],
+                        values[first + layout],
+                    )
+                    if after < 0:
+                        at = after
                         continue
-                real = np.nan
-                whole = NULL_INT64
-                band = NULL_BAND
-                if there:
-                    if source == _VARINT:
-                        whole, at = _varint(data, at, end)
-                        if at < 0:
-                            continue
-                        real = float(whole)
-                    elif source == _DOUBLE:
-                        if end - at < 8:
-                            at = -_TRUNCATED
-                            continue
-                        bits = np.uint64(0)
-                        for k in range(8):
-                            bits |= np.uint64(data[at + k]) << np.uint64(8 * k)
-                        word64[0] = bits
-                        real = float64[0]
-                        at += 8
-                    elif source == _FLOAT:
-                        if end - at < 4:
-                            at = -_TRUNCATED
-                            continue
-                        word32[0] = (
-                            np.uint32(data[at])
-                            | np.uint32(data[at + 1]) << np.uint32(8)
-                            | np.uint32(data[at + 2]) << np.uint32(16)
-                            | np.uint32(data[at + 3]) << np.uint32(24)
-                        )
-                        real = float(float32[0])
-                        at += 4
-                    elif source == _STRING:
-                        begin = at
-                        at = _skip_sized(data, begin, end)
-                        if at < 0:
-                            continue
-                        length, begin = _varint(data, begin, end)
-                        band = _band_code(data, begin, length, band_names, band_codes)
+                    length = after - at
+                    if length <= _LAYOUT_BYTES:
+                        lengths[first + layout] = length
+                latest[segment] = layout
+                for k in range(store, store + steps[step, 4]):
+                    source = stores[k, 0]
+                    space = stores[k, 1]
+                    slot = stores[k, 2]
+                    real = np.nan
+                    whole = NULL_INT64
+                    band = NULL_BAND
+                    if places[layout, k] >= 0:
+                        place = at + places[layout, k]
+                        if source == _FLOAT:
+                            word32[0] = (
+                                np.uint32(data[place])
+                                | np.uint32(data[place + 1]) << np.uint32(8)
+                                | np.uint32(data[place + 2]) << np.uint32(16)
+                                | np.uint32(data[place + 3]) << np.uint32(24)
+                            )
+                            real = float(float32[0])
+                        elif source == _DOUBLE:
+                            bits = np.uint64(0)
+                            for byte in range(8):
+                                bits |= np.uint64(data[place + byte]) << np.uint64(8 * byte)
+                            word64[0] = bits
+                            real = float64[0]
+                        elif source == _VARINT:
+                            whole, _ = _varint(data, place, end)
+                            real = float(whole)
+                        elif source == _STRING:
+                            size, place = _varint(data, place, end)
+                            band = _band_code(data, place, size, band_names, band_codes)
+                        else:
+                            whole = int(data[place] != 0)
+                            real = float(whole)
+                    if space == _HISTORY_FLOAT32:
+                        history_f32[slot, row - 1] = real
+                    elif space == _HISTORY_FLOAT64:
+                        history_f64[slot, row - 1] = real
+                    elif space == _HISTORY_INT64:
+                        history_i64[slot, row - 1] = whole
+                    elif space == _HISTORY_BAND:
+                        history_band[row - 1] = band
+                    elif space == _ALERT_FLOAT64:
+                        alert_f64[slot, packet] = real
+                    elif space == _ALERT_INT64:
+                        alert_i64[slot, packet] = whole
                     else:
-                        if at >= end:
-                            at = -_TRUNCATED
-                            continue
-                        whole = int(data[at] != 0)
-                        real = float(whole)
-                        at += 1
-                if space == _HISTORY_FLOAT32:
-                    history_f32[slot, row - 1] = real
-                elif space == _HISTORY_FLOAT64:
-                    history_f64[slot, row - 1] = real
-                elif space == _HISTORY_INT64:
-                    history_i64[slot, row - 1] = whole
-                elif space == _ALERT_FLOAT64:
-                    alert_f64[slot, packet] = real
-                elif space == _ALERT_INT64:
-                    alert_i64[slot, packet] = whole
-                elif space == _ALERT_BAND:
-                    alert_band[packet] = band
-                else:
-                    history_band[row - 1] = band
-                step += 1
-            elif op == _SKIP_FIXED:
-                at += steps[step, 1]
-                if at > end:
-                    at = -_TRUNCATED
-                step += 1
-            elif op == _SKIP_VARINT:
-                for _ in range(steps[step, 1]):
-                    at = _skip_varint(data, at, end)
-                    if at < 0:
-                        break
-                step += 1
-            elif op == _SKIP_OPTIONAL_VARINT:
-                for _ in range(steps[step, 1]):
-                    there, at = _optional(data, at, end, steps[step, 3])
-                    if at >= 0 and there:
-                        at = _skip_varint(data, at, end)
-                    if at < 0:
-                        break
-                step += 1
-            elif op == _SKIP_SIZED:
-                for _ in range(steps[step, 1]):
-                    at = _skip_sized(data, at, end)
-                    if at < 0:
-                        break
-                step += 1
-            elif op == _SKIP_OPTIONAL_SIZED:
-                for _ in range(steps[step, 1]):
-                    there, at = _optional(data, at, end, steps[step, 3])
-                    if at >= 0 and there:
-                        at = _skip_sized(data, at, end)
-                    if at < 0:
-                        break
-                step += 1
+                        alert_band[packet] = band
+                at += length
+                step += 1 + count
             elif op == _LOOP:
                 if remaining[depth - 1] == 0:
                     count, at = _varint(data, at, end)
@@ -371,18 +432,6 @@ def run_plan(
             elif op == _ARRAY:
                 remaining[depth] = 0
                 depth += 1
-                step += 1
-            elif op == _STORE_NULL:
-                space = steps[step, 2]
-                slot = steps[step, 3]
-                if space == _HISTORY_FLOAT32:
-                    history_f32[slot, row - 1] = np.nan
-                elif space == _HISTORY_FLOAT64:
-                    history_f64[slot, row - 1] = np.nan
-                elif space == _HISTORY_INT64:
-                    history_i64[slot, row - 1] = NULL_INT64
-                else:
-                    history_band[row - 1] = NULL_BAND
                 step += 1
             else:
                 break

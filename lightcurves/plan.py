@@ -1,8 +1,9 @@
 """Compile a writer's Avro schema and a survey's mapping into a table of skip and store steps.
 
 A packet has about 100,000 values and noctule wants 5,000 of them. The plan says, once per schema,
-which bytes to step over and which to keep; runs of equal steps are fused, and
-:mod:`lightcurves.interpreter` walks the table without ever making a Python object.
+which bytes to step over and which to keep; runs of equal steps are fused, straight runs of steps are
+gathered in segments, and :mod:`lightcurves.interpreter` walks the table without ever making a Python
+object.
 
 The table is an ``int64`` array of rows ``(op, a, b, c, d)``; see :class:`Op` for what they mean.
 """
@@ -33,34 +34,39 @@ class Op(IntEnum):
 
     END = 0
     """The packet ends here."""
-    SKIP_FIXED = 1
-    """Step over ``a`` bytes."""
-    SKIP_VARINT = 2
-    """Step over ``a`` variable-length integers."""
-    SKIP_SIZED = 3
-    """Step over ``a`` strings or byte strings, each a length and that many bytes."""
-    SKIP_OPTIONAL_FIXED = 4
-    """Step over ``a`` two-branch unions of null and a value of ``b`` bytes; null is branch ``c``."""
-    SKIP_OPTIONAL_VARINT = 5
-    """The same for integers; null is branch ``c``."""
-    SKIP_OPTIONAL_SIZED = 6
-    """The same for strings and bytes; null is branch ``c``."""
-    STORE = 7
-    """Read one value of source type ``a`` into column space ``b``, slot ``c``.
+    SEGMENT = 1
+    """The ``a`` steps behind it, each a SKIP or a STORE, belong together; continue behind them.
 
-    ``d`` is the null branch of a two-branch union, or -1 where the value is always there."""
-    STORE_NULL = 8
-    """Put null into space ``b``, slot ``c``."""
-    UNION = 9
+    ``b`` is the segment's number, its stores are ``stores[c:c + d]``."""
+    SKIP = 2
+    """Step over ``a`` values of :class:`Shape` ``b`` and, where fixed, ``c`` bytes.
+
+    ``d`` is the null branch of two-branch unions of null and such a value, -1 where there is none."""
+    STORE = 3
+    """One value, as for SKIP; it goes where the segment's next store says."""
+    STORE_NULL = 4
+    """No value; null goes where the segment's next store says."""
+    UNION = 5
     """Read a branch below ``a`` and continue at ``jumps[b + branch]``."""
-    JUMP = 10
+    JUMP = 6
     """Continue at step ``a``."""
-    ARRAY = 11
+    ARRAY = 7
     """An array or map begins; the next step is its LOOP."""
-    LOOP = 12
+    LOOP = 8
     """Next item, or continue at ``a`` after the last.
 
     ``b`` is the history group whose rows the items are, or -1; ``c`` the fewest bytes of an item."""
+
+
+class Shape(IntEnum):
+    """How many bytes a value takes."""
+
+    FIXED = 0
+    """As many as the step says."""
+    VARINT = 1
+    """A variable-length integer."""
+    SIZED = 2
+    """A length and that many bytes."""
 
 
 class Source(IntEnum):
@@ -85,20 +91,15 @@ class Space(IntEnum):
     HISTORY_BAND = 6
 
 
-_PRIMITIVE: Final[dict[str, tuple[Op, int]]] = {
-    "null": (Op.SKIP_FIXED, 0),
-    "boolean": (Op.SKIP_FIXED, 1),
-    "float": (Op.SKIP_FIXED, 4),
-    "double": (Op.SKIP_FIXED, 8),
-    "int": (Op.SKIP_VARINT, 1),
-    "long": (Op.SKIP_VARINT, 1),
-    "string": (Op.SKIP_SIZED, 1),
-    "bytes": (Op.SKIP_SIZED, 1),
-}
-_OPTIONAL: Final = {
-    Op.SKIP_FIXED: Op.SKIP_OPTIONAL_FIXED,
-    Op.SKIP_VARINT: Op.SKIP_OPTIONAL_VARINT,
-    Op.SKIP_SIZED: Op.SKIP_OPTIONAL_SIZED,
+_PRIMITIVE: Final[dict[str, tuple[Shape, int]]] = {
+    "null": (Shape.FIXED, 0),
+    "boolean": (Shape.FIXED, 1),
+    "float": (Shape.FIXED, 4),
+    "double": (Shape.FIXED, 8),
+    "int": (Shape.VARINT, 0),
+    "long": (Shape.VARINT, 0),
+    "string": (Shape.SIZED, 0),
+    "bytes": (Shape.SIZED, 0),
 }
 _SOURCES: Final = {
     "int": Source.VARINT,
@@ -123,6 +124,7 @@ MAX_DEPTH: Final = 8
 # Named types are written out wherever they are used: 30 that each use the next one twice are 2**30
 # values. LSST v10.0 has 404.
 MAX_VALUES: Final = 100_000
+NOT_OPTIONAL: Final = -1
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,12 @@ class Plan:
     ----------
     steps
         int64 array (n_steps, 5): the table.
+    stores
+        int64 array (n_stores, 3): :class:`Source`, :class:`Space` and slot of each store.
     jumps
         int64 array: branch targets of the unions.
+    n_segments
+        How many segments the table has.
     band_names, band_codes
         uint8 array (n_bands, 8) of zero-padded names as the packet spells them, int8 codes.
     min_history_bytes
@@ -152,7 +158,9 @@ class Plan:
     """
 
     steps: NDArray[np.int64]
+    stores: NDArray[np.int64]
     jumps: NDArray[np.int64]
+    n_segments: int
     band_names: NDArray[np.uint8]
     band_codes: NDArray[np.int8]
     min_history_bytes: int
@@ -195,11 +203,13 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
 class _Compiler:
     survey: Survey
     steps: list[list[int]] = field(default_factory=list)
+    stores: list[list[int]] = field(default_factory=list)
+    segment: int | None = None
+    n_segments: int = 0
     jumps: list[int] = field(default_factory=list)
     names: dict[str, Schema] = field(default_factory=dict)
     open_names: list[str] = field(default_factory=list)
     depth: int = 0
-    fence: int = 0
     n_values: int = 0
     min_history_bytes: int = 1 << 30
     fewest: dict[str, int] = field(default_factory=dict)
@@ -214,6 +224,8 @@ class _Compiler:
             names[row, : len(name)] = np.frombuffer(name.encode(), np.uint8)
         return Plan(
             steps=np.array(self.steps, np.int64),
+            stores=np.array(self.stores or [[0, 0, 0]], np.int64),
+            n_segments=self.n_segments,
             jumps=np.array(self.jumps or [0], np.int64),
             band_names=names,
             band_codes=np.array(list(bands.values()), np.int8),
@@ -226,23 +238,46 @@ class _Compiler:
     # -- emitting ------------------------------------------------------------------------------
 
     def emit(self, op: Op, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
+        """Add a step that decides where to go on: it ends the segment before it."""
+        self.segment = None
         self.steps.append([int(op), int(a), int(b), int(c), int(d)])
         return len(self.steps) - 1
 
-    def emit_skip(self, op: Op, a: int, b: int = 0, c: int = 0) -> None:
-        """Emit a skip, fused with an equal one just before it (never across a jump target)."""
-        if op == Op.SKIP_FIXED and a == 0:
+    def emit_member(self, op: Op, shape: Shape, size: int, null: int) -> None:
+        """Add a step to the segment, or begin one with it; skips of the same are fused."""
+        if self.segment is None:
+            segment = self.emit(Op.SEGMENT, 0, self.n_segments, len(self.stores))
+            self.n_segments += 1
+            self.segment = segment
+        last = self.steps[-1]
+        if op == Op.SKIP == last[0] and last[2:] == [shape, size, null]:
+            last[1] += 1
             return
-        last = self.steps[-1] if len(self.steps) > self.fence else None
-        if last is not None and last[0] == op and last[2:4] == [b, c]:
-            last[1] += a
+        self.steps.append([int(op), 1, int(shape), size, null])
+        self.steps[self.segment][1] += 1
+
+    def emit_skip(self, shape: Shape, size: int = 0, null: int = NOT_OPTIONAL) -> None:
+        if shape != Shape.FIXED or null != NOT_OPTIONAL:
+            self.emit_member(Op.SKIP, shape, size, null)
+        elif size:  # bytes are bytes: neighbours of any size become one step
+            self.emit_member(Op.SKIP, Shape.FIXED, 1, NOT_OPTIONAL)
+            self.steps[-1][1] += size - 1
+
+    def emit_store(self, kind: str | None, target: Target, null: int = NOT_OPTIONAL) -> None:
+        """Store a value of a primitive type, or null."""
+        if kind is None:
+            self.emit_member(Op.STORE_NULL, Shape.FIXED, 0, NOT_OPTIONAL)
         else:
-            self.emit(op, a, b, c)
+            self.emit_member(Op.STORE, *_PRIMITIVE[kind], null)
+        source = 0 if kind is None else _SOURCES[kind]
+        self.stores.append([int(source), int(target.space), target.slot])
+        if self.segment is not None:
+            self.steps[self.segment][4] += 1
 
     def here(self) -> int:
-        """Return the next step's number and make it a jump target: nothing fuses across it."""
-        self.fence = len(self.steps)
-        return self.fence
+        """Return the next step's number and make it a jump target: it begins a segment of its own."""
+        self.segment = None
+        return len(self.steps)
 
     # -- walking the schema --------------------------------------------------------------------
 
@@ -282,7 +317,7 @@ class _Compiler:
         elif kind == "fixed":
             self.remember(schema)
             self.refuse_target(target, path, "fixed")
-            self.emit_skip(Op.SKIP_FIXED, fixed_size(schema, path))
+            self.emit_skip(Shape.FIXED, fixed_size(schema, path))
         else:
             raise ConfigurationError(f"schema type {kind!r} at {path or 'the top'} is not Avro")
 
@@ -330,7 +365,7 @@ class _Compiler:
         loop = self.emit(Op.LOOP, 0, group, fewest)
         self.here()
         if schema["type"] == "map":
-            self.emit_skip(Op.SKIP_SIZED, 1)
+            self.emit_skip(Shape.SIZED)
         self.value(items, target, path)
         self.emit(Op.JUMP, loop)
         self.steps[loop][1] = self.here()
@@ -369,10 +404,8 @@ class _Compiler:
         if target is not None:
             self.leaf(value, target, path, null)
         else:
-            op, size = _PRIMITIVE[value]
-            width = size if op == Op.SKIP_FIXED else 0
             self.skipped.append(path)
-            self.emit_skip(_OPTIONAL[op], 1, width, null)
+            self.emit_skip(*_PRIMITIVE[value], null)
         return True
 
     def primitive(self, kind: str, target: Any, path: str) -> None:
@@ -382,14 +415,12 @@ class _Compiler:
             self.leaf(kind, target, path)
             return
         self.skipped.append(path)
-        op, size = _PRIMITIVE[kind]
-        self.emit_skip(op, size)
+        self.emit_skip(*_PRIMITIVE[kind])
 
-    def leaf(self, kind: str, target: Any, path: str, null: int = -1) -> None:
+    def leaf(self, kind: str, target: Any, path: str, null: int = NOT_OPTIONAL) -> None:
         if target is None:
-            op, size = _PRIMITIVE[kind]
             self.skipped.append(path)
-            self.emit_skip(op, size)
+            self.emit_skip(*_PRIMITIVE[kind])
             return
         if not isinstance(target, Target):
             raise ConfigurationError(f"{path} is a single value where a record is wanted")
@@ -400,7 +431,7 @@ class _Compiler:
         if source is None or not (named or (numeric and whole)):
             raise ConfigurationError(f"{path} has type {kind}, which its column cannot take")
         self.stored.append(path)
-        self.emit(Op.STORE, source, target.space, target.slot, null)
+        self.emit_store(kind, target, null)
 
     def null_out(self, target: Any) -> None:
         """Put null into the columns below `target`.
@@ -409,7 +440,7 @@ class _Compiler:
         has no rows at all.
         """
         if isinstance(target, Target) and target.space >= Space.HISTORY_FLOAT64:
-            self.emit(Op.STORE_NULL, 0, target.space, target.slot)
+            self.emit_store(None, target)
         elif isinstance(target, dict) and "[]" not in target:
             for below in target.values():
                 self.null_out(below)

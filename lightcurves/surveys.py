@@ -114,7 +114,7 @@ _LSST_POINT: Final = {
 LSST: Final = Survey(
     name="lsst",
     alert={
-        "dia_source_id": "diaSourceId",
+        "dia_source_id": "diaSource.diaSourceId",
         "object_id": "diaSource.diaObjectId",
         "ss_object_id": "diaSource.ssObjectId",
         "ra_deg": "diaSource.ra",
@@ -125,7 +125,9 @@ LSST: Final = Survey(
         History("prvDiaForcedSources", KIND_FORCED, _LSST_POINT),
         History("prvDiaSources", KIND_SOURCE, _LSST_POINT),
     ),
-    required=("diaSourceId", "diaSource.midpointMjdTai", "diaSource.psfFlux", "diaSource.band"),
+    required=tuple(
+        f"diaSource.{name}" for name in ("diaSourceId", "midpointMjdTai", "psfFlux", "band")
+    ),
     bands={name: BAND_CODES[name] for name in LSST_BANDS},
 )
 

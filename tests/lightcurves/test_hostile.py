@@ -113,14 +113,10 @@ def test_every_reason_occurs(made_up: list[bytes]) -> None:
     assert reasons - {None} == {str(reason) for reason in RejectReason} - of_the_frame
 
 
-def test_an_alert_without_an_id_is_rejected(made_up: list[bytes]) -> None:
-    packet = made_up[0]
-    end = 5
-    while packet[end] >= 0x80:
-        end += 1
+def test_an_alert_without_an_id_is_rejected(v10: Any, made_up: list[bytes]) -> None:
     smallest = b"\xff" * 9 + b"\x01"  # zig-zag of -2**63, which stands for null here
-    spoilt_id = packet[:5] + smallest + packet[end + 1 :]
-    assert read_alerts([spoilt_id, packet])["reject_reason"].to_pylist() == ["no_id", None]
+    packet = packet_with(v10, "diaSourceId", smallest)
+    assert read_alerts([packet, made_up[0]])["reject_reason"].to_pylist() == ["no_id", None]
 
 
 def test_a_spoilt_packet_never_changes_its_neighbours(made_up: list[bytes]) -> None:
@@ -215,19 +211,23 @@ def test_a_varint_may_be_padded(v10: Any) -> None:
     assert read_alerts([padded]).to_pylist() == read_alerts([plain]).to_pylist()
 
 
+def packet_with(v10: Any, name: str, content: bytes) -> bytes:
+    """A packet whose diaSource has `content` as its field `name`; all else is null where it may be."""
+    record = next(f for f in v10["fields"] if f["name"] == "diaSource")["type"]
+    parts = [
+        content if f["name"] == name
+        else b"\0" if isinstance(f["type"], list)
+        else encode(f["type"], random.Random(1))
+        for f in record["fields"]
+    ]  # fmt: skip
+    rest = [varint(0)] * (len(v10["fields"]) - 4)
+    return FRAME + varint(1) + varint(0) * 2 + b"".join(parts) + b"".join(rest)
+
+
 def test_a_band_with_a_zero_byte_is_no_band(v10: Any) -> None:
     """Names are kept padded with zeros; "r" and a zero is not "r"."""
-    record = next(f for f in v10["fields"] if f["name"] == "diaSource")["type"]
-    texts = ("r", "r\0", "", "\0", "rr", "12345678", "123456789")
-    for text in texts:
-        parts = [
-            varint(1) + varint(len(text)) + text.encode() if f["name"] == "band"
-            else b"\0" if isinstance(f["type"], list)
-            else encode(f["type"], random.Random(1))
-            for f in record["fields"]
-        ]  # fmt: skip
-        rest = [varint(0)] * (len(v10["fields"]) - 4)
-        packet = FRAME + varint(1) + varint(0) * 2 + b"".join(parts) + b"".join(rest)
+    for text in ("r", "r\0", "", "\0", "rr", "12345678", "123456789"):
+        packet = packet_with(v10, "band", varint(1) + varint(len(text)) + text.encode())
         row = read_alerts([packet]).to_pylist()[0]
         assert row["reject_reason"] is None
         assert row["band"] == ("r" if text == "r" else None), text

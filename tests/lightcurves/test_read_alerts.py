@@ -18,7 +18,9 @@ from lightcurves import decode
 from lightcurves.alerts import framed_packets, read_alerts, schema_id_of
 from lightcurves.decode import ALERT_SCHEMA, Decoder, packets_of
 from lightcurves.errors import ConfigurationError
+from lightcurves.plan import compile_plan
 from lightcurves.schemas import package_schemas
+from lightcurves.surveys import LSST
 from tests.lightcurves.avro import decode as fastavro_value
 from tests.lightcurves.avro import encode
 from tests.lightcurves.twin import rejected, row_of
@@ -27,6 +29,7 @@ SMALL = [
     b"\0\0\0\3\xe8" + encode(package_schemas().schema(1000), random.Random(seed))
     for seed in range(12)
 ]
+VERSIONS = (500, 600, 601, 700, 701, 702, 703, 704, 800, 900, 1000, 1100, 1101)
 NOISE = [b"", b"\0\0", b"\0\0\0\0\7 nobody's", SMALL[0][:-3], SMALL[1] + b"\0", b"Obj"]
 
 
@@ -48,6 +51,27 @@ def test_made_up_packets_are_read_as_fastavro_reads_them(made_up: list[bytes], v
     assert read_alerts(made_up).to_pylist() == expected
     lengths = [len(row["light_curve"]) for row in expected if row["light_curve"]]
     assert sum(length > 2 for length in lengths) > 10
+
+
+def test_every_version_of_the_schema_is_read_as_fastavro_reads_it() -> None:
+    """From 5.0, whose visits have no number yet, in one batch."""
+    packets, expected = [], []
+    for number in range(40):
+        for schema_id in VERSIONS:
+            schema = package_schemas().schema(schema_id)
+            body = encode(schema, random.Random(number))
+            packets.append(b"\0" + schema_id.to_bytes(4, "big") + body)
+            expected.append(row_of(fastavro_value(schema, body), schema_id))
+    assert read_alerts(packets).to_pylist() == expected
+
+
+def test_a_version_without_a_field_that_is_needed_names_all_three() -> None:
+    schema = package_schemas().schema(300)
+    with pytest.raises(ConfigurationError, match=r"lsst\.v3_0\.alert lacks .*diaSource\.psfFlux"):
+        compile_plan(schema, LSST)
+    assert read_alerts([b"\0" + (300).to_bytes(4, "big") + b"x"])["reject_reason"].to_pylist() == [
+        "unusable_schema"
+    ]
 
 
 def test_every_form_of_the_real_packets_gives_the_same_table(

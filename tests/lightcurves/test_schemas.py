@@ -194,7 +194,7 @@ def test_a_message_of_another_subject_stops_nobody(
 def test_a_schema_without_a_required_field_is_unusable(
     registry: Registry, made_up: list[bytes], v10: Any
 ) -> None:
-    fields = [field for field in v10["fields"] if field["name"] != "diaSourceId"]
+    fields = [field for field in v10["fields"] if field["name"] != "diaSource"]
     registry.put(7, json.dumps({"type": "record", "name": "a", "fields": fields}))
     assert reasons(Decoder(RegistrySchemas(registry.url)), [under_id(made_up[0], 7)]) == [
         "unusable_schema"

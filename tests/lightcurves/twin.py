@@ -54,7 +54,7 @@ def number(value: float | None) -> float:
 def point_of(record: dict[str, Any], kind: int) -> Point:
     """A measurement as LSST's packets write it."""
     t = number(record["midpointMjdTai"])
-    visit = record["visit"]
+    visit = record.get("visit")
     return Point(
         t,
         int(np.float64(t).view(np.int64)) if visit is None else visit,
@@ -78,7 +78,7 @@ def row_of(record: dict[str, Any], schema_id: int = 1000) -> dict[str, Any]:
     return {
         "survey": "lsst",
         "schema_id": schema_id,
-        "dia_source_id": record["diaSourceId"],
+        "dia_source_id": own["diaSourceId"],
         "object_id": own["diaObjectId"],
         "ss_object_id": own["ssObjectId"],
         "t_mjd_tai": t,
