@@ -36,12 +36,15 @@ _VARINT: Final = int(Source.VARINT)
 _FLOAT: Final = int(Source.FLOAT)
 _DOUBLE: Final = int(Source.DOUBLE)
 _STRING: Final = int(Source.STRING)
+_SYMBOL: Final = int(Source.SYMBOL)
 _ALERT_FLOAT64: Final = int(Space.ALERT_FLOAT64)
 _ALERT_INT64: Final = int(Space.ALERT_INT64)
+_ALERT_BAND: Final = int(Space.ALERT_BAND)
 _HISTORY_FLOAT64: Final = int(Space.HISTORY_FLOAT64)
 _HISTORY_FLOAT32: Final = int(Space.HISTORY_FLOAT32)
 _HISTORY_INT64: Final = int(Space.HISTORY_INT64)
 _HISTORY_BAND: Final = int(Space.HISTORY_BAND)
+_NOWHERE: Final = int(Space.NOWHERE)
 _DEPTH: Final = MAX_DEPTH
 
 OK: Final = 0
@@ -52,6 +55,8 @@ ERRORS: Final = (
     RejectReason.BAD_UNION_BRANCH,
     RejectReason.TOO_MANY_ITEMS,
     RejectReason.TRAILING_BYTES,
+    RejectReason.BAD_TEXT,
+    RejectReason.BAD_SYMBOL,
 )
 """``ERRORS[code - 1]`` is the reason of a non-zero code."""
 _TRUNCATED: Final = 1
@@ -60,6 +65,8 @@ _BAD_LENGTH: Final = 3
 _BAD_BRANCH: Final = 4
 _TOO_MANY: Final = 5
 _TRAILING: Final = 6
+_BAD_TEXT: Final = 7
+_BAD_SYMBOL: Final = 8
 
 NULL_INT64: Final = np.iinfo(np.int64).min
 """Marks a null integer in the int64 arrays: no identifier or visit has this value."""
@@ -214,6 +221,28 @@ def _agrees(data: Any, at: int, length: int, masks: Any, values: Any, layout: in
 
 
 @nb.njit(nogil=True, cache=True)
+def _is_utf8(data: Any, at: int, length: int) -> bool:
+    """Say whether bytes are UTF-8 as RFC 3629 has it: no overlong forms, no surrogates."""
+    end = at + length
+    while at < end:
+        lead = int(data[at])
+        more = 0 if lead < 0x80 else 1 if lead < 0xE0 else 2 if lead < 0xF0 else 3
+        if 0x80 <= lead < 0xC2 or lead > 0xF4 or more >= end - at:
+            return False
+        if more > 0:
+            second = int(data[at + 1])
+            low = 0xA0 if lead == 0xE0 else 0x90 if lead == 0xF0 else 0x80
+            high = 0x9F if lead == 0xED else 0x8F if lead == 0xF4 else 0xBF
+            if second < low or second > high:
+                return False
+        for k in range(2, more + 1):
+            if int(data[at + k]) & 0xC0 != 0x80:
+                return False
+        at += 1 + more
+    return True
+
+
+@nb.njit(nogil=True, cache=True)
 def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> Any:
     if length > names.shape[1]:
         return NULL_BAND
@@ -338,6 +367,7 @@ def run_plan(
                     if length <= _LAYOUT_BYTES:
                         lengths[first + layout] = length
                 latest[segment] = layout
+                wrong = OK
                 for k in range(store, store + steps[step, 4]):
                     source = stores[k, 0]
                     space = stores[k, 1]
@@ -366,7 +396,18 @@ def run_plan(
                             real = float(whole)
                         elif source == _STRING:
                             size, place = _varint(data, place, end)
-                            band = _band_code(data, place, size, band_names, band_codes)
+                            for byte in range(size):
+                                if data[place + byte] >= 0x80:  # not ASCII: look closer
+                                    if not _is_utf8(data, place, size):
+                                        wrong = _BAD_TEXT
+                                    break
+                            if space != _NOWHERE:
+                                band = _band_code(data, place, size, band_names, band_codes)
+                        elif source == _SYMBOL:
+                            whole, _ = _varint(data, place, end)
+                            real = float(whole)
+                            if whole < 0 or whole >= stores[k, 3]:
+                                wrong = _BAD_SYMBOL
                         else:
                             whole = int(data[place] != 0)
                             real = float(whole)
@@ -382,9 +423,9 @@ def run_plan(
                         alert_f64[slot, packet] = real
                     elif space == _ALERT_INT64:
                         alert_i64[slot, packet] = whole
-                    else:
+                    elif space == _ALERT_BAND:
                         alert_band[packet] = band
-                at += length
+                at = at + length if wrong == OK else -wrong
                 step += 1 + count
             elif op == _LOOP:
                 if remaining[depth - 1] == 0:

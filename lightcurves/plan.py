@@ -77,6 +77,8 @@ class Source(IntEnum):
     DOUBLE = 2
     STRING = 3
     BOOLEAN = 4
+    SYMBOL = 5
+    """An enum's, a number."""
 
 
 class Space(IntEnum):
@@ -89,6 +91,8 @@ class Space(IntEnum):
     HISTORY_FLOAT32 = 4
     HISTORY_INT64 = 5
     HISTORY_BAND = 6
+    NOWHERE = 7
+    """The value is checked and not kept: text that is none, a symbol that the enum does not have."""
 
 
 _PRIMITIVE: Final[dict[str, tuple[Shape, int]]] = {
@@ -135,6 +139,9 @@ class Target:
     slot: int
 
 
+_CHECKED: Final = Target(Space.NOWHERE, 0)
+
+
 @dataclass(frozen=True)
 class Plan:
     """A compiled schema.
@@ -144,7 +151,8 @@ class Plan:
     steps
         int64 array (n_steps, 5): the table.
     stores
-        int64 array (n_stores, 3): :class:`Source`, :class:`Space` and slot of each store.
+        int64 array (n_stores, 4): :class:`Source`, :class:`Space`, slot and, for an enum, number of
+        symbols of each store.
     jumps
         int64 array: branch targets of the unions.
     n_segments
@@ -224,7 +232,7 @@ class _Compiler:
             names[row, : len(name)] = np.frombuffer(name.encode(), np.uint8)
         return Plan(
             steps=np.array(self.steps, np.int64),
-            stores=np.array(self.stores or [[0, 0, 0]], np.int64),
+            stores=np.array(self.stores or [[0] * 4], np.int64),
             n_segments=self.n_segments,
             jumps=np.array(self.jumps or [0], np.int64),
             band_names=names,
@@ -263,14 +271,25 @@ class _Compiler:
             self.emit_member(Op.SKIP, Shape.FIXED, 1, NOT_OPTIONAL)
             self.steps[-1][1] += size - 1
 
-    def emit_store(self, kind: str | None, target: Target, null: int = NOT_OPTIONAL) -> None:
-        """Store a value of a primitive type, or null."""
-        if kind is None:
-            self.emit_member(Op.STORE_NULL, Shape.FIXED, 0, NOT_OPTIONAL)
+    def emit_unwanted(self, kind: str, null: int = NOT_OPTIONAL, symbols: int = 0) -> None:
+        """Step over a value, or check it and keep it not."""
+        if kind == "string" or symbols:
+            self.emit_store(kind, _CHECKED, null, symbols)
         else:
-            self.emit_member(Op.STORE, *_PRIMITIVE[kind], null)
-        source = 0 if kind is None else _SOURCES[kind]
-        self.stores.append([int(source), int(target.space), target.slot])
+            self.emit_skip(*_PRIMITIVE[kind], null)
+
+    def emit_store(
+        self, kind: str, target: Target, null: int = NOT_OPTIONAL, symbols: int = 0
+    ) -> None:
+        self.emit_member(Op.STORE, *_PRIMITIVE[kind], null)
+        self.add_store(Source.SYMBOL if symbols else _SOURCES[kind], target, symbols)
+
+    def emit_null(self, target: Target) -> None:
+        self.emit_member(Op.STORE_NULL, Shape.FIXED, 0, NOT_OPTIONAL)
+        self.add_store(Source.VARINT, target, 0)
+
+    def add_store(self, source: Source, target: Target, symbols: int) -> None:
+        self.stores.append([int(source), int(target.space), target.slot, symbols])
         if self.segment is not None:
             self.steps[self.segment][4] += 1
 
@@ -313,7 +332,7 @@ class _Compiler:
             self.array(schema, target, path)
         elif kind == "enum":
             self.remember(schema)
-            self.leaf("int", target, path)
+            self.leaf("int", target, path, symbols=len(schema["symbols"]))
         elif kind == "fixed":
             self.remember(schema)
             self.refuse_target(target, path, "fixed")
@@ -365,7 +384,7 @@ class _Compiler:
         loop = self.emit(Op.LOOP, 0, group, fewest)
         self.here()
         if schema["type"] == "map":
-            self.emit_skip(Shape.SIZED)
+            self.emit_unwanted("string")
         self.value(items, target, path)
         self.emit(Op.JUMP, loop)
         self.steps[loop][1] = self.here()
@@ -396,31 +415,27 @@ class _Compiler:
             return False
         null = resolved.index("null")
         value = resolved[1 - null]
+        symbols = 0
         if isinstance(value, dict) and value["type"] == "enum":
             self.remember(value)
+            symbols = len(value["symbols"])
             value = "int"
         if not isinstance(value, str) or value not in _PRIMITIVE or value == "null":
             return False
-        if target is not None:
-            self.leaf(value, target, path, null)
-        else:
-            self.skipped.append(path)
-            self.emit_skip(*_PRIMITIVE[value], null)
+        self.leaf(value, target, path, null, symbols)
         return True
 
     def primitive(self, kind: str, target: Any, path: str) -> None:
         if kind not in _PRIMITIVE:
             raise ConfigurationError(f"{path or 'the top'} names the unknown type {kind!r}")
-        if target is not None:
-            self.leaf(kind, target, path)
-            return
-        self.skipped.append(path)
-        self.emit_skip(*_PRIMITIVE[kind])
+        self.leaf(kind, target, path)
 
-    def leaf(self, kind: str, target: Any, path: str, null: int = NOT_OPTIONAL) -> None:
+    def leaf(
+        self, kind: str, target: Any, path: str, null: int = NOT_OPTIONAL, symbols: int = 0
+    ) -> None:
         if target is None:
             self.skipped.append(path)
-            self.emit_skip(*_PRIMITIVE[kind])
+            self.emit_unwanted(kind, null, symbols)
             return
         if not isinstance(target, Target):
             raise ConfigurationError(f"{path} is a single value where a record is wanted")
@@ -431,7 +446,7 @@ class _Compiler:
         if source is None or not (named or (numeric and whole)):
             raise ConfigurationError(f"{path} has type {kind}, which its column cannot take")
         self.stored.append(path)
-        self.emit_store(kind, target, null)
+        self.emit_store(kind, target, null, symbols)
 
     def null_out(self, target: Any) -> None:
         """Put null into the columns below `target`.
@@ -440,7 +455,7 @@ class _Compiler:
         has no rows at all.
         """
         if isinstance(target, Target) and target.space >= Space.HISTORY_FLOAT64:
-            self.emit_store(None, target)
+            self.emit_null(target)
         elif isinstance(target, dict) and "[]" not in target:
             for below in target.values():
                 self.null_out(below)

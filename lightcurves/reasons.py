@@ -23,6 +23,8 @@ class RejectReason(StrEnum):
     BAD_LENGTH = "bad_length"
     BAD_UNION_BRANCH = "bad_union_branch"
     TOO_MANY_ITEMS = "too_many_items"
+    BAD_TEXT = "bad_text"
+    BAD_SYMBOL = "bad_symbol"
     TOO_LARGE = "too_large"
     NO_TIME = "no_time"
     NO_ID = "no_id"
@@ -52,6 +54,8 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.BAD_LENGTH: "A string, bytes or block length is negative.",
     RejectReason.BAD_UNION_BRANCH: "A union names a branch that the schema does not have.",
     RejectReason.TOO_MANY_ITEMS: "An array or map claims more items than its bytes could hold.",
+    RejectReason.BAD_TEXT: "A string is not UTF-8.",
+    RejectReason.BAD_SYMBOL: "An enum has a number that is none of its symbols.",
     RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
     RejectReason.NO_TIME: "The alert's own time is null or not finite.",
     RejectReason.NO_ID: "The alert has no diaSourceId.",

@@ -10,13 +10,14 @@ from typing import Any
 import fastavro
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightcurves.decode import Columns, decode_columns, packets_of
 from lightcurves.errors import ConfigurationError
-from lightcurves.interpreter import NULL_INT64
+from lightcurves.interpreter import ERRORS, NULL_INT64
 from lightcurves.plan import MAX_DEPTH, MAX_VALUES, Op, Shape, compile_plan
+from lightcurves.reasons import RejectReason
 from lightcurves.surveys import (
     ALERT_FLOAT64,
     ALERT_INT64,
@@ -27,7 +28,7 @@ from lightcurves.surveys import (
     History,
     Survey,
 )
-from tests.lightcurves.avro import BANDS, decode, encode
+from tests.lightcurves.avro import BANDS, decode, encode, sized, varint
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
 REAL = {"null", "boolean", "int", "long", "float", "double", "enum"}
@@ -374,6 +375,48 @@ def schema_of(**fields: Any) -> Any:
 
 def survey_of(alert: dict[str, str] | None = None, **options: Any) -> Survey:
     return Survey("any", alert or {}, options.get("histories", ()), options.get("required", ()), {})
+
+
+@given(st.one_of(st.binary(max_size=6), st.text(max_size=4).map(str.encode)))
+@settings(max_examples=500, deadline=None)
+@example(b"\xed\xa0\x80")  # a surrogate
+@example(b"\xc0\x80")  # an overlong zero
+@example(b"\xf4\x90\x80\x80")  # beyond Unicode
+def test_text_is_what_python_can_decode(text: bytes) -> None:
+    """Kept or stepped over, as a field, an item or a key."""
+    try:
+        text.decode()
+        expected = None
+    except UnicodeDecodeError:
+        expected = RejectReason.BAD_TEXT
+    schema = schema_of(
+        a="string", b=["null", "string"], c={"type": "map", "values": ["string", "int"]}
+    )
+    fine = sized(b"x")
+    in_each = (
+        sized(text) + varint(0) + varint(0),
+        fine + varint(1) + sized(text) + varint(0),
+        fine + varint(0) + varint(1) + sized(text) + varint(1) + varint(5) + varint(0),
+        fine + varint(0) + varint(1) + fine + varint(0) + sized(text) + varint(0),
+    )
+    for kept in ({}, {"band": "a"}):
+        plan = compile_plan(schema, survey_of(kept))
+        assert reasons(decode_columns(plan, packets_of(list(in_each)))) == [expected] * 4
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2, 3, 1 << 40])
+def test_a_symbol_is_one_of_the_enums(number: int) -> None:
+    kind = {"type": "enum", "name": "e", "symbols": ["A", "B", "C"]}
+    expected = None if 0 <= number < 3 else RejectReason.BAD_SYMBOL
+    for optional, body in ((kind, b""), (["null", kind], varint(1))):
+        for kept in ({}, {"object_id": "x"}):
+            plan = compile_plan(schema_of(x=optional), survey_of(kept))
+            columns = decode_columns(plan, packets_of([body + varint(number)]))
+            assert reasons(columns) == [expected]
+
+
+def reasons(columns: Columns) -> list[RejectReason | None]:
+    return [ERRORS[code - 1] if code else None for code in columns.errors.tolist()]
 
 
 def test_a_recursive_schema_is_refused() -> None:
