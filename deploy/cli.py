@@ -109,6 +109,21 @@ def topics(
     typer.echo(", ".join(run_topics(_settings(), partitions)))
 
 
+@app.command()
+def explain(
+    schema: Annotated[
+        str,
+        typer.Argument(
+            help="An id as in the packets' frames (1000 is LSST's 10.0), or a file: .avsc or Avro."
+        ),
+    ],
+) -> None:
+    """Print what is read of an alert schema, what it lacks, and what is stepped over."""
+    from deploy.desk import explain_schema
+
+    typer.echo(explain_schema(_settings(), schema))
+
+
 @app.command("import")
 def import_(
     survey: Annotated[str, typer.Argument(help="plasticc or snpcc.")],

@@ -1,4 +1,4 @@
-"""Commands of the label desk and of the models: queue, label, promote."""
+"""Commands of the label desk, the models and the schemas: queue, label, promote, explain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from active_learning.learner import register
-from deploy.wiring import open_store
+from deploy.wiring import open_store, scorer_config
 from lightcurves.errors import ConfigurationError
+from lightcurves.explain import explain
+from lightcurves.schemas import schema_in
+from lightcurves.surveys import LSST
 from lightcurves.taxonomy import CLASS_NAMES, class_name
 from models.artifact import MANIFEST_FILE, read_manifest
 from store import labels, registry
@@ -129,3 +132,24 @@ def rollback(settings: Settings) -> str:
     """Go back to the champion before the present one; return its version."""
     with open_store(settings).begin() as connection:
         return registry.rollback(connection, settings.models.alias, now_ms=now_ms())
+
+
+def explain_schema(settings: Settings, schema: str) -> str:
+    """Return the plan of a schema in words; `schema` is an id or a file.
+
+    Raises
+    ------
+    ConfigurationError
+        The settings' schema source does not know the id, the file holds no schema, or the schema
+        lacks a field that noctule cannot do without.
+    UnavailableError
+        The registry does not answer.
+    """
+    if not schema.isascii() or not schema.isdigit():
+        return explain(schema_in(Path(schema)), LSST)
+    found = scorer_config(settings).schemas().schema(int(schema))
+    if found is None:
+        raise ConfigurationError(
+            f"no schema has the id {schema}: set schemas.source to where your packets' schemas are"
+        )
+    return explain(found, LSST)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import fastavro
 import numpy as np
 import pyarrow as pa
-from fastavro.schema import SchemaParseException
 
 from lightcurves.decode import (
     ALERT_SCHEMA,
@@ -24,7 +22,7 @@ from lightcurves.decode import (
 )
 from lightcurves.errors import ConfigurationError
 from lightcurves.plan import compile_plan
-from lightcurves.schemas import SchemaSource, package_schemas
+from lightcurves.schemas import BROKEN_AVRO, CONTAINER_MAGIC, SchemaSource, package_schemas
 from lightcurves.surveys import LSST
 
 if TYPE_CHECKING:
@@ -32,17 +30,6 @@ if TYPE_CHECKING:
 
     from lightcurves.plan import Plan
 
-_CONTAINER_MAGIC: Final = b"Obj\x01"
-# What fastavro raises for a container file with a wrong byte somewhere.
-_BROKEN: Final = (
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OSError,
-    SchemaParseException,
-    zlib.error,
-)
 _VERSION: Final = re.compile(r"lsst\.v(\d+)_(\d+)\.alert")
 
 Source: TypeAlias = (
@@ -120,7 +107,7 @@ def alert_files(path: Path) -> list[Path]:
 
 
 def _read_bytes(content: bytes, decoder: Decoder) -> pa.Table:
-    if not content.startswith(_CONTAINER_MAGIC):
+    if not content.startswith(CONTAINER_MAGIC):
         return decoder.decode(packets_of([content]))
     tables = [
         alert_table(
@@ -150,7 +137,7 @@ def _blocks(content: bytes) -> Iterator[_Block]:
                 raise ValueError(f"{block.num_records} records in {data.size} bytes")
             starts = np.zeros(block.num_records, np.int64)
             yield _Block(schema_id, plan, Packets(data, starts, starts + data.size))
-    except _BROKEN as error:
+    except BROKEN_AVRO as error:
         raise ConfigurationError(f"broken Avro container file: {error}") from error
 
 
@@ -173,7 +160,7 @@ def framed_packets(path: Path) -> Iterator[bytes]:
     """
     for file in alert_files(path):
         content = file.read_bytes()
-        if not content.startswith(_CONTAINER_MAGIC):
+        if not content.startswith(CONTAINER_MAGIC):
             yield content
             continue
         for block in _blocks(content):

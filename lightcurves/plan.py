@@ -161,8 +161,10 @@ class Plan:
         uint8 array (n_bands, 8) of zero-padded names as the packet spells them, int8 codes.
     min_history_bytes
         The fewest bytes that one history row can take; bounds the rows that a packet can hold.
-    stored, missing, skipped
-        Dotted paths that are read, wanted but absent from the schema (null), and stepped over.
+    stored, stored_types
+        Dotted paths that are read, and their Avro types.
+    missing, skipped
+        Dotted paths that are wanted but absent from the schema (null), and that are stepped over.
     """
 
     steps: NDArray[np.int64]
@@ -173,6 +175,7 @@ class Plan:
     band_codes: NDArray[np.int8]
     min_history_bytes: int
     stored: tuple[str, ...]
+    stored_types: tuple[str, ...]
     missing: tuple[str, ...]
     skipped: tuple[str, ...]
 
@@ -222,6 +225,7 @@ class _Compiler:
     min_history_bytes: int = 1 << 30
     fewest: dict[str, int] = field(default_factory=dict)
     stored: list[str] = field(default_factory=list)
+    stored_types: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
     def plan(self) -> Plan:
@@ -239,6 +243,7 @@ class _Compiler:
             band_codes=np.array(list(bands.values()), np.int8),
             min_history_bytes=self.min_history_bytes,
             stored=tuple(self.stored),
+            stored_types=tuple(self.stored_types),
             missing=tuple(path for path in wanted if path not in self.stored),
             skipped=tuple(self.skipped),
         )
@@ -446,6 +451,7 @@ class _Compiler:
         if source is None or not (named or (numeric and whole)):
             raise ConfigurationError(f"{path} has type {kind}, which its column cannot take")
         self.stored.append(path)
+        self.stored_types.append(kind if null == NOT_OPTIONAL else f"null or {kind}")
         self.emit_store(kind, target, null, symbols)
 
     def null_out(self, target: Any) -> None:

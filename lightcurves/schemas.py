@@ -11,18 +11,34 @@ import math
 import time
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import fastavro
 import fastavro.schema
+from fastavro.repository.base import SchemaRepositoryError
 from fastavro.schema import SchemaParseException
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 
 Schema = dict[str, Any]
+
+CONTAINER_MAGIC: Final = b"Obj\x01"
+# What fastavro raises for a schema or a container file with a wrong byte somewhere.
+BROKEN_AVRO: Final = (
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OSError,
+    SchemaParseException,
+    SchemaRepositoryError,
+    zlib.error,
+)
 
 _PACKAGE: Final = "lsst-alert-packet"
 _HTTP_NOT_FOUND: Final = 404
@@ -142,6 +158,26 @@ class RegistrySchemas:
         except (ValueError, LookupError, TypeError, SchemaParseException) as error:
             raise ConfigurationError(f"{url} is no Avro schema: {error}") from error
         return _record(parsed)
+
+
+def schema_in(path: Path) -> Schema:
+    """Return the schema in a file: an .avsc, or the one that an Avro container file carries.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such file, or no schema of a record in it.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"no schema file at {path}")
+    try:
+        with path.open("rb") as file:
+            if file.read(len(CONTAINER_MAGIC)) == CONTAINER_MAGIC:
+                file.seek(0)
+                return _record(fastavro.block_reader(file).writer_schema)
+        return _record(fastavro.schema.load_schema(str(path), _write_hint=False))
+    except BROKEN_AVRO as error:
+        raise ConfigurationError(f"{path} holds no Avro schema: {error}") from error
 
 
 def _record(schema: object) -> Schema:

@@ -107,6 +107,13 @@ def test_there_is_no_model(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     )
 
 
+def test_a_schema_is_explained(tmp_path: Path) -> None:
+    done = noctule("explain", "1101", state=tmp_path)
+    assert "lsst.v11_1.alert, read as lsst" in done.stdout
+    assert "diaSource.psfFlux " in done.stdout
+    assert "schemas.source" in one_line(noctule("explain", "99", state=tmp_path, expect=2))
+
+
 def test_an_unknown_setting_gets_a_suggestion(tmp_path: Path) -> None:
     done = noctule("--set", "kafka.bootstrp_servers=x", "check-config", state=tmp_path, expect=1)
     assert "kafka.bootstrap_servers" in done.stderr
