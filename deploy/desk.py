@@ -12,8 +12,8 @@ from active_learning.learner import register
 from deploy.wiring import open_store, scorer_config
 from lightcurves.errors import ConfigurationError
 from lightcurves.explain import explain
-from lightcurves.schemas import schema_in
-from lightcurves.surveys import LSST
+from lightcurves.schemas import Schema, schema_in
+from lightcurves.surveys import survey_of
 from lightcurves.taxonomy import CLASS_NAMES, class_name
 from models.artifact import MANIFEST_FILE, read_manifest
 from store import labels, registry
@@ -146,10 +146,14 @@ def explain_schema(settings: Settings, schema: str) -> str:
         The registry does not answer.
     """
     if not schema.isascii() or not schema.isdigit():
-        return explain(schema_in(Path(schema)), LSST)
+        return _explained(schema_in(Path(schema)))
     found = scorer_config(settings).schemas().schema(int(schema))
     if found is None:
         raise ConfigurationError(
             f"no schema has the id {schema}: set schemas.source to where your packets' schemas are"
         )
-    return explain(found, LSST)
+    return _explained(found)
+
+
+def _explained(schema: Schema) -> str:
+    return explain(schema, survey_of(schema))

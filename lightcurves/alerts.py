@@ -23,7 +23,7 @@ from lightcurves.decode import (
 from lightcurves.errors import ConfigurationError
 from lightcurves.plan import compile_plan
 from lightcurves.schemas import BROKEN_AVRO, CONTAINER_MAGIC, SchemaSource, package_schemas
-from lightcurves.surveys import LSST
+from lightcurves.surveys import survey_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,9 @@ def _read_bytes(content: bytes, decoder: Decoder) -> pa.Table:
         return decoder.decode(packets_of([content]))
     tables = [
         alert_table(
-            decode_columns(block.plan, block.packets, chained=True), LSST.name, block.schema_id
+            decode_columns(block.plan, block.packets, chained=True),
+            block.plan.survey.name,
+            block.schema_id,
         )
         for block in _blocks(content)
     ]
@@ -129,7 +131,7 @@ class _Block(NamedTuple):
 def _blocks(content: bytes) -> Iterator[_Block]:
     try:
         reader = fastavro.block_reader(io.BytesIO(content))
-        plan = compile_plan(reader.writer_schema, LSST)
+        plan = compile_plan(reader.writer_schema, survey_of(reader.writer_schema))
         schema_id = schema_id_of(reader.writer_schema)
         for block in reader:
             data = np.frombuffer(block.bytes_.getvalue(), np.uint8)  # type: ignore[attr-defined]

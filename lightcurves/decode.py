@@ -23,9 +23,10 @@ from lightcurves.surveys import (
     HISTORY_FLOAT64,
     HISTORY_INT64,
     KIND_ALERT,
-    LSST,
     Survey,
+    survey_of,
 )
+from lightcurves.units import convert_alerts, convert_histories
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -130,6 +131,9 @@ def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Co
         KIND_ALERT,
         chained,
     )
+    if plan.survey.is_raw:
+        convert_alerts(columns, plan.survey)
+        convert_histories(columns, plan.survey)
     _place_own_source(columns)
     return columns
 
@@ -159,7 +163,7 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     offsets = np.zeros(n + 1, np.int64)
     removed = np.zeros((n, N_REMOVED), np.int64)
     t_mjd_tai, visit = columns.history_f64[0], columns.history_i64[0]
-    flux, sigma = columns.history_f32
+    flux, sigma = columns.history_f32[:2]
     measured = (t_mjd_tai, visit, columns.history_band, flux, sigma, columns.history_kind)
     alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
     total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)
@@ -219,13 +223,13 @@ class Decoder:
     schemas
         Where a schema id's schema comes from.
     survey
-        The mapping to columns.
+        The mapping to columns; that of the survey whose name the schema bears by default.
     max_packet_bytes
         Longer packets are rejected unread as ``too_large``.
     """
 
     schemas: SchemaSource
-    survey: Survey = LSST
+    survey: Survey | None = None
     max_packet_bytes: int = MAX_PACKET_BYTES
     _plans: dict[int, Plan | RejectReason] = field(default_factory=dict)
 
@@ -249,7 +253,7 @@ class Decoder:
             schema = self.schemas.schema(schema_id)
             if schema is None:
                 return RejectReason.UNKNOWN_SCHEMA
-            return compile_plan(schema, self.survey)
+            return compile_plan(schema, self.survey or survey_of(schema))
         except ConfigurationError:  # anybody's message may name a schema that is no alert's
             return RejectReason.UNUSABLE_SCHEMA
 
@@ -270,7 +274,7 @@ class Decoder:
             body = Packets(
                 packets.data, packets.starts[members] + FRAME_BYTES, packets.ends[members]
             )
-            pieces.append(alert_table(decode_columns(plan, body), self.survey.name, int(schema_id)))
+            pieces.append(alert_table(decode_columns(plan, body), plan.survey.name, int(schema_id)))
             order.append(members)
         if reasons:
             pieces.append(rejected_table(list(reasons.values())))

@@ -23,6 +23,7 @@ _TYPES: Final = {
     Space.HISTORY_BAND: "band",
 }
 _SAME: Final = {
+    ("int", "band"),
     ("double", "float64"),
     ("float", "float32"),
     ("long", "int64"),

@@ -37,6 +37,7 @@ _FLOAT: Final = int(Source.FLOAT)
 _DOUBLE: Final = int(Source.DOUBLE)
 _STRING: Final = int(Source.STRING)
 _SYMBOL: Final = int(Source.SYMBOL)
+_NAME: Final = int(Source.NAME)
 _ALERT_FLOAT64: Final = int(Space.ALERT_FLOAT64)
 _ALERT_INT64: Final = int(Space.ALERT_INT64)
 _ALERT_BAND: Final = int(Space.ALERT_BAND)
@@ -243,6 +244,26 @@ def _is_utf8(data: Any, at: int, length: int) -> bool:
 
 
 @nb.njit(nogil=True, cache=True)
+def _number_of_name(data: Any, at: int, length: int) -> Any:
+    """Return text of letters and digits as a number in base 36, as Python's ``int(text, 36)``."""
+    if length < 1 or length > 12:  # 36**12 is below 2**63
+        return NULL_INT64
+    number = np.int64(0)
+    for k in range(length):
+        byte = np.int64(data[at + k])
+        if 0x30 <= byte <= 0x39:
+            digit = byte - 0x30
+        elif 0x41 <= byte <= 0x5A:
+            digit = byte - 0x41 + 10
+        elif 0x61 <= byte <= 0x7A:
+            digit = byte - 0x61 + 10
+        else:
+            return NULL_INT64
+        number = number * 36 + digit
+    return number
+
+
+@nb.njit(nogil=True, cache=True)
 def _band_code(data: Any, at: int, length: int, names: Any, codes: Any) -> Any:
     if length > names.shape[1]:
         return NULL_BAND
@@ -394,14 +415,17 @@ def run_plan(
                         elif source == _VARINT:
                             whole, _ = _varint(data, place, end)
                             real = float(whole)
-                        elif source == _STRING:
+                            band = whole if 0 <= whole <= 127 else NULL_BAND
+                        elif source in (_STRING, _NAME):
                             size, place = _varint(data, place, end)
                             for byte in range(size):
                                 if data[place + byte] >= 0x80:  # not ASCII: look closer
                                     if not _is_utf8(data, place, size):
                                         wrong = _BAD_TEXT
                                     break
-                            if space != _NOWHERE:
+                            if source == _NAME:
+                                whole = _number_of_name(data, place, size)
+                            elif space != _NOWHERE:
                                 band = _band_code(data, place, size, band_names, band_codes)
                         elif source == _SYMBOL:
                             whole, _ = _varint(data, place, end)

@@ -79,6 +79,8 @@ class Source(IntEnum):
     BOOLEAN = 4
     SYMBOL = 5
     """An enum's, a number."""
+    NAME = 6
+    """Text that stands for a number: up to 12 letters and digits, read in base 36."""
 
 
 class Space(IntEnum):
@@ -113,13 +115,6 @@ _SOURCES: Final = {
     "string": Source.STRING,
     "boolean": Source.BOOLEAN,
 }
-_NUMERIC_SPACES: Final = {
-    Space.ALERT_FLOAT64,
-    Space.ALERT_INT64,
-    Space.HISTORY_FLOAT64,
-    Space.HISTORY_FLOAT32,
-    Space.HISTORY_INT64,
-}
 _BAND_SPACES: Final = {Space.ALERT_BAND, Space.HISTORY_BAND}
 _INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
 
@@ -133,10 +128,11 @@ NOT_OPTIONAL: Final = -1
 
 @dataclass(frozen=True)
 class Target:
-    """Where one field of the packet goes."""
+    """Where one field of the packet goes; `is_name` where it is a :attr:`Source.NAME`."""
 
     space: Space
     slot: int
+    is_name: bool = False
 
 
 _CHECKED: Final = Target(Space.NOWHERE, 0)
@@ -148,6 +144,8 @@ class Plan:
 
     Attributes
     ----------
+    survey
+        The mapping that it was compiled for.
     steps
         int64 array (n_steps, 5): the table.
     stores
@@ -167,6 +165,7 @@ class Plan:
         Dotted paths that are wanted but absent from the schema (null), and that are stepped over.
     """
 
+    survey: Survey
     steps: NDArray[np.int64]
     stores: NDArray[np.int64]
     jumps: NDArray[np.int64]
@@ -235,6 +234,7 @@ class _Compiler:
         for row, name in enumerate(bands):
             names[row, : len(name)] = np.frombuffer(name.encode(), np.uint8)
         return Plan(
+            survey=self.survey,
             steps=np.array(self.steps, np.int64),
             stores=np.array(self.stores or [[0] * 4], np.int64),
             n_segments=self.n_segments,
@@ -287,7 +287,8 @@ class _Compiler:
         self, kind: str, target: Target, null: int = NOT_OPTIONAL, symbols: int = 0
     ) -> None:
         self.emit_member(Op.STORE, *_PRIMITIVE[kind], null)
-        self.add_store(Source.SYMBOL if symbols else _SOURCES[kind], target, symbols)
+        source = Source.NAME if target.is_name else _SOURCES[kind]
+        self.add_store(Source.SYMBOL if symbols else source, target, symbols)
 
     def emit_null(self, target: Target) -> None:
         self.emit_member(Op.STORE_NULL, Shape.FIXED, 0, NOT_OPTIONAL)
@@ -444,15 +445,21 @@ class _Compiler:
             return
         if not isinstance(target, Target):
             raise ConfigurationError(f"{path} is a single value where a record is wanted")
-        source = _SOURCES.get(kind)
-        numeric = target.space in _NUMERIC_SPACES and source not in {None, Source.STRING}
-        whole = target.space not in _INTEGER_SPACES or source in {Source.VARINT, Source.BOOLEAN}
-        named = target.space in _BAND_SPACES and source == Source.STRING
-        if source is None or not (named or (numeric and whole)):
+        if not self.takes(target, _SOURCES.get(kind)):
             raise ConfigurationError(f"{path} has type {kind}, which its column cannot take")
         self.stored.append(path)
         self.stored_types.append(kind if null == NOT_OPTIONAL else f"null or {kind}")
         self.emit_store(kind, target, null, symbols)
+
+    def takes(self, target: Target, source: Source | None) -> bool:
+        """Say whether a column can take a value of `source`."""
+        if target.is_name:
+            return source == Source.STRING
+        if target.space in _BAND_SPACES:
+            return source == (Source.VARINT if self.survey.numbered_bands else Source.STRING)
+        if target.space in _INTEGER_SPACES:
+            return source in {Source.VARINT, Source.BOOLEAN}
+        return source not in {None, Source.STRING}
 
     def null_out(self, target: Any) -> None:
         """Put null into the columns below `target`.

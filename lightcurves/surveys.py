@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, Final
 
 from lightcurves.bands import BAND_CODES, LSST_BANDS
 from lightcurves.errors import ConfigurationError
 from lightcurves.plan import Space, Target
 
-# Slots of the output arrays; decode.Decoded names the same columns.
-ALERT_INT64: Final = ("dia_source_id", "object_id", "ss_object_id", "visit")
+# Slots of the output arrays; decode.Columns holds the same.
+ALERT_INT64: Final = ("dia_source_id", "object_id", "ss_object_id", "visit", "sign")
 ALERT_FLOAT64: Final = ("t_mjd_tai", "ra_deg", "dec_deg", "flux_njy", "sigma_njy")
 HISTORY_FLOAT64: Final = ("t_mjd_tai",)
-HISTORY_FLOAT32: Final = ("flux_njy", "sigma_njy")
-HISTORY_INT64: Final = ("visit",)
+HISTORY_FLOAT32: Final = ("flux_njy", "sigma_njy", "zero_point")
+HISTORY_INT64: Final = ("visit", "sign")
+RAW: Final = {"sign", "zero_point"}
+"""What only a conversion needs: the sign of a difference (`Units.MAGNITUDE`), the zero point of counts."""
 
 _ALERT_COLUMNS: Final = {
     **{name: Target(Space.ALERT_INT64, slot) for slot, name in enumerate(ALERT_INT64)},
@@ -27,6 +30,15 @@ _HISTORY_COLUMNS: Final = {
     **{name: Target(Space.HISTORY_INT64, slot) for slot, name in enumerate(HISTORY_INT64)},
     "band": Target(Space.HISTORY_BAND, 0),
 }
+_RAW_OF: Final = {"nJy": set(), "magnitude": {"sign"}, "counts": {"zero_point"}}
+
+
+class Units(StrEnum):
+    """What a packet calls flux, see :mod:`lightcurves.units`."""
+
+    NJY = "nJy"
+    MAGNITUDE = "magnitude"
+    COUNTS = "counts"
 
 
 @dataclass(frozen=True)
@@ -34,17 +46,20 @@ class History:
     """One array of the packet whose items are points of the light curve.
 
     `columns` names every column of a point: one that a survey lacks gets a path that its packets
-    lack, and is null.
+    lack, and is null. Of :data:`RAW` it names what its `units` need.
     """
 
     path: str
     kind: int
     columns: dict[str, str]
+    units: Units = Units.NJY
 
     def __post_init__(self) -> None:
         """Refuse a point with a column that nothing would fill."""
-        if set(self.columns) != set(_HISTORY_COLUMNS):
-            raise ConfigurationError(f"{self.path} must name {', '.join(_HISTORY_COLUMNS)}")
+        needed = set(_HISTORY_COLUMNS) - RAW | _RAW_OF[self.units]
+        if set(self.columns) != needed:
+            wanted = [name for name in _HISTORY_COLUMNS if name in needed]
+            raise ConfigurationError(f"{self.path} must name {', '.join(wanted)}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +77,16 @@ class Survey:
     required
         Dotted paths that a schema must have; any other absent path is read as null.
     bands
-        Band name in the packet to noctule's code.
+        Band name in the packet to noctule's code; where packets number their bands, the numbers as
+        text.
+    numbered_bands
+        Packets number their bands.
+    names
+        Dotted paths of texts that stand for numbers, see :attr:`lightcurves.plan.Source.NAME`.
+    units
+        Of the alert's own flux.
+    time_zero, time_scale
+        What is added to the packet's times to make them MJD, and whether they are TAI or UTC.
     """
 
     name: str
@@ -70,6 +94,17 @@ class Survey:
     histories: tuple[History, ...]
     required: tuple[str, ...]
     bands: dict[str, int]
+    numbered_bands: bool = False
+    names: frozenset[str] = frozenset()
+    units: Units = Units.NJY
+    time_zero: float = 0.0
+    time_scale: str = "tai"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether anything must be converted, see :mod:`lightcurves.units`."""
+        flux = {self.units, *(part.units for part in self.histories)} - {Units.NJY}
+        return bool(flux or self.time_zero or self.time_scale != "tai" or self.numbered_bands)
 
     def paths(self) -> tuple[str, ...]:
         """Return every dotted path that is wanted."""
@@ -82,12 +117,16 @@ class Survey:
         """Return the wanted fields as nested dictionaries that end in targets."""
         root: dict[str, Any] = {}
         for column, path in self.alert.items():
-            _plant(root, path, _ALERT_COLUMNS[column])
+            _plant(root, path, self._target(_ALERT_COLUMNS[column], path))
         for part in self.histories:
             _plant(root, f"{part.path}.[]", part.kind)
             for column, name in part.columns.items():
-                _plant(root, f"{part.path}.{name}", _HISTORY_COLUMNS[column])
+                path = f"{part.path}.{name}"
+                _plant(root, path, self._target(_HISTORY_COLUMNS[column], path))
         return root
+
+    def _target(self, target: Target, path: str) -> Target:
+        return replace(target, is_name=path in self.names)
 
 
 def _plant(root: dict[str, Any], path: str, leaf: Any) -> None:
@@ -131,4 +170,51 @@ LSST: Final = Survey(
     bands={name: BAND_CODES[name] for name in LSST_BANDS},
 )
 
-SURVEYS: Final = {LSST.name: LSST}
+_ZTF_POINT: Final = {"t_mjd_tai": "jd", "visit": "pid", "band": "fid"}
+_ZTF_MAGNITUDE: Final = {
+    **_ZTF_POINT,
+    "flux_njy": "magpsf",
+    "sigma_njy": "sigmapsf",
+    "sign": "isdiffpos",
+}
+_ZTF_COUNTS: Final = {
+    **_ZTF_POINT,
+    "flux_njy": "forcediffimflux",
+    "sigma_njy": "forcediffimfluxunc",
+    "zero_point": "magzpsci",
+}
+
+ZTF: Final = Survey(
+    name="ztf",
+    alert={
+        "dia_source_id": "candid",
+        "object_id": "objectId",
+        "ra_deg": "candidate.ra",
+        "dec_deg": "candidate.dec",
+        **{column: f"candidate.{name}" for column, name in _ZTF_MAGNITUDE.items()},
+    },
+    histories=(
+        History("prv_candidates", KIND_SOURCE, _ZTF_MAGNITUDE, Units.MAGNITUDE),
+        History("fp_hists", KIND_FORCED, _ZTF_COUNTS, Units.COUNTS),
+    ),
+    required=("candid", *(f"candidate.{name}" for name in _ZTF_MAGNITUDE.values())),
+    bands={"1": BAND_CODES["ztf_g"], "2": BAND_CODES["ztf_r"], "3": BAND_CODES["ztf_i"]},
+    numbered_bands=True,
+    names=frozenset({"objectId", "candidate.isdiffpos", "prv_candidates.isdiffpos"}),
+    units=Units.MAGNITUDE,
+    time_zero=-2_400_000.5,
+    time_scale="utc",
+)
+"""ZTF alerts, schemas 1.x to 4.x (Masci et al. 2019, PASP 131, 018003; Bellm et al. 2019).
+
+Times are the exposures' starts. ``object_id`` is the name in base 36: ``int("ZTF18abxhyqv", 36)``.
+Upper limits of ``prv_candidates`` have no flux and are left out by the light-curve rules.
+"""
+
+SURVEYS: Final = {survey.name: survey for survey in (LSST, ZTF)}
+
+
+def survey_of(schema: Any) -> Survey:
+    """Return the survey that a writer's schema belongs to, by its name; LSST where no name says."""
+    name = str(schema.get("name", "")) if isinstance(schema, dict) else ""
+    return SURVEYS.get(name.partition(".")[0], LSST)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.java import find_java
 from deploy.kafka import EmbeddedKafka
+from lightcurves.errors import ConfigurationError, UnavailableError
 from tests.postgres import PostgresServer, find_postgres
+from tests.registry import SchemaRegistry, registry_app
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -43,6 +46,19 @@ def postgres() -> Iterator[PostgresServer]:
     if programs is None:
         pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
     with PostgresServer(programs) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def schema_registry(request: pytest.FixtureRequest) -> Iterator[SchemaRegistry]:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    try:
+        java = find_java()
+        with capture.global_and_fixture_disabled():  # its progress is for who waits
+            app = registry_app(limit_s=120)  # of the 180 s that a test may take
+    except (ConfigurationError, UnavailableError) as error:
+        pytest.skip(f"no schema registry: {error}")
+    with SchemaRegistry(java, app) as running:
         yield running
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 from pathlib import Path
 
 import pytest
 
-from lightcurves import explain as module
 from lightcurves.errors import ConfigurationError
 from lightcurves.explain import explain
 from lightcurves.plan import compile_plan
@@ -33,11 +31,6 @@ def test_every_field_is_read_missing_or_counted(schema_id: int) -> None:
 def test_a_schema_that_is_refused_says_why() -> None:
     with pytest.raises(ConfigurationError, match=r"v3_0.* lacks the required .*diaSource\.band"):
         explain(package_schemas().schema(300), LSST)
-
-
-def test_examples_are_true() -> None:
-    tried = doctest.testmod(module)
-    assert (tried.attempted, tried.failed) == (3, 0)
 
 
 def test_a_schema_comes_from_its_own_file_or_a_container(real_file: Path, tmp_path: Path) -> None:

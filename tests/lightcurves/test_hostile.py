@@ -19,81 +19,35 @@ from lightcurves.alerts import read_alerts
 from lightcurves.decode import Decoder, packets_of
 from lightcurves.reasons import RejectReason
 from lightcurves.surveys import LSST
-from tests.lightcurves.avro import decode, encode, varint
+from tests.lightcurves.avro import encode, varint
 from tests.lightcurves.conftest import FRAME
-from tests.lightcurves.twin import row_of
+from tests.lightcurves.mutations import (
+    NOCTULE_ALONE_REJECTS,
+    compare,
+    fastavro_row,
+    shortened,
+    spoilt,
+    try_mutations,
+)
 
 REPOSITORY = Path(__file__).parents[2]
-
-# Where fastavro says another thing than noctule, and why; anything else is a bug.
-NOCTULE_ALONE_REJECTS = {
-    "trailing_bytes",  # fastavro's schemaless reader stops after the last field
-    "bad_varint",  # fastavro drops the bits that do not fit 64
-    "bad_union_branch",  # fastavro takes a negative branch as Python's index from the end
-    "bad_length",  # fastavro does not look at the size of a block
-}
-FASTAVRO_ALONE_REJECTS = {
-    "OverflowError",  # fastavro makes datetimes of timestamps that nobody asked for
-    "ValueError",  # the same
-}
-
-
-def mutated(packet: bytes, chance: random.Random) -> bytes:
-    """A packet with some bytes changed, cut off, left out or put in; its frame stays."""
-    body = bytearray(packet[5:])
-    for _ in range(chance.choice((1, 1, 1, 2, 5))):
-        at = chance.randrange(len(body) + 1)
-        match chance.randrange(6):
-            case 0:
-                del body[at:]
-            case 1:
-                del body[at : at + chance.randint(1, 9)]
-            case 2:
-                body[at:at] = chance.randbytes(chance.randint(1, 9))
-            case 3:
-                body[at : at + 1] = chance.choice(
-                    (b"\xff", b"\x7f", b"\x80", b"\0", b"\1", b"\x03")
-                )
-            case 4:
-                body[at : at + 1] = bytes([chance.randrange(256)])
-            case _:
-                body[at:at] = varint(chance.choice((1, -1)) * (1 << chance.randint(0, 70)))
-    return FRAME + bytes(body)
-
-
-def spoilt(packets: list[bytes], n: int, seed: int) -> list[bytes]:
-    chance = random.Random(seed)
-    return [mutated(chance.choice(packets), chance) for _ in range(n)]
-
-
-def fastavro_row(v10: Any, packet: bytes) -> tuple[dict[str, Any] | None, str]:
-    """The row that fastavro's values make, or the name of its error."""
-    try:
-        return row_of(decode(v10, packet[5:])), ""
-    except Exception as error:  # noqa: BLE001 - fastavro has no error of its own for bad bytes
-        return None, type(error).__name__
 
 
 def test_a_spoilt_packet_is_rejected_or_read_as_fastavro_reads_it(
     made_up: list[bytes], v10: Any
 ) -> None:
-    packets = spoilt(made_up, 4_000, seed=8)
-    rows = read_alerts(packets).to_pylist()
-    told: Counter[str] = Counter()
-    for packet, row in zip(packets, rows, strict=True):
-        expected, error = fastavro_row(v10, packet)
-        reason = row["reject_reason"]
-        if expected is None and reason is None:
-            assert error in FASTAVRO_ALONE_REJECTS, packet.hex()
-            told[error] += 1
-        elif expected is None or row == expected:
-            told["equal" if expected else "both reject"] += 1
-        else:
-            assert reason in NOCTULE_ALONE_REJECTS, packet.hex()
-            told[reason] += 1
+    told = compare(spoilt(made_up, 4_000, seed=8), v10)
     assert told["equal"] > 300
     assert told["both reject"] > 1_000
-    assert told.keys() >= NOCTULE_ALONE_REJECTS - {"bad_length"}
+    assert told.keys() >= NOCTULE_ALONE_REJECTS - {"bad_length", "too_many_items"}
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_spoilt_real_packets(real_packets: list[bytes], v10: Any) -> None:
+    told = try_mutations(shortened(real_packets, v10), 100_000, seed=20, every=10)
+    assert told.total() == 100_000
+    assert told["equal"] > 10_000
+    assert told["both reject"] > 5_000
 
 
 def test_a_wrong_block_size_is_refused_though_nobody_needs_it(v10: Any) -> None:
