@@ -55,9 +55,12 @@ ALERT_SCHEMA: Final = pa.schema(
         ("sigma_njy", pa.float32()),
         ("light_curve", LIGHT_CURVE_TYPE),
         ("reject_reason", pa.string()),
-    ]
+    ],
+    metadata={"noctule.alerts": "1"},
 )
-"""What :func:`lightcurves.alerts.read_alerts` gives, one row per packet."""
+"""What :func:`lightcurves.alerts.read_alerts` gives, one row per packet; the version in the metadata
+grows when a column changes its meaning.
+"""
 
 
 class Packets(NamedTuple):

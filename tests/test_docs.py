@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
 
 from lightcurves import reasons
+from lightcurves.decode import ALERT_SCHEMA
 from lightcurves.features import page as features
+from lightcurves.schemas import package_schemas
+from tests.lightcurves.avro import decode, encode
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -21,6 +29,33 @@ def test_reasons_page_is_made_from_the_enumeration() -> None:
     assert (DOCS / "reasons.md").read_text() == reasons.page() + "\n"
     codes = {*reasons.RejectReason, *reasons.NotEvaluated}
     assert codes == set(reasons.DESCRIPTIONS)
+
+
+def test_the_columns_of_alerts_are_documented_in_their_order() -> None:
+    text = (DOCS / "alerts.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+)", text, re.MULTILINE)
+    assert [name for name, _ in rows] == ALERT_SCHEMA.names
+    for name, kind in rows:
+        assert (
+            str(ALERT_SCHEMA.field(name).type)
+            .replace("double", "float64")
+            .startswith(kind.replace("float32", "float"))
+        )
+    version = ALERT_SCHEMA.metadata[b"noctule.alerts"].decode()
+    assert f"Version {version} (`noctule.alerts`" in text
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python blocks of the page on alerts, on a made-up file."""
+    schema: Any = package_schemas().schema(1000)
+    records = [decode(schema, encode(schema, random.Random(seed))) for seed in range(5)]
+    with (tmp_path / "alerts.avro").open("wb") as file:
+        fastavro.writer(file, schema, records)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "alerts.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})  # noqa: S102 - our own page
 
 
 def test_every_local_link_leads_somewhere() -> None:
