@@ -16,14 +16,13 @@ from lightcurves.decode import (
     ALERT_SCHEMA,
     Decoder,
     Packets,
-    alert_table,
     decode_columns,
     packets_of,
+    plan_of,
+    read_bodies,
 )
 from lightcurves.errors import ConfigurationError
-from lightcurves.plan import compile_plan
 from lightcurves.schemas import BROKEN_AVRO, CONTAINER_MAGIC, SchemaSource, package_schemas
-from lightcurves.surveys import survey_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +36,9 @@ Source: TypeAlias = (
 )
 
 
-def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Table:
+def read_alerts(
+    source: Source, *, schemas: SchemaSource | None = None, cutouts: bool = False
+) -> pa.Table:
     """Read alert packets into a table, one row per packet in the order given.
 
     Parameters
@@ -50,6 +51,9 @@ def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Ta
     schemas
         Where schemas come from; the installed ``lsst-alert-packet`` by default. Container files
         carry their own.
+    cutouts
+        Add the cutouts as they are in the packet (FITS, gzipped by ZTF): binary columns
+        ``cutout_difference``, ``cutout_science`` and ``cutout_template``, null where there is none.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Ta
     >>> read_alerts([b"no packet"])["reject_reason"].to_pylist()
     ['bad_frame']
     """
-    decoder = _package_decoder() if schemas is None else Decoder(schemas)
+    decoder = _package_decoder(cutouts) if schemas is None else Decoder(schemas, cutouts=cutouts)
     if isinstance(source, str | Path):
         return _read_path(Path(source), decoder)
     if isinstance(source, bytes):
@@ -81,9 +85,9 @@ def read_alerts(source: Source, *, schemas: SchemaSource | None = None) -> pa.Ta
 
 
 @cache
-def _package_decoder() -> Decoder:
+def _package_decoder(cutouts: bool) -> Decoder:  # noqa: FBT001 - a key of the cache
     """Return the decoder of the official schemas, which keeps their plans: one takes 0.1 s."""
-    return Decoder(package_schemas())
+    return Decoder(package_schemas(), cutouts=cutouts)
 
 
 def _read_path(path: Path, decoder: Decoder) -> pa.Table:
@@ -110,12 +114,8 @@ def _read_bytes(content: bytes, decoder: Decoder) -> pa.Table:
     if not content.startswith(CONTAINER_MAGIC):
         return decoder.decode(packets_of([content]))
     tables = [
-        alert_table(
-            decode_columns(block.plan, block.packets, chained=True),
-            block.plan.survey.name,
-            block.schema_id,
-        )
-        for block in _blocks(content)
+        read_bodies(block.plan, block.packets, block.schema_id, chained=True)
+        for block in _blocks(content, cutouts=decoder.cutouts)
     ]
     return pa.concat_tables(tables) if tables else ALERT_SCHEMA.empty_table()
 
@@ -128,10 +128,10 @@ class _Block(NamedTuple):
     packets: Packets
 
 
-def _blocks(content: bytes) -> Iterator[_Block]:
+def _blocks(content: bytes, *, cutouts: bool = False) -> Iterator[_Block]:
     try:
         reader = fastavro.block_reader(io.BytesIO(content))
-        plan = compile_plan(reader.writer_schema, survey_of(reader.writer_schema))
+        plan = plan_of(reader.writer_schema, cutouts=cutouts)
         schema_id = schema_id_of(reader.writer_schema)
         for block in reader:
             data = np.frombuffer(block.bytes_.getvalue(), np.uint8)  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from lightcurves.rules import N_REMOVED, apply_rules
 from lightcurves.surveys import (
     ALERT_FLOAT64,
     ALERT_INT64,
+    CUTOUTS,
     HISTORY_FLOAT32,
     HISTORY_FLOAT64,
     HISTORY_INT64,
@@ -31,6 +32,7 @@ from lightcurves.units import convert_alerts, convert_histories
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from lightcurves.plan import Schema
     from lightcurves.schemas import SchemaSource
 
 FRAME_BYTES: Final = 5
@@ -87,6 +89,18 @@ def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> 
     if messages.null_count:  # a null may have bytes below it, which are nobody's
         ends = np.where(np.asarray(messages.is_null()), starts, ends)
     return Packets(data, starts, ends)
+
+
+def plan_of(schema: Schema, survey: Survey | None = None, *, cutouts: bool = False) -> Plan:
+    """Return the plan of a schema for its own survey, or for another.
+
+    Raises
+    ------
+    ConfigurationError
+        It cannot be used; see :func:`~lightcurves.plan.compile_plan`.
+    """
+    survey = survey or survey_of(schema)
+    return compile_plan(schema, survey.with_cutouts() if cutouts else survey)
 
 
 class Columns(NamedTuple):
@@ -176,6 +190,21 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     return everything.take(rows[:total], offsets), removed
 
 
+def read_bodies(
+    plan: Plan, packets: Packets, schema_id: int | None, *, chained: bool = False
+) -> pa.Table:
+    """Return packets (bodies, without frames) as rows of :data:`ALERT_SCHEMA`, cutouts behind them
+    where the plan reads them.
+    """  # noqa: D205 - one sentence
+    columns = decode_columns(plan, packets, chained=chained)
+    table = alert_table(columns, plan.survey.name, schema_id)
+    if not set(CUTOUTS) & plan.survey.alert.keys():
+        return table
+    for name, cutouts in zip(CUTOUTS, cutout_table(columns, packets).columns, strict=True):
+        table = table.append_column(name, cutouts)
+    return table
+
+
 def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Table:
     """Return decoded packets as rows of :data:`ALERT_SCHEMA`."""
     t_mjd_tai = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
@@ -210,6 +239,23 @@ def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Tabl
     return pa.Table.from_arrays([arrays[name] for name in ALERT_SCHEMA.names], schema=ALERT_SCHEMA)
 
 
+def cutout_table(columns: Columns, packets: Packets) -> pa.Table:
+    """Return the bytes of :data:`~lightcurves.surveys.CUTOUTS`, null where there are none."""
+    made = {}
+    for name in CUTOUTS:
+        where = columns.alert_i64[ALERT_INT64.index(name)]
+        begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
+        there = (where != NULL_INT64) & (columns.errors == 0)
+        found = [
+            packets.data[begin : begin + size].tobytes() if known else None
+            for begin, size, known in zip(
+                begins.tolist(), sizes.tolist(), there.tolist(), strict=True
+            )
+        ]
+        made[name] = pa.array(found, pa.binary())
+    return pa.table(made)
+
+
 def rejected_table(reasons: list[RejectReason]) -> pa.Table:
     """Return one row per reason, all else null."""
     columns = [pa.nulls(len(reasons), field.type) for field in ALERT_SCHEMA]
@@ -229,11 +275,14 @@ class Decoder:
         The mapping to columns; that of the survey whose name the schema bears by default.
     max_packet_bytes
         Longer packets are rejected unread as ``too_large``.
+    cutouts
+        Read the cutouts too.
     """
 
     schemas: SchemaSource
     survey: Survey | None = None
     max_packet_bytes: int = MAX_PACKET_BYTES
+    cutouts: bool = False
     _plans: dict[int, Plan | RejectReason] = field(default_factory=dict)
 
     def plan(self, schema_id: int) -> Plan | RejectReason:
@@ -256,14 +305,16 @@ class Decoder:
             schema = self.schemas.schema(schema_id)
             if schema is None:
                 return RejectReason.UNKNOWN_SCHEMA
-            return compile_plan(schema, self.survey or survey_of(schema))
+            return plan_of(schema, self.survey, cutouts=self.cutouts)
         except ConfigurationError:  # anybody's message may name a schema that is no alert's
             return RejectReason.UNUSABLE_SCHEMA
 
     def decode(self, packets: Packets) -> pa.Table:
         """Return one row of :data:`ALERT_SCHEMA` per packet, in the order given."""
         pieces = [self._decode_chunk(chunk) for chunk in _chunks(packets)]
-        return pa.concat_tables(pieces) if pieces else ALERT_SCHEMA.empty_table()
+        if not pieces:
+            return ALERT_SCHEMA.empty_table()
+        return pa.concat_tables(pieces, promote_options="default")
 
     def _decode_chunk(self, packets: Packets) -> pa.Table:
         schema_ids, reasons = read_frames(packets, self.max_packet_bytes)
@@ -277,14 +328,15 @@ class Decoder:
             body = Packets(
                 packets.data, packets.starts[members] + FRAME_BYTES, packets.ends[members]
             )
-            pieces.append(alert_table(decode_columns(plan, body), plan.survey.name, int(schema_id)))
+            pieces.append(read_bodies(plan, body, int(schema_id)))
             order.append(members)
         if reasons:
             pieces.append(rejected_table(list(reasons.values())))
             order.append(np.fromiter(reasons, np.int64))
         if len(pieces) == 1 and not reasons:
             return pieces[0]
-        return pa.concat_tables(pieces).take(np.argsort(np.concatenate(order)))
+        whole = pa.concat_tables(pieces, promote_options="default")
+        return whole.take(np.argsort(np.concatenate(order)))
 
 
 def read_frames(

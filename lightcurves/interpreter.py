@@ -38,6 +38,7 @@ _DOUBLE: Final = int(Source.DOUBLE)
 _STRING: Final = int(Source.STRING)
 _SYMBOL: Final = int(Source.SYMBOL)
 _NAME: Final = int(Source.NAME)
+_BYTES: Final = int(Source.BYTES)
 _ALERT_FLOAT64: Final = int(Space.ALERT_FLOAT64)
 _ALERT_INT64: Final = int(Space.ALERT_INT64)
 _ALERT_BAND: Final = int(Space.ALERT_BAND)
@@ -427,6 +428,9 @@ def run_plan(
                                 whole = _number_of_name(data, place, size)
                             elif space != _NOWHERE:
                                 band = _band_code(data, place, size, band_names, band_codes)
+                        elif source == _BYTES:
+                            size, place = _varint(data, place, end)
+                            whole = ((place - starts[packet]) << 32) | size
                         elif source == _SYMBOL:
                             whole, _ = _varint(data, place, end)
                             real = float(whole)

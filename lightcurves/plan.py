@@ -81,6 +81,8 @@ class Source(IntEnum):
     """An enum's, a number."""
     NAME = 6
     """Text that stands for a number: up to 12 letters and digits, read in base 36."""
+    BYTES = 7
+    """Where bytes lie: their begin, counted from the packet's, times 2**32, and their number."""
 
 
 class Space(IntEnum):
@@ -114,6 +116,7 @@ _SOURCES: Final = {
     "double": Source.DOUBLE,
     "string": Source.STRING,
     "boolean": Source.BOOLEAN,
+    "bytes": Source.BYTES,
 }
 _BAND_SPACES: Final = {Space.ALERT_BAND, Space.HISTORY_BAND}
 _INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
@@ -128,11 +131,11 @@ NOT_OPTIONAL: Final = -1
 
 @dataclass(frozen=True)
 class Target:
-    """Where one field of the packet goes; `is_name` where it is a :attr:`Source.NAME`."""
+    """Where one field of the packet goes; `special` where it is read as a NAME or as BYTES."""
 
     space: Space
     slot: int
-    is_name: bool = False
+    special: Source | None = None
 
 
 _CHECKED: Final = Target(Space.NOWHERE, 0)
@@ -287,7 +290,7 @@ class _Compiler:
         self, kind: str, target: Target, null: int = NOT_OPTIONAL, symbols: int = 0
     ) -> None:
         self.emit_member(Op.STORE, *_PRIMITIVE[kind], null)
-        source = Source.NAME if target.is_name else _SOURCES[kind]
+        source = _SOURCES[kind] if target.special is None else target.special
         self.add_store(Source.SYMBOL if symbols else source, target, symbols)
 
     def emit_null(self, target: Target) -> None:
@@ -453,13 +456,13 @@ class _Compiler:
 
     def takes(self, target: Target, source: Source | None) -> bool:
         """Say whether a column can take a value of `source`."""
-        if target.is_name:
-            return source == Source.STRING
+        if target.special is not None:
+            return source == (Source.STRING if target.special == Source.NAME else target.special)
         if target.space in _BAND_SPACES:
             return source == (Source.VARINT if self.survey.numbered_bands else Source.STRING)
         if target.space in _INTEGER_SPACES:
             return source in {Source.VARINT, Source.BOOLEAN}
-        return source not in {None, Source.STRING}
+        return source not in {None, Source.STRING, Source.BYTES}
 
     def null_out(self, target: Any) -> None:
         """Put null into the columns below `target`.

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from lightcurves.bands import BAND_CODES, LSST_BANDS
 from lightcurves.errors import ConfigurationError
-from lightcurves.plan import Space, Target
+from lightcurves.plan import Source, Space, Target
 
 # Slots of the output arrays; decode.Columns holds the same.
-ALERT_INT64: Final = ("dia_source_id", "object_id", "ss_object_id", "visit", "sign")
+CUTOUTS: Final = ("cutout_difference", "cutout_science", "cutout_template")
+ALERT_INT64: Final = ("dia_source_id", "object_id", "ss_object_id", "visit", "sign", *CUTOUTS)
 ALERT_FLOAT64: Final = ("t_mjd_tai", "ra_deg", "dec_deg", "flux_njy", "sigma_njy")
 HISTORY_FLOAT64: Final = ("t_mjd_tai",)
 HISTORY_FLOAT32: Final = ("flux_njy", "sigma_njy", "zero_point")
@@ -85,6 +86,8 @@ class Survey:
         Dotted paths of texts that stand for numbers, see :attr:`lightcurves.plan.Source.NAME`.
     units
         Of the alert's own flux.
+    cutouts
+        Dotted paths of :data:`CUTOUTS`, which only :meth:`with_cutouts` reads.
     time_zero, time_scale
         What is added to the packet's times to make them MJD, and whether they are TAI or UTC.
     """
@@ -97,8 +100,13 @@ class Survey:
     numbered_bands: bool = False
     names: frozenset[str] = frozenset()
     units: Units = Units.NJY
+    cutouts: tuple[str, ...] = ()
     time_zero: float = 0.0
     time_scale: str = "tai"
+
+    def with_cutouts(self) -> Survey:
+        """Return the mapping that reads the cutouts too."""
+        return replace(self, alert={**self.alert, **dict(zip(CUTOUTS, self.cutouts, strict=True))})
 
     @property
     def is_raw(self) -> bool:
@@ -126,7 +134,9 @@ class Survey:
         return root
 
     def _target(self, target: Target, path: str) -> Target:
-        return replace(target, is_name=path in self.names)
+        if path in self.cutouts:
+            return replace(target, special=Source.BYTES)
+        return replace(target, special=Source.NAME if path in self.names else None)
 
 
 def _plant(root: dict[str, Any], path: str, leaf: Any) -> None:
@@ -168,6 +178,7 @@ LSST: Final = Survey(
         f"diaSource.{name}" for name in ("diaSourceId", "midpointMjdTai", "psfFlux", "band")
     ),
     bands={name: BAND_CODES[name] for name in LSST_BANDS},
+    cutouts=("cutoutDifference", "cutoutScience", "cutoutTemplate"),
 )
 
 _ZTF_POINT: Final = {"t_mjd_tai": "jd", "visit": "pid", "band": "fid"}
@@ -202,6 +213,7 @@ ZTF: Final = Survey(
     numbered_bands=True,
     names=frozenset({"objectId", "candidate.isdiffpos", "prv_candidates.isdiffpos"}),
     units=Units.MAGNITUDE,
+    cutouts=tuple(f"cutout{name}.stampData" for name in ("Difference", "Science", "Template")),
     time_zero=-2_400_000.5,
     time_scale="utc",
 )

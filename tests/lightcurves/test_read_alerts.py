@@ -295,3 +295,20 @@ def len_varint(value: int) -> bytes:
     buffer = io.BytesIO()
     fastavro.schemaless_writer(buffer, "long", value)
     return buffer.getvalue()
+
+
+def test_cutouts_are_read_where_they_are_asked_for(
+    real_file: Path, real_packets: list[bytes], real_records: list[Any]
+) -> None:
+    names = {f"cutout_{name.lower()}": f"cutout{name}" for name in CUTOUTS}
+    for source in (real_file, [b"", *real_packets, b"no packet"]):
+        table = read_alerts(source, cutouts=True)
+        assert table.drop_columns(list(names)).equals(read_alerts(source))
+        assert table.column_names[-3:] == list(names)
+        framed = isinstance(source, list)
+        for column, name in names.items():
+            expected = [record[name] for record in real_records]
+            assert table[column].to_pylist() == ([None, *expected, None] if framed else expected)
+
+
+CUTOUTS = ("Difference", "Science", "Template")

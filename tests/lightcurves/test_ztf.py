@@ -237,3 +237,11 @@ def test_a_schema_knows_its_survey() -> None:
     assert survey_of(SCHEMA) is ZTF
     assert survey_of({"name": "lsst.v10_0.alert"}).name == "lsst"
     assert survey_of("string").name == "lsst"
+
+
+def test_cutouts_lie_in_a_record(data_dir: Path) -> None:
+    file = next((data_dir / "ztf" / "ipac").glob("*.avro"))
+    with file.open("rb") as opened:
+        packets: list[Any] = list(fastavro.reader(opened))
+    stamp = read_alerts(file, cutouts=True)["cutout_science"].to_pylist()
+    assert stamp == [packet["cutoutScience"]["stampData"] for packet in packets]
