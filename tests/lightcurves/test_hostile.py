@@ -22,6 +22,7 @@ from lightcurves.surveys import LSST
 from tests.lightcurves.avro import encode, varint
 from tests.lightcurves.conftest import FRAME
 from tests.lightcurves.mutations import (
+    AT_A_TIME,
     NOCTULE_ALONE_REJECTS,
     compare,
     fastavro_row,
@@ -31,6 +32,8 @@ from tests.lightcurves.mutations import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
+N_SPOILT = 100_000
+REAL_SEED = 20
 
 
 def test_a_spoilt_packet_is_rejected_or_read_as_fastavro_reads_it(
@@ -44,8 +47,8 @@ def test_a_spoilt_packet_is_rejected_or_read_as_fastavro_reads_it(
 
 @pytest.mark.slow
 def test_a_hundred_thousand_spoilt_real_packets(real_packets: list[bytes], v10: Any) -> None:
-    told = try_mutations(shortened(real_packets, v10), 100_000, seed=20, every=10)
-    assert told.total() == 100_000
+    told = try_mutations(shortened(real_packets, v10), N_SPOILT, REAL_SEED, every=10)
+    assert told.total() == N_SPOILT
     assert told["equal"] > 10_000
     assert told["both reject"] > 5_000
 
@@ -254,11 +257,24 @@ print(read_alerts(packets)["reject_reason"].null_count)
 """
 
 
-@pytest.mark.slow
-def test_no_kernel_leaves_its_arrays(made_up: list[bytes], tmp_path: Path) -> None:
-    """The same packets with numba's bounds checks on: an access outside is an IndexError."""
+@pytest.fixture
+def corpus(made_up: list[bytes], v10: Any, request: pytest.FixtureRequest) -> list[bytes]:
+    """Made-up packets and, where there are any, the same real ones as above; good and spoilt."""
     packets = made_up + spoilt(made_up, 3_000, seed=16)
-    (tmp_path / "packets").write_bytes(pickle.dumps(packets))
+    try:
+        real = request.getfixturevalue("real_packets")
+    except pytest.skip.Exception:
+        return packets
+    short = shortened(real, v10)
+    for begin in range(0, N_SPOILT, AT_A_TIME):
+        packets += spoilt(short, AT_A_TIME, REAL_SEED + begin)
+    return packets
+
+
+@pytest.mark.slow
+def test_no_kernel_leaves_its_arrays(corpus: list[bytes], tmp_path: Path) -> None:
+    """The same packets with numba's bounds checks on: an access outside is an IndexError."""
+    (tmp_path / "packets").write_bytes(pickle.dumps(corpus))
     environment = {
         **os.environ,
         "NUMBA_BOUNDSCHECK": "1",
@@ -273,4 +289,4 @@ def test_no_kernel_leaves_its_arrays(made_up: list[bytes], tmp_path: Path) -> No
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2_000:]
-    assert int(ran.stdout) == read_alerts(packets)["reject_reason"].null_count
+    assert int(ran.stdout) == read_alerts(corpus)["reject_reason"].null_count
