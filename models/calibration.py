@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 if TYPE_CHECKING:
@@ -76,6 +75,8 @@ def fit_calibration(
 
     start = np.concatenate([[1.0], np.zeros(n_classes)])
     bounds: list[Any] = [(0.05, 5.0)] + [(-5.0, 5.0)] * n_classes
+    from scipy.optimize import minimize  # noqa: PLC0415 - 0.3 s, which applying need not take
+
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return Calibration(float(found.x[0]), tuple(float(b) for b in found.x[1:]))
 
