@@ -40,7 +40,7 @@ MAX_PACKET_BYTES: Final = 16 << 20
 
 # One interpreter call works on about this many bytes: its history arrays then stay in the cache's
 # neighbourhood and memory does not grow with the batch.
-_CHUNK_BYTES: Final = 32 << 20
+CHUNK_BYTES: Final = 32 << 20
 
 ALERT_SCHEMA: Final = pa.schema(
     [
@@ -121,8 +121,7 @@ class Columns(NamedTuple):
 def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Columns:
     """Run `plan` over `packets` (bodies, without frames); see :func:`~.interpreter.run_plan`."""
     n = packets.starts.size
-    n_bytes = int((packets.ends - packets.starts).max(initial=0) if chained else 0)
-    n_bytes = n_bytes or int((packets.ends - packets.starts).sum())
+    n_bytes = packets.data.size if chained else int((packets.ends - packets.starts).sum())
     capacity = n_bytes // plan.min_history_bytes + n + 1
     columns = Columns(
         alert_f64=np.full((len(ALERT_FLOAT64), n), np.nan),
@@ -358,9 +357,9 @@ def read_frames(
 
 
 def _chunks(packets: Packets) -> list[Packets]:
-    """Cut `packets` into runs of about :data:`_CHUNK_BYTES`."""
+    """Cut `packets` into runs of about :data:`CHUNK_BYTES`."""
     total = np.cumsum(packets.ends - packets.starts)
-    chunk = total // _CHUNK_BYTES
+    chunk = total // CHUNK_BYTES
     cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), total.size]
     return [
         Packets(packets.data, packets.starts[a:b], packets.ends[a:b])

@@ -325,8 +325,9 @@ def run_plan(
     own_kind
         Each packet's first history row is kept free for the alert's own source and gets this kind.
     chained
-        Records lie one behind the other without lengths, as in an Avro container's block: a packet
-        begins where the one before ended, and its end is written to `ends`.
+        Records lie one behind the other without lengths, as in an Avro container's blocks: a packet
+        whose start is negative begins where the one before ended, `ends` holds the end of its block,
+        and both receive the packet's own.
     """
     remaining = np.zeros(_DEPTH, np.int64)
     word32 = np.zeros(1, np.uint32)
@@ -342,7 +343,7 @@ def run_plan(
     row = 0
     offsets[0] = 0
     for packet in range(starts.size):
-        if chained and packet > 0:
+        if starts[packet] < 0:
             starts[packet] = ends[packet - 1] if errors[packet - 1] == OK else ends[packet]
         at = starts[packet]
         end = ends[packet]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightcurves import decode
+from lightcurves import alerts, decode
 from lightcurves.alerts import framed_packets, read_alerts, schema_id_of
 from lightcurves.decode import ALERT_SCHEMA, Decoder, packets_of
 from lightcurves.errors import ConfigurationError
@@ -134,7 +135,7 @@ def test_rows_depend_on_no_order_and_no_split(
 
 def test_a_large_batch_is_worked_off_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = read_alerts(SMALL + NOISE).to_pylist()
-    monkeypatch.setattr(decode, "_CHUNK_BYTES", 1_500)
+    monkeypatch.setattr(decode, "CHUNK_BYTES", 1_500)
     packets = packets_of(SMALL + NOISE)
     assert len(decode._chunks(packets)) > 4
     assert Decoder(package_schemas()).decode(packets).to_pylist() == whole
@@ -312,3 +313,32 @@ def test_cutouts_are_read_where_they_are_asked_for(
 
 
 CUTOUTS = ("Difference", "Science", "Template")
+
+
+def test_a_record_that_cannot_be_read_costs_its_own_block_at_most(
+    v10: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records lie without lengths: behind a bad one the next block is the first that is found."""
+    records = [fastavro_value(v10, packet[5:]) for packet in SMALL[:6]]
+    for record in records:
+        record["observation_reason"] = "a marked reason"
+    buffer = io.BytesIO()
+    writer = fastavro.write.Writer(buffer, v10, sync_interval=1 << 30)
+    for number, record in enumerate(records):
+        writer.write(record)
+        if number % 2:
+            writer.dump()  # two records a block
+    writer.flush()
+    file = tmp_path / "six.avro"
+    file.write_bytes(buffer.getvalue())
+    expected = read_alerts(file).to_pylist()
+    assert [row["reject_reason"] for row in expected] == [None] * 6
+    marks = [match.start() for match in re.finditer(b"a marked reason", buffer.getvalue())]
+    spoilt = bytearray(buffer.getvalue())
+    spoilt[marks[2] - 2] = 8  # the union's branch, before the length of the text
+    file.write_bytes(spoilt)
+    for at_a_time in (1, 1 << 25):
+        monkeypatch.setattr(alerts, "CHUNK_BYTES", at_a_time)
+        rows = read_alerts(file).to_pylist()
+        assert rows[:2] + rows[4:] == expected[:2] + expected[4:]
+        assert [row["reject_reason"] for row in rows[2:4]] == ["bad_union_branch", "truncated"]
