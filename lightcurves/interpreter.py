@@ -486,6 +486,10 @@ def run_plan(
                 remaining[depth - 1] -= 1
                 kind = steps[step, 2]
                 if kind >= 0:
+                    # The plan took an item for longer than it is; each packet to come needs a row.
+                    if row >= history_kind.size - (starts.size - packet - 1):
+                        at = -_TOO_MANY
+                        continue
                     history_kind[row] = kind
                     row += 1
                 step += 1

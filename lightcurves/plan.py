@@ -377,8 +377,12 @@ class _Compiler:
 
     def array(self, schema: dict[str, Any], target: Any, path: str) -> None:
         group = -1
+        if isinstance(target, Target):
+            raise ConfigurationError(f"{path} is an array where a single value is wanted")
         if isinstance(target, dict):
-            group = target.get("[]", -1)
+            if "[]" not in target:
+                raise ConfigurationError(f"{path} is an array where a record is wanted")
+            group = target["[]"]
             target = {key: value for key, value in target.items() if key != "[]"}
         self.depth += 1
         if self.depth > MAX_DEPTH:
@@ -489,6 +493,10 @@ class _Compiler:
         if isinstance(schema, list):
             return 1 + min(self.fewest_bytes(branch, inside) for branch in schema)
         if isinstance(schema, str):
+            if (
+                schema not in _PRIMITIVE
+            ):  # a type that is named only within an array: not known here
+                return 0
             return {"null": 0, "float": 4, "double": 8}.get(schema, 1)
         kind = schema["type"]
         if kind == "fixed":

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 AB_OF_1_NJY: Final = 31.4
 TAI_MINUS_UTC_S: Final = 37.0
-_NO_COUNTS: Final = -99_998.0
+_NO_COUNTS: Final = -99_999.0
 _POSITIVE: Final = (int("t", 36), int("1", 36))
 _NEGATIVE: Final = (int("f", 36), int("0", 36))
 
@@ -50,7 +50,7 @@ def flux_of_magnitude(m: Values, sigma_m: Values, sign: Values) -> tuple[Values,
 def flux_of_counts(counts: Values, sigma: Values, zero_point: Values) -> tuple[Values, Values]:
     """Return difference flux and error in nJy of counts; see the module."""
     scale = 10.0 ** (-0.4 * (zero_point - AB_OF_1_NJY))
-    there = (counts > _NO_COUNTS) & (sigma > _NO_COUNTS)
+    there = (counts != _NO_COUNTS) & (sigma != _NO_COUNTS)
     return np.where(there, counts * scale, np.nan), np.where(there, sigma * scale, np.nan)
 
 
