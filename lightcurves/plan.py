@@ -493,11 +493,8 @@ class _Compiler:
         if isinstance(schema, list):
             return 1 + min(self.fewest_bytes(branch, inside) for branch in schema)
         if isinstance(schema, str):
-            if (
-                schema not in _PRIMITIVE
-            ):  # a type that is named only within an array: not known here
-                return 0
-            return {"null": 0, "float": 4, "double": 8}.get(schema, 1)
+            # A type that is named only within an array is not known here: 0.
+            return {"null": 0, "float": 4, "double": 8}.get(schema, int(schema in _PRIMITIVE))
         kind = schema["type"]
         if kind == "fixed":
             return fixed_size(schema, "")
