@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from lightcurves.decode import (
-    ALERT_SCHEMA,
     CHUNK_BYTES,
     Decoder,
     Packets,
@@ -22,8 +21,10 @@ from lightcurves.decode import (
     packets_of,
     plan_of,
     read_bodies,
+    rejected_table,
 )
 from lightcurves.errors import ConfigurationError
+from lightcurves.reasons import RejectReason
 from lightcurves.schemas import BROKEN_AVRO, CONTAINER_MAGIC, SchemaSource, package_schemas
 
 if TYPE_CHECKING:
@@ -65,12 +66,16 @@ def read_alerts(
         days, angles in degrees (ICRS), fluxes in nJy, and ``light_curve`` after the rules of
         :mod:`lightcurves.rules`. Identifiers are as in the packet: LSST writes 0 where an alert
         has no object or no solar system object. A packet that cannot be read is a row whose
-        ``reject_reason`` is set and whose other columns are null.
+        ``reject_reason`` is set and whose other columns are null; so is a container file in a
+        folder, behind the alerts before the place where it breaks.
 
     Raises
     ------
     ConfigurationError
-        The path does not exist, or the container file's schema cannot be used.
+        The path does not exist, or it is a container file that is broken, or whose schema cannot be
+        used.
+    UnavailableError
+        `schemas` cannot answer now.
 
     Examples
     --------
@@ -94,8 +99,10 @@ def _package_decoder(cutouts: bool) -> Decoder:  # noqa: FBT001 - a key of the c
 
 
 def _read_path(path: Path, decoder: Decoder) -> pa.Table:
-    tables = [_read_bytes(file.read_bytes(), decoder) for file in alert_files(path)]
-    return pa.concat_tables(tables) if tables else ALERT_SCHEMA.empty_table()
+    if not path.is_dir():
+        return _read_bytes(alert_files(path)[0].read_bytes(), decoder)
+    tables = [_read_bytes(file.read_bytes(), decoder, among=True) for file in alert_files(path)]
+    return pa.concat_tables([decoder.schema.empty_table(), *tables])
 
 
 def alert_files(path: Path) -> list[Path]:
@@ -113,14 +120,30 @@ def alert_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _read_bytes(content: bytes, decoder: Decoder) -> pa.Table:
+def _read_bytes(content: bytes, decoder: Decoder, *, among: bool = False) -> pa.Table:
+    """Read a file's content; one `among` others that breaks ends in a row which says so."""
     if not content.startswith(CONTAINER_MAGIC):
         return decoder.decode(packets_of([content]))
-    tables = [
-        read_bodies(block.plan, block.packets, block.schema_id, chained=True)
-        for block in _blocks(content, cutouts=decoder.cutouts)
-    ]
-    return pa.concat_tables(tables) if tables else ALERT_SCHEMA.empty_table()
+    tables = [decoder.schema.empty_table()]
+    try:
+        for block in _blocks(content, cutouts=decoder.cutouts):
+            rows = read_bodies(
+                block.plan, block.packets, block.schema_id, decoder.schema, chained=True
+            )
+            tables.append(rows)
+    except _BrokenContainerError:
+        if not among:
+            raise
+        tables.append(rejected_table([RejectReason.BAD_CONTAINER], decoder.schema))
+    except ConfigurationError:
+        if not among:
+            raise
+        tables.append(rejected_table([RejectReason.UNUSABLE_SCHEMA], decoder.schema))
+    return pa.concat_tables(tables)
+
+
+class _BrokenContainerError(ConfigurationError):
+    """A container file that cannot be read, or not further."""
 
 
 class _Blocks(NamedTuple):
@@ -132,24 +155,34 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(content: bytes, *, cutouts: bool = False) -> Iterator[_Blocks]:
+    """Give a container's blocks, those before the place where it breaks too."""
     try:
         reader = fastavro.block_reader(io.BytesIO(content))
-        plan = plan_of(reader.writer_schema, cutouts=cutouts)
-        schema_id = schema_id_of(reader.writer_schema)
-        in_place = reader.codec == "null"
-        group = _Group(content if in_place else None)
-        for block in reader:
-            body = block.bytes_.getvalue()  # type: ignore[attr-defined]
-            if not 0 <= block.num_records <= len(body):  # a record has at least its identifier
-                raise ValueError(f"{block.num_records} records in {len(body)} bytes")
-            group.add(body, block.num_records, block.offset + block.size - _SYNC_BYTES)
-            if group.n_bytes > CHUNK_BYTES:
-                yield _Blocks(schema_id, plan, group.packets())
-                group = _Group(group.content)
-        if group.counts:
-            yield _Blocks(schema_id, plan, group.packets())
     except BROKEN_AVRO as error:
-        raise ConfigurationError(f"broken Avro container file: {error}") from error
+        raise _broken(error) from error
+    plan = plan_of(reader.writer_schema, cutouts=cutouts)
+    schema_id = schema_id_of(reader.writer_schema)
+    group = _Group(content if reader.codec == "null" else None)
+    broken = None
+    while broken is None:
+        try:
+            block = next(reader)
+            body = block.bytes_.getvalue()  # type: ignore[attr-defined]
+            if not 0 <= block.num_records * max(plan.min_packet_bytes, 1) <= len(body):
+                raise ValueError(f"{block.num_records} records in {len(body)} bytes")
+        except (StopIteration, *BROKEN_AVRO) as error:
+            broken = error
+        else:
+            group.add(body, block.num_records, block.offset + block.size - _SYNC_BYTES)
+        if group.counts and (broken or group.n_bytes > CHUNK_BYTES):
+            yield _Blocks(schema_id, plan, group.packets())
+            group = _Group(group.content)
+    if not isinstance(broken, StopIteration):
+        raise _broken(broken) from broken
+
+
+def _broken(error: Exception) -> _BrokenContainerError:
+    return _BrokenContainerError(f"broken Avro container file: {error}")
 
 
 @dataclass

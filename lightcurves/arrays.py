@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from lightcurves.bands import BAND_CODES, BAND_NAMES
-from lightcurves.surveys import KIND_NAMES
+from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_NAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +23,7 @@ POINT_TYPE: Final = pa.struct(
         ("flux_njy", pa.float32()),
         ("sigma_njy", pa.float32()),
         ("kind", KIND_TYPE),
+        ("flags", pa.int8()),
     ]
 )
 LIGHT_CURVE_TYPE: Final = pa.list_(POINT_TYPE)
@@ -44,6 +45,8 @@ class LightCurves:
         float32: difference flux and its standard error, nJy.
     kind
         int8: index into :data:`lightcurves.surveys.KIND_NAMES`.
+    flags
+        int8: bits of :data:`lightcurves.surveys.FLAGS`.
     """
 
     offsets: NDArray[np.int64]
@@ -52,6 +55,7 @@ class LightCurves:
     flux_njy: NDArray[np.float32]
     sigma_njy: NDArray[np.float32]
     kind: NDArray[np.int8]
+    flags: NDArray[np.int8]
 
     def __len__(self) -> int:
         """Return the number of light curves."""
@@ -70,6 +74,7 @@ class LightCurves:
             self.flux_njy[points],
             self.sigma_njy[points],
             self.kind[points],
+            self.flags[points],
         )
 
 
@@ -91,6 +96,7 @@ def light_curve_column(curves: LightCurves, mask: NDArray[np.bool_] | None = Non
             pa.array(curves.flux_njy),
             pa.array(curves.sigma_njy),
             dictionary_column(curves.kind, KIND_NAMES),
+            pa.array(curves.flags),
         ],
         fields=list(POINT_TYPE),
     )
@@ -106,21 +112,27 @@ def light_curves_of(table: pa.Table) -> LightCurves:
     """Return the ``light_curve`` column of `table` as flat arrays.
 
     Accepts band and kind as dictionaries or as plain text (a table that went through Parquet);
-    a null row is an empty light curve, a null flux NaN.
+    a null row is an empty light curve, a null flux NaN. Points without flags are detected where
+    they are no forced photometry.
     """
     column = table["light_curve"]
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     counts = np.asarray(array.value_lengths().fill_null(0), np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     points = array.flatten()
-    fields = {name: points.field(index) for index, name in enumerate(POINT_TYPE.names)}
+    fields = {field.name: points.field(index) for index, field in enumerate(points.type)}
+    kind = codes_of(fields["kind"], {name: code for code, name in enumerate(KIND_NAMES)})
+    flags = np.where(kind == KIND_FORCED, 0, DETECTED).astype(np.int8)
+    if "flags" in fields:
+        flags = _numbers(fields["flags"].fill_null(0), np.int8)
     return LightCurves(
         offsets,
         _numbers(fields["t_mjd_tai"], np.float64),
         codes_of(fields["band"], BAND_CODES),
         _numbers(fields["flux_njy"], np.float32),
         _numbers(fields["sigma_njy"], np.float32),
-        codes_of(fields["kind"], {name: code for code, name in enumerate(KIND_NAMES)}),
+        kind,
+        flags,
     )
 
 

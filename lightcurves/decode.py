@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,10 +21,12 @@ from lightcurves.surveys import (
     ALERT_FLOAT64,
     ALERT_INT64,
     CUTOUTS,
+    DETECTED,
     HISTORY_FLOAT32,
     HISTORY_FLOAT64,
     HISTORY_INT64,
     KIND_ALERT,
+    KIND_FORCED,
     Survey,
     survey_of,
 )
@@ -58,11 +61,15 @@ ALERT_SCHEMA: Final = pa.schema(
         ("light_curve", LIGHT_CURVE_TYPE),
         ("reject_reason", pa.string()),
     ],
-    metadata={"noctule.alerts": "1"},
+    metadata={"noctule.alerts": "2"},
 )
 """What :func:`lightcurves.alerts.read_alerts` gives, one row per packet; the version in the metadata
-grows when a column changes its meaning.
+grows when columns change.
 """
+CUTOUT_SCHEMA: Final = functools.reduce(
+    lambda schema, name: schema.append(pa.field(name, pa.binary())), CUTOUTS, ALERT_SCHEMA
+)
+"""The same with the cutouts behind it."""
 
 
 class Packets(NamedTuple):
@@ -114,6 +121,7 @@ class Columns(NamedTuple):
     history_i64: NDArray[np.int64]
     history_band: NDArray[np.int8]
     history_kind: NDArray[np.int8]
+    history_flags: NDArray[np.int8]
     offsets: NDArray[np.int64]
     errors: NDArray[np.int8]
 
@@ -132,6 +140,7 @@ def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Co
         history_i64=np.empty((len(HISTORY_INT64), capacity), np.int64),
         history_band=np.empty(capacity, np.int8),
         history_kind=np.empty(capacity, np.int8),
+        history_flags=np.empty(capacity, np.int8),
         offsets=np.zeros(n + 1, np.int64),
         errors=np.zeros(n, np.int8),
     )
@@ -180,86 +189,82 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     removed = np.zeros((n, N_REMOVED), np.int64)
     t_mjd_tai, visit = columns.history_f64[0], columns.history_i64[0]
     flux, sigma = columns.history_f32[:2]
-    measured = (t_mjd_tai, visit, columns.history_band, flux, sigma, columns.history_kind)
+    band, kind = columns.history_band, columns.history_kind
+    flags = np.where(kind == KIND_FORCED, columns.history_flags, columns.history_flags | DETECTED)
+    measured = (t_mjd_tai, visit, band, flux, sigma, kind, flags)
     alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
     total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)
-    everything = LightCurves(
-        columns.offsets, t_mjd_tai, columns.history_band, flux, sigma, columns.history_kind
-    )
+    everything = LightCurves(columns.offsets, t_mjd_tai, band, flux, sigma, kind, flags)
     return everything.take(rows[:total], offsets), removed
 
 
 def read_bodies(
-    plan: Plan, packets: Packets, schema_id: int | None, *, chained: bool = False
+    plan: Plan,
+    packets: Packets,
+    schema_id: int | None,
+    schema: pa.Schema = ALERT_SCHEMA,
+    *,
+    chained: bool = False,
 ) -> pa.Table:
-    """Return packets (bodies, without frames) as rows of :data:`ALERT_SCHEMA`, cutouts behind them
-    where the plan reads them.
-    """  # noqa: D205 - one sentence
+    """Return packets (bodies, without frames) as rows of `schema`; see :func:`alert_table`."""
     columns = decode_columns(plan, packets, chained=chained)
-    table = alert_table(columns, plan.survey.name, schema_id)
-    if not set(CUTOUTS) & plan.survey.alert.keys():
-        return table
-    for name, cutouts in zip(CUTOUTS, cutout_table(columns, packets).columns, strict=True):
-        table = table.append_column(name, cutouts)
-    return table
+    return alert_table(columns, packets, plan.survey.name, schema_id, schema)
 
 
-def alert_table(columns: Columns, survey: str, schema_id: int | None) -> pa.Table:
-    """Return decoded packets as rows of :data:`ALERT_SCHEMA`."""
-    t_mjd_tai = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
+def alert_table(
+    columns: Columns,
+    packets: Packets,
+    survey: str,
+    schema_id: int | None,
+    schema: pa.Schema = ALERT_SCHEMA,
+) -> pa.Table:
+    """Return decoded packets as rows of `schema`, :data:`ALERT_SCHEMA` or with cutouts behind it."""
     no_id, no_time = len(ERRORS) + 1, len(ERRORS) + 2
     reasons = np.array([None, *ERRORS, RejectReason.NO_ID, RejectReason.NO_TIME], object)
-    dia_source_id = columns.alert_i64[ALERT_INT64.index("dia_source_id")]
-    codes = np.where(dia_source_id == NULL_INT64, no_id, 0)
-    codes = np.where(np.isfinite(t_mjd_tai), codes, no_time)
+    integers = dict(zip(ALERT_INT64, columns.alert_i64, strict=True))
+    reals = dict(zip(ALERT_FLOAT64, columns.alert_f64, strict=True))
+    codes = np.where(integers["dia_source_id"] == NULL_INT64, no_id, 0)
+    codes = np.where(np.isfinite(reals["t_mjd_tai"]), codes, no_time)
     codes = np.where(columns.errors == 0, codes, columns.errors)
     bad = codes != 0
     n = bad.size
     curves, _ = light_curves(columns)
-    integers = {
-        name: pa.array(values, mask=bad | (values == NULL_INT64))
-        for name, values in zip(ALERT_INT64, columns.alert_i64, strict=True)
-    }
-    reals = {
-        name: pa.array(values, ALERT_SCHEMA.field(name).type, mask=bad | np.isnan(values))
-        for name, values in zip(ALERT_FLOAT64, columns.alert_f64, strict=True)
-    }
+    band = np.where(bad, -1, columns.alert_band).astype(np.int8)
     arrays = {
         "survey": pa.array(np.full(n, survey, object), pa.string(), mask=bad),
         "schema_id": pa.array(np.full(n, schema_id, object), pa.int64(), mask=bad),
-        **integers,
-        **reals,
-        "band": dictionary_column(
-            np.where(bad, -1, columns.alert_band).astype(np.int8), BAND_NAMES
-        ),
+        "band": dictionary_column(band, BAND_NAMES),
         "light_curve": light_curve_column(curves, bad),
         "reject_reason": pa.array(reasons[codes], pa.string()),
     }
-    return pa.Table.from_arrays([arrays[name] for name in ALERT_SCHEMA.names], schema=ALERT_SCHEMA)
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        if name in CUTOUTS:
+            arrays[name] = _cutouts(integers[name], packets, bad)
+        elif name in integers:
+            values = integers[name]
+            arrays[name] = pa.array(values, mask=bad | (values == NULL_INT64))
+        elif name in reals:
+            values = reals[name]
+            arrays[name] = pa.array(values, kind, mask=bad | np.isnan(values))
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
-def cutout_table(columns: Columns, packets: Packets) -> pa.Table:
-    """Return the bytes of :data:`~lightcurves.surveys.CUTOUTS`, null where there are none."""
-    made = {}
-    for name in CUTOUTS:
-        where = columns.alert_i64[ALERT_INT64.index(name)]
-        begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
-        there = (where != NULL_INT64) & (columns.errors == 0)
-        found = [
-            packets.data[begin : begin + size].tobytes() if known else None
-            for begin, size, known in zip(
-                begins.tolist(), sizes.tolist(), there.tolist(), strict=True
-            )
-        ]
-        made[name] = pa.array(found, pa.binary())
-    return pa.table(made)
+def _cutouts(where: NDArray[np.int64], packets: Packets, bad: NDArray[np.bool_]) -> pa.Array:
+    """Return the bytes that lie at `where` in their packets, see :attr:`~.plan.Source.BYTES`."""
+    begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
+    there = (where != NULL_INT64) & ~bad
+    found = [
+        packets.data[begin : begin + size].tobytes() if known else None
+        for begin, size, known in zip(begins.tolist(), sizes.tolist(), there.tolist(), strict=True)
+    ]
+    return pa.array(found, pa.binary())
 
 
-def rejected_table(reasons: list[RejectReason]) -> pa.Table:
-    """Return one row per reason, all else null."""
-    columns = [pa.nulls(len(reasons), field.type) for field in ALERT_SCHEMA]
-    columns[-1] = pa.array([str(reason) for reason in reasons], pa.string())
-    return pa.Table.from_arrays(columns, schema=ALERT_SCHEMA)
+def rejected_table(reasons: list[RejectReason], schema: pa.Schema = ALERT_SCHEMA) -> pa.Table:
+    """Return one row of `schema` per reason, all else null."""
+    arrays = {field.name: pa.nulls(len(reasons), field.type) for field in schema}
+    arrays["reject_reason"] = pa.array([str(reason) for reason in reasons], pa.string())
+    return pa.Table.from_arrays(list(arrays.values()), schema=schema)
 
 
 @dataclass
@@ -283,6 +288,11 @@ class Decoder:
     max_packet_bytes: int = MAX_PACKET_BYTES
     cutouts: bool = False
     _plans: dict[int, Plan | RejectReason] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the tables that it gives."""
+        return CUTOUT_SCHEMA if self.cutouts else ALERT_SCHEMA
 
     def plan(self, schema_id: int) -> Plan | RejectReason:
         """Return the plan of `schema_id`, or why there is none.
@@ -309,11 +319,16 @@ class Decoder:
             return RejectReason.UNUSABLE_SCHEMA
 
     def decode(self, packets: Packets) -> pa.Table:
-        """Return one row of :data:`ALERT_SCHEMA` per packet, in the order given."""
+        """Return one row per packet, in the order given.
+
+        Raises
+        ------
+        UnavailableError
+            The schema source cannot answer now. Nothing is lost or remembered: decode the packets
+            again when it can.
+        """
         pieces = [self._decode_chunk(chunk) for chunk in _chunks(packets)]
-        if not pieces:
-            return ALERT_SCHEMA.empty_table()
-        return pa.concat_tables(pieces, promote_options="default")
+        return pa.concat_tables([self.schema.empty_table(), *pieces])
 
     def _decode_chunk(self, packets: Packets) -> pa.Table:
         schema_ids, reasons = read_frames(packets, self.max_packet_bytes)
@@ -327,14 +342,14 @@ class Decoder:
             body = Packets(
                 packets.data, packets.starts[members] + FRAME_BYTES, packets.ends[members]
             )
-            pieces.append(read_bodies(plan, body, int(schema_id)))
+            pieces.append(read_bodies(plan, body, int(schema_id), self.schema))
             order.append(members)
         if reasons:
-            pieces.append(rejected_table(list(reasons.values())))
+            pieces.append(rejected_table(list(reasons.values()), self.schema))
             order.append(np.fromiter(reasons, np.int64))
         if len(pieces) == 1 and not reasons:
             return pieces[0]
-        whole = pa.concat_tables(pieces, promote_options="default")
+        whole = pa.concat_tables(pieces)
         return whole.take(np.argsort(np.concatenate(order)))
 
 

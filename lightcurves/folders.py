@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from lightcurves.arrays import LightCurves, codes_of, light_curve_column
 from lightcurves.bands import BAND_CODES
 from lightcurves.errors import ConfigurationError
-from lightcurves.surveys import KIND_FORCED, KIND_SOURCE
+from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_SOURCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +105,7 @@ def attach_light_curves(objects: pa.Table, points: pa.Table) -> pa.Table:
         points["flux_njy"].to_numpy()[order],
         points["sigma_njy"].to_numpy()[order],
         np.where(detected, KIND_SOURCE, KIND_FORCED).astype(np.int8)[order],
+        np.where(detected, DETECTED, 0).astype(np.int8)[order],
     )
     return objects.append_column("light_curve", light_curve_column(curves))
 

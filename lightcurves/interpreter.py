@@ -47,6 +47,8 @@ _HISTORY_FLOAT32: Final = int(Space.HISTORY_FLOAT32)
 _HISTORY_INT64: Final = int(Space.HISTORY_INT64)
 _HISTORY_BAND: Final = int(Space.HISTORY_BAND)
 _NOWHERE: Final = int(Space.NOWHERE)
+_ALERT_FLAG: Final = int(Space.ALERT_FLAG)
+_HISTORY_FLAG: Final = int(Space.HISTORY_FLAG)
 _DEPTH: Final = MAX_DEPTH
 
 OK: Final = 0
@@ -298,6 +300,7 @@ def run_plan(
     history_i64: Any,
     history_band: Any,
     history_kind: Any,
+    history_flags: Any,
     offsets: Any,
     errors: Any,
     own_kind: int,
@@ -314,9 +317,9 @@ def run_plan(
     alert_f64, alert_i64, alert_band
         (columns, packets) float64 and int64, (packets,) int8; filled with null beforehand.
     history_f64, history_f32, history_i64
-        (columns, capacity); `history_band` and `history_kind` int8 (capacity,). The capacity must
-        be at least the bytes of all packets divided by the plan's ``min_history_bytes``, plus one
-        row a packet.
+        (columns, capacity); `history_band`, `history_kind` and `history_flags` int8 (capacity,). The
+        capacity must be at least the bytes of all packets divided by the plan's
+        ``min_history_bytes``, plus one row a packet.
     offsets
         int64 (packets + 1): history rows of packet k are ``offsets[k]:offsets[k + 1]``.
     errors
@@ -349,6 +352,7 @@ def run_plan(
         end = ends[packet]
         first_row = row
         history_kind[row] = own_kind
+        history_flags[row] = 0
         row += 1  # from here on `row` is one past the current history row
         depth = 0
         step = 0
@@ -454,6 +458,10 @@ def run_plan(
                         alert_i64[slot, packet] = whole
                     elif space == _ALERT_BAND:
                         alert_band[packet] = band
+                    elif whole == 1 and space == _HISTORY_FLAG:
+                        history_flags[row - 1] |= np.int8(1 << slot)
+                    elif whole == 1 and space == _ALERT_FLAG:
+                        history_flags[first_row] |= np.int8(1 << slot)
                 at = at + length if wrong == OK else -wrong
                 step += 1 + count
             elif op == _LOOP:
@@ -491,6 +499,7 @@ def run_plan(
                         at = -_TOO_MANY
                         continue
                     history_kind[row] = kind
+                    history_flags[row] = 0
                     row += 1
                 step += 1
             elif op == _JUMP:

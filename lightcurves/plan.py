@@ -97,6 +97,9 @@ class Space(IntEnum):
     HISTORY_BAND = 6
     NOWHERE = 7
     """The value is checked and not kept: text that is none, a symbol that the enum does not have."""
+    ALERT_FLAG = 8
+    """Sets a bit of the flags, as HISTORY_FLAG: of the row that is kept for the alert's own source."""
+    HISTORY_FLAG = 9
 
 
 _PRIMITIVE: Final[dict[str, tuple[Shape, int]]] = {
@@ -120,12 +123,25 @@ _SOURCES: Final = {
 }
 _BAND_SPACES: Final = {Space.ALERT_BAND, Space.HISTORY_BAND}
 _INTEGER_SPACES: Final = {Space.ALERT_INT64, Space.HISTORY_INT64}
+_FLAG_SPACES: Final = {Space.ALERT_FLAG, Space.HISTORY_FLAG}
+_ROW_SPACES: Final = {
+    Space.HISTORY_FLOAT64,
+    Space.HISTORY_FLOAT32,
+    Space.HISTORY_INT64,
+    Space.HISTORY_BAND,
+}
+"""What holds whatever the memory held before, unless each row fills it."""
 
 # Nested arrays deeper than this do not occur in any alert schema; the interpreter's stack is fixed.
 MAX_DEPTH: Final = 8
 # Named types are written out wherever they are used: 30 that each use the next one twice are 2**30
 # values. LSST v10.0 has 404.
 MAX_VALUES: Final = 100_000
+# Types within types, far from the end of Python's own stack; LSST nests 4, the random ones of the
+# tests 10.
+MAX_NESTED: Final = 64
+# Each keeps 16 KiB of layouts while packets are decoded. LSST v10.0 has 7.
+MAX_SEGMENTS: Final = 2_000
 NOT_OPTIONAL: Final = -1
 
 
@@ -160,8 +176,9 @@ class Plan:
         How many segments the table has.
     band_names, band_codes
         uint8 array (n_bands, 8) of zero-padded names as the packet spells them, int8 codes.
-    min_history_bytes
-        The fewest bytes that one history row can take; bounds the rows that a packet can hold.
+    min_history_bytes, min_packet_bytes
+        The fewest bytes that one history row can take, which bounds the rows that a packet can hold;
+        and a whole packet, which bounds the packets that a block can hold.
     stored, stored_types
         Dotted paths that are read, and their Avro types.
     missing, skipped
@@ -176,6 +193,7 @@ class Plan:
     band_names: NDArray[np.uint8]
     band_codes: NDArray[np.int8]
     min_history_bytes: int
+    min_packet_bytes: int
     stored: tuple[str, ...]
     stored_types: tuple[str, ...]
     missing: tuple[str, ...]
@@ -203,13 +221,16 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
         or has a type where the survey's column cannot take it.
     """
     compiler = _Compiler(survey)
+    if not isinstance(schema, dict) or schema.get("type") not in {"record", "error"}:
+        raise ConfigurationError("an alert's schema must be a record")
     compiler.value(schema, survey.tree(), "")
     compiler.emit(Op.END)
     absent = sorted(set(survey.required) - set(compiler.stored))
     if absent:
-        name = schema.get("name", "?") if isinstance(schema, dict) else "?"
-        raise ConfigurationError(f"schema {name} lacks the required field(s) {', '.join(absent)}")
-    return compiler.plan()
+        raise ConfigurationError(
+            f"schema {schema['name']} lacks the required field(s) {', '.join(absent)}"
+        )
+    return compiler.plan(schema)
 
 
 @dataclass
@@ -223,6 +244,7 @@ class _Compiler:
     names: dict[str, Schema] = field(default_factory=dict)
     open_names: list[str] = field(default_factory=list)
     depth: int = 0
+    nested: int = 0
     n_values: int = 0
     min_history_bytes: int = 1 << 30
     fewest: dict[str, int] = field(default_factory=dict)
@@ -230,7 +252,7 @@ class _Compiler:
     stored_types: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def plan(self) -> Plan:
+    def plan(self, schema: Schema) -> Plan:
         wanted = self.survey.paths()
         bands = self.survey.bands
         names = np.zeros((len(bands), 8), np.uint8)
@@ -245,6 +267,7 @@ class _Compiler:
             band_names=names,
             band_codes=np.array(list(bands.values()), np.int8),
             min_history_bytes=self.min_history_bytes,
+            min_packet_bytes=self.fewest_bytes(schema),
             stored=tuple(self.stored),
             stored_types=tuple(self.stored_types),
             missing=tuple(path for path in wanted if path not in self.stored),
@@ -264,6 +287,8 @@ class _Compiler:
         if self.segment is None:
             segment = self.emit(Op.SEGMENT, 0, self.n_segments, len(self.stores))
             self.n_segments += 1
+            if self.n_segments > MAX_SEGMENTS:
+                raise ConfigurationError(f"schemas of more than {MAX_SEGMENTS} parts are refused")
             self.segment = segment
         last = self.steps[-1]
         if op == Op.SKIP == last[0] and last[2:] == [shape, size, null]:
@@ -313,6 +338,9 @@ class _Compiler:
         self.n_values += 1
         if self.n_values > MAX_VALUES:
             raise ConfigurationError(f"schemas of more than {MAX_VALUES} values are refused")
+        self.nested += 1
+        if self.nested > MAX_NESTED:
+            raise ConfigurationError(f"types nested deeper than {MAX_NESTED} are refused")
         schema = self.resolve(schema)
         if isinstance(schema, list):
             self.union(schema, target, path)
@@ -320,6 +348,7 @@ class _Compiler:
             self.primitive(schema, target, path)
         else:
             self.complex(schema, target, path)
+        self.nested -= 1
 
     def resolve(self, schema: Schema) -> Schema:
         """Unwrap ``{"type": "long", "logicalType": ...}`` and references to named types."""
@@ -347,7 +376,7 @@ class _Compiler:
             self.refuse_target(target, path, "fixed")
             self.emit_skip(Shape.FIXED, fixed_size(schema, path))
         else:
-            raise ConfigurationError(f"schema type {kind!r} at {path or 'the top'} is not Avro")
+            raise ConfigurationError(f"schema type {kind!r} at {path} is not Avro")
 
     def remember(self, schema: dict[str, Any]) -> str:
         name = str(schema["name"])
@@ -392,7 +421,7 @@ class _Compiler:
         if fewest == 0:
             group, target = -1, None  # items without bytes are no measurements, and have no bound
         if group >= 0:
-            self.min_history_bytes = min(self.min_history_bytes, max(fewest, 1))
+            self.min_history_bytes = min(self.min_history_bytes, fewest)
         self.emit(Op.ARRAY)
         loop = self.emit(Op.LOOP, 0, group, fewest)
         self.here()
@@ -440,8 +469,11 @@ class _Compiler:
 
     def primitive(self, kind: str, target: Any, path: str) -> None:
         if kind not in _PRIMITIVE:
-            raise ConfigurationError(f"{path or 'the top'} names the unknown type {kind!r}")
-        self.leaf(kind, target, path)
+            raise ConfigurationError(f"{path} names the unknown type {kind!r}")
+        if kind == "null" and target is not None:  # it might as well not be there
+            self.null_out(target)
+        else:
+            self.leaf(kind, target, path)
 
     def leaf(
         self, kind: str, target: Any, path: str, null: int = NOT_OPTIONAL, symbols: int = 0
@@ -464,6 +496,8 @@ class _Compiler:
             return source == (Source.STRING if target.special == Source.NAME else target.special)
         if target.space in _BAND_SPACES:
             return source == (Source.VARINT if self.survey.numbered_bands else Source.STRING)
+        if target.space in _FLAG_SPACES:
+            return source == Source.BOOLEAN
         if target.space in _INTEGER_SPACES:
             return source in {Source.VARINT, Source.BOOLEAN}
         return source not in {None, Source.STRING, Source.BYTES}
@@ -471,10 +505,10 @@ class _Compiler:
     def null_out(self, target: Any) -> None:
         """Put null into the columns below `target`.
 
-        Only a history row needs it: the alert columns start as null, and an array that is absent
-        has no rows at all.
+        Only a history row needs it: the alert columns start as null, flags as unset, and an array
+        that is absent has no rows at all.
         """
-        if isinstance(target, Target) and target.space >= Space.HISTORY_FLOAT64:
+        if isinstance(target, Target) and target.space in _ROW_SPACES:
             self.emit_null(target)
         elif isinstance(target, dict) and "[]" not in target:
             for below in target.values():
@@ -489,9 +523,11 @@ class _Compiler:
         """Return the fewest bytes that a value of `schema` can take."""
         if isinstance(schema, str) and schema in inside:
             return 0
+        if len(inside) > MAX_NESTED:
+            raise ConfigurationError(f"types nested deeper than {MAX_NESTED} are refused")
         schema = self.resolve(schema)
         if isinstance(schema, list):
-            return 1 + min(self.fewest_bytes(branch, inside) for branch in schema)
+            return 1 + min(self.fewest_bytes(branch, (*inside, "")) for branch in schema)
         if isinstance(schema, str):
             # A type that is named only within an array is not known here: 0.
             return {"null": 0, "float": 4, "double": 8}.get(schema, int(schema in _PRIMITIVE))

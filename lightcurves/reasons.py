@@ -15,6 +15,7 @@ class RejectReason(StrEnum):
 
     EMPTY_MESSAGE = "empty_message"
     BAD_FRAME = "bad_frame"
+    BAD_CONTAINER = "bad_container"
     UNKNOWN_SCHEMA = "unknown_schema"
     UNUSABLE_SCHEMA = "unusable_schema"
     TRUNCATED = "truncated"
@@ -46,8 +47,9 @@ class NotEvaluated(StrEnum):
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.EMPTY_MESSAGE: "The message has no bytes.",
     RejectReason.BAD_FRAME: "The first byte is not 0, or fewer than 5 bytes: no Confluent frame.",
+    RejectReason.BAD_CONTAINER: "An Avro container file in a folder ends, or breaks, where it should not.",
     RejectReason.UNKNOWN_SCHEMA: "No schema source knows the schema id in the frame.",
-    RejectReason.UNUSABLE_SCHEMA: "The schema is known but lacks a field that noctule cannot do without.",
+    RejectReason.UNUSABLE_SCHEMA: "The schema is known but cannot be used: `noctule explain` says why.",
     RejectReason.TRUNCATED: "The packet ends in the middle of a value.",
     RejectReason.TRAILING_BYTES: "Bytes are left over after the last field.",
     RejectReason.BAD_VARINT: "An integer is longer than 10 bytes or does not fit 64 bits.",

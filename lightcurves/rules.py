@@ -3,7 +3,7 @@
 1. Nothing later than the alert's own time.
 2. A measurement without a finite flux and a positive, finite error is none.
 3. One point per visit and band: forced photometry before a difference-image source before the
-   alert's own source.
+   alert's own source. Its flags are those of all that the visit measured in the band.
 4. Ascending in time; equal times by band.
 
 A packet without visit numbers (they are nullable) falls back to the time as the visit.
@@ -71,6 +71,7 @@ def apply_rules(
     flux: Any,
     sigma: Any,
     kind: Any,
+    flags: Any,
     alert_t: Any,
     out_rows: Any,
     out_offsets: Any,
@@ -84,6 +85,8 @@ def apply_rules(
         int64 (n + 1): measurements of packet k, the alert's own source among them.
     t, visit, band, flux, sigma, kind
         Flat measurements: float64 MJD TAI, int64, int8, float32 nJy, float32 nJy, int8.
+    flags
+        int8, as the measurements; a chosen one receives the others' of its visit and band.
     alert_t
         float64 (n): the alerts' own times.
     out_rows
@@ -117,6 +120,7 @@ def apply_rules(
             if kept > 0:
                 last = rows[kept - 1]
                 if visit[last] == visit[row] and band[last] == band[row]:
+                    flags[last] |= flags[row]
                     removed[k, _DUPLICATE if kind[last] == kind[row] else _SUPERSEDED] += 1
                     continue
             rows[kept] = row

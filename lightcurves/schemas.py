@@ -35,6 +35,7 @@ BROKEN_AVRO: Final = (
     LookupError,
     TypeError,
     OSError,
+    RecursionError,
     SchemaParseException,
     SchemaRepositoryError,
     zlib.error,
@@ -67,12 +68,18 @@ class FolderSchemas:
     folder: Path
 
     def schema(self, schema_id: int) -> Schema | None:
-        """Return the schema in the folder; see :class:`SchemaSource`."""
+        """Return the schema in the folder; see :class:`SchemaSource`.
+
+        Raises
+        ------
+        ConfigurationError
+            The file is no Avro schema of a record.
+        """
         major, minor = version_of(schema_id)
         path = self.folder / str(major) / str(minor) / f"lsst.v{major}_{minor}.alert.avsc"
         if not path.is_file():
             return None
-        return _record(fastavro.schema.load_schema(str(path), _write_hint=False))
+        return schema_in(path)
 
 
 def package_schemas() -> FolderSchemas:
@@ -151,11 +158,11 @@ class RegistrySchemas:
             if error.code == _HTTP_NOT_FOUND:
                 return None
             raise UnavailableError("schema registry", f"{url} answered {error.code}") from error
-        except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        except (HTTPException, *BROKEN_AVRO) as error:
             raise UnavailableError("schema registry", f"{url} gives no schema: {error}") from error
         try:
             parsed = fastavro.schema.parse_schema(json.loads(text), _write_hint=False)
-        except (ValueError, LookupError, TypeError, SchemaParseException) as error:
+        except BROKEN_AVRO as error:
             raise ConfigurationError(f"{url} is no Avro schema: {error}") from error
         return _record(parsed)
 

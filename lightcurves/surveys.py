@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -17,6 +17,20 @@ ALERT_FLOAT64: Final = ("t_mjd_tai", "ra_deg", "dec_deg", "flux_njy", "sigma_njy
 HISTORY_FLOAT64: Final = ("t_mjd_tai",)
 HISTORY_FLOAT32: Final = ("flux_njy", "sigma_njy", "zero_point")
 HISTORY_INT64: Final = ("visit", "sign")
+KIND_FORCED: Final = 0
+KIND_SOURCE: Final = 1
+KIND_ALERT: Final = 2
+KIND_NAMES: Final = ("forced", "source", "alert")
+"""Kinds of a point: forced photometry, an earlier difference-image source, the alert's own."""
+
+FLAGS: Final = ("detected", "negative", "flux_flag", "edge", "saturated", "bad", "cosmic_ray")
+"""Bits of a point's flags, the first the lowest; see ``docs/alerts.md``.
+
+A bit is set where a packet says so, and not where it says no or nothing. ``detected`` is said by no
+field: a difference-image source is a detection.
+"""
+DETECTED: Final = 1 << FLAGS.index("detected")
+NEGATIVE: Final = 1 << FLAGS.index("negative")
 RAW: Final = {"sign", "zero_point"}
 """What only a conversion needs: the sign of a difference (`Units.MAGNITUDE`), the zero point of counts."""
 
@@ -47,13 +61,15 @@ class History:
     """One array of the packet whose items are points of the light curve.
 
     `columns` names every column of a point: one that a survey lacks gets a path that its packets
-    lack, and is null. Of :data:`RAW` it names what its `units` need.
+    lack, and is null. Of :data:`RAW` it names what its `units` need. `flags` names the booleans that
+    set bits of :data:`FLAGS`.
     """
 
     path: str
     kind: int
     columns: dict[str, str]
     units: Units = Units.NJY
+    flags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a point with a column that nothing would fill."""
@@ -87,7 +103,10 @@ class Survey:
     units
         Of the alert's own flux.
     cutouts
-        Dotted paths of :data:`CUTOUTS`, which only :meth:`with_cutouts` reads.
+        Dotted paths of :data:`CUTOUTS`, which only :meth:`with_cutouts` reads; empty where packets have
+        none.
+    flags
+        Name in :data:`FLAGS` to the dotted path of the boolean that says so of the alert's own source.
     time_zero, time_scale
         What is added to the packet's times to make them MJD, and whether they are TAI or UTC.
     """
@@ -103,10 +122,20 @@ class Survey:
     cutouts: tuple[str, ...] = ()
     time_zero: float = 0.0
     time_scale: str = "tai"
+    flags: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse histories that could not be told apart."""
+        kinds = [KIND_ALERT, *(part.kind for part in self.histories)]
+        if len(set(kinds)) < len(kinds):
+            raise ConfigurationError(f"{self.name}: each history needs a kind of its own")
+        paths = [f"{part.path}." for part in self.histories]
+        if any(a != b and a.startswith(b) for a in paths for b in paths):
+            raise ConfigurationError(f"{self.name}: a history lies within another")
 
     def with_cutouts(self) -> Survey:
-        """Return the mapping that reads the cutouts too."""
-        return replace(self, alert={**self.alert, **dict(zip(CUTOUTS, self.cutouts, strict=True))})
+        """Return the mapping that reads the cutouts too, where packets have some."""
+        return replace(self, alert={**self.alert, **dict(zip(CUTOUTS, self.cutouts, strict=False))})
 
     @property
     def is_raw(self) -> bool:
@@ -117,20 +146,27 @@ class Survey:
     def paths(self) -> tuple[str, ...]:
         """Return every dotted path that is wanted."""
         points = (
-            f"{part.path}.{field}" for part in self.histories for field in part.columns.values()
+            f"{part.path}.{name}"
+            for part in self.histories
+            for name in (*part.columns.values(), *part.flags.values())
         )
-        return (*self.alert.values(), *points)
+        return (*self.alert.values(), *self.flags.values(), *points)
 
     def tree(self) -> dict[str, Any]:
         """Return the wanted fields as nested dictionaries that end in targets."""
         root: dict[str, Any] = {}
         for column, path in self.alert.items():
             _plant(root, path, self._target(_ALERT_COLUMNS[column], path))
+        for flag, path in self.flags.items():
+            _plant(root, path, Target(Space.ALERT_FLAG, FLAGS.index(flag)))
         for part in self.histories:
             _plant(root, f"{part.path}.[]", part.kind)
             for column, name in part.columns.items():
                 path = f"{part.path}.{name}"
                 _plant(root, path, self._target(_HISTORY_COLUMNS[column], path))
+            for flag, name in part.flags.items():
+                bit = FLAGS.index(flag)
+                _plant(root, f"{part.path}.{name}", Target(Space.HISTORY_FLAG, bit))
         return root
 
     def _target(self, target: Target, path: str) -> Target:
@@ -146,18 +182,20 @@ def _plant(root: dict[str, Any], path: str, leaf: Any) -> None:
     root[last] = leaf
 
 
-KIND_FORCED: Final = 0
-KIND_SOURCE: Final = 1
-KIND_ALERT: Final = 2
-KIND_NAMES: Final = ("forced", "source", "alert")
-"""Kinds of a point: forced photometry, an earlier difference-image source, the alert's own."""
-
 _LSST_POINT: Final = {
     "t_mjd_tai": "midpointMjdTai",
     "visit": "visit",
     "band": "band",
     "flux_njy": "psfFlux",
     "sigma_njy": "psfFluxErr",
+}
+_LSST_FLAGS: Final = {
+    "negative": "isNegative",
+    "flux_flag": "psfFlux_flag",
+    "edge": "pixelFlags_edge",
+    "saturated": "pixelFlags_saturated",
+    "bad": "pixelFlags_bad",
+    "cosmic_ray": "pixelFlags_cr",
 }
 
 LSST: Final = Survey(
@@ -172,13 +210,14 @@ LSST: Final = Survey(
     },
     histories=(
         History("prvDiaForcedSources", KIND_FORCED, _LSST_POINT),
-        History("prvDiaSources", KIND_SOURCE, _LSST_POINT),
+        History("prvDiaSources", KIND_SOURCE, _LSST_POINT, flags=_LSST_FLAGS),
     ),
     required=tuple(
         f"diaSource.{name}" for name in ("diaSourceId", "midpointMjdTai", "psfFlux", "band")
     ),
     bands={name: BAND_CODES[name] for name in LSST_BANDS},
     cutouts=("cutoutDifference", "cutoutScience", "cutoutTemplate"),
+    flags={flag: f"diaSource.{name}" for flag, name in _LSST_FLAGS.items()},
 )
 
 _ZTF_POINT: Final = {"t_mjd_tai": "jd", "visit": "pid", "band": "fid"}

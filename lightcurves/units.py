@@ -22,6 +22,7 @@ from lightcurves.surveys import (
     ALERT_INT64,
     HISTORY_FLOAT32,
     HISTORY_INT64,
+    NEGATIVE,
     Survey,
     Units,
 )
@@ -44,7 +45,7 @@ Values = Any
 def flux_of_magnitude(m: Values, sigma_m: Values, sign: Values) -> tuple[Values, Values]:
     """Return difference flux and error in nJy of difference magnitudes; see the module."""
     flux = 10.0 ** (-0.4 * (m - AB_OF_1_NJY))
-    return sign * flux, flux * sigma_m * (0.4 * math.log(10.0))
+    return sign * flux, abs(sign) * flux * sigma_m * (0.4 * math.log(10.0))
 
 
 def flux_of_counts(counts: Values, sigma: Values, zero_point: Values) -> tuple[Values, Values]:
@@ -70,6 +71,8 @@ def convert_alerts(columns: Columns, survey: Survey) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             flux, sigma = flux_of_magnitude(values["flux_njy"], values["sigma_njy"], sign)
         values["flux_njy"][:], values["sigma_njy"][:] = flux, sigma
+        negative = (columns.errors == 0) & (sign < 0)
+        columns.history_flags[columns.offsets[:-1][negative]] |= NEGATIVE
     _convert_bands(columns.alert_band, survey)
 
 
@@ -98,8 +101,9 @@ def _fluxes(columns: Columns, rows: NDArray[np.int64], units: Units) -> Values:
 
     with np.errstate(over="ignore", invalid="ignore"):
         if units == Units.MAGNITUDE:
-            factor = sign_of(columns.history_i64[HISTORY_INT64.index("sign"), rows])
-            found = flux_of_magnitude(raw("flux_njy"), raw("sigma_njy"), factor)
+            sign = sign_of(columns.history_i64[HISTORY_INT64.index("sign"), rows])
+            found = flux_of_magnitude(raw("flux_njy"), raw("sigma_njy"), sign)
+            columns.history_flags[rows[sign < 0]] |= NEGATIVE
         else:
             found = flux_of_counts(raw("flux_njy"), raw("sigma_njy"), raw("zero_point"))
         return np.array(found, np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import TableNotFoundError
 from deltalake.transaction import AddAction
 
@@ -29,6 +29,7 @@ POINT: Final = pa.struct(
         ("flux_njy", pa.float32()),
         ("sigma_njy", pa.float32()),
         ("kind", pa.string()),
+        ("flags", pa.int8()),
     ]
 )
 """A point as it lies on disk: plain text where memory has dictionaries, which Delta does not know."""
@@ -86,17 +87,16 @@ def on_disk(table: pa.Table) -> pa.Table:
 
 
 def ensure_table(folder: Path, schema: pa.Schema) -> None:
-    """Create the Delta table at `folder`, or add the columns of `schema` that it lacks (as null)."""
-    wanted = Schema.from_arrow(_disk_schema(schema))
+    """Create the Delta table at `folder`, or add what it lacks of `schema`, as null in the rows there.
+
+    A field of a struct (a new feature, say) is added as a column is.
+    """
+    nothing = on_disk(schema.empty_table())
+    wanted = Schema.from_arrow(nothing.schema)
     table = DeltaTable.create(str(folder), wanted, mode="ignore")
-    present = {field.name for field in table.schema().fields}
-    absent = [field for field in wanted.fields if field.name not in present]
-    if absent:
-        table.alter.add_columns(absent)
-
-
-def _disk_schema(schema: pa.Schema) -> pa.Schema:
-    return on_disk(schema.empty_table()).schema
+    present = {field.name: field for field in table.schema().fields}
+    if any(present.get(field.name) != field for field in wanted.fields):
+        write_deltalake(table, nothing, mode="append", schema_mode="merge")
 
 
 def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int) -> bool:
@@ -128,7 +128,7 @@ def _action(file: Written) -> AddAction:
 def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
     """Return the points of the object's newest alert, or None where there is no such object.
 
-    Columns ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``.
+    Columns ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``, ``flags``.
     """
     rows = read_alerts_of(folder, [object_id])
     if rows.num_rows == 0:

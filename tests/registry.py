@@ -7,6 +7,8 @@ cache folder, pinned by its SHA-256.
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import math
 import os
 import re
@@ -17,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +38,7 @@ VERSION = "2.6.13.Final"
 SHA256 = "3cda1b34aa020fb4ac4dd6a66018d757e81e437f97e20a1f92d366b70091c6ba"
 SIZE_MB = 142
 
+COMPATIBLE = "/apis/ccompat/v6"
 START_TIMEOUT_S = 60.0
 TELL_EVERY_S = 2.0
 
@@ -159,7 +163,7 @@ def _not_fetched(why: str) -> UnavailableError:
 class SchemaRegistry:
     """One registry for a session of tests; what it holds is gone with it.
 
-    Its ids are its own: 1, 2, 3 in the order in which new texts come.
+    Its ids are its own: 1, 2, 3 in the order in which new texts come; :meth:`restore` brings others.
     """
 
     def __init__(self, java: Path, app: Path) -> None:
@@ -195,6 +199,36 @@ class SchemaRegistry:
         schema_id: int = answer.raise_for_status().json()["id"]
         return schema_id
 
+    def restore(self, schemas: dict[int, str]) -> None:
+        """Import schemas with the ids that they had elsewhere, as from a backup; new to it all."""
+        backup = io.BytesIO()
+        with zipfile.ZipFile(backup, "w") as file:
+            for number, (schema_id, text) in enumerate(schemas.items(), 1):
+                digest = hashlib.sha256(text.encode()).hexdigest()
+                content = {"contentId": schema_id, "contentHash": digest, "canonicalHash": digest}
+                version = {
+                    "globalId": schema_id,
+                    "contentId": schema_id,
+                    "artifactId": "restored",
+                    "version": str(number),
+                    "versionId": number,
+                    "artifactType": "AVRO",
+                    "state": "ENABLED",
+                    "isLatest": number == len(schemas),
+                    "createdBy": "",
+                }
+                place = f"groups/default/artifacts/restored/versions/{number}.ArtifactVersion.json"
+                file.writestr(f"content/{digest}.Content.json", json.dumps(content))
+                file.writestr(f"content/{digest}.Content.data", text)
+                file.writestr(place, json.dumps({**version, "createdOn": 1}))
+            file.writestr("manifest-1.Manifest.json", json.dumps({"exportVersion": "1.0"}))
+        httpx.post(
+            f"{self.url.removesuffix(COMPATIBLE)}/apis/registry/v2/admin/import",
+            content=backup.getvalue(),
+            headers={"Content-Type": "application/zip"},
+            timeout=START_TIMEOUT_S,
+        ).raise_for_status()
+
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Hold it: its port takes connections, and nobody answers on them."""
@@ -222,7 +256,7 @@ class SchemaRegistry:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for pytest, which then stops it
             )
-        self.url = f"{self._address()}/apis/ccompat/v6"
+        self.url = f"{self._address()}{COMPATIBLE}"
 
     def _address(self) -> str:
         assert self._process is not None

@@ -11,9 +11,10 @@ import pytest
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE, LightCurves, light_curve_column, light_curves_of
 from lightcurves.bands import BAND_CODES, BAND_NAMES, EFFECTIVE_WAVELENGTH_NM
+from lightcurves.surveys import DETECTED, KIND_FORCED
 from tests.sky import sky_table
 
-FIELDS = ("offsets", "t_mjd_tai", "band", "flux_njy", "sigma_njy", "kind")
+FIELDS = ("offsets", "t_mjd_tai", "band", "flux_njy", "sigma_njy", "kind", "flags")
 
 
 def same(a: LightCurves, b: LightCurves) -> bool:
@@ -59,7 +60,18 @@ def test_what_is_null_is_empty_or_not_a_number() -> None:
     curves = light_curves_of(pa.table({"light_curve": rows}))
     assert curves.offsets.tolist() == [0, 0, 1, 1, 1]
     assert np.isnan(curves.flux_njy[0])
-    assert (curves.band[0], curves.kind[0]) == (-1, -1)
+    assert (curves.band[0], curves.kind[0], curves.flags[0]) == (-1, -1, 0)
+
+
+def test_points_without_flags_are_detected_where_they_are_sources(table: pa.Table) -> None:
+    plain = [
+        [{name: value for name, value in point.items() if name != "flags"} for point in curve]
+        for curve in table["light_curve"].to_pylist()
+    ]
+    curves = light_curves_of(pa.table({"light_curve": plain}))
+    assert same(curves, light_curves_of(table))
+    assert (curves.flags == np.where(curves.kind == KIND_FORCED, 0, DETECTED)).all()
+    assert 0 < curves.flags.sum() < curves.flags.size
 
 
 def test_a_masked_row_hides_its_points(table: pa.Table) -> None:

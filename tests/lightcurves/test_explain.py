@@ -25,7 +25,7 @@ def test_every_field_is_read_missing_or_counted(schema_id: int) -> None:
     assert gone == list(plan.missing)
     assert set(paths) | set(gone) == set(LSST.paths())
     counts = [int(line.split(": ")[1].split()[0]) for line in skipped.splitlines()[1:]]
-    assert sum(counts) == len(plan.skipped)
+    assert sum(counts) == len(set(plan.skipped))
 
 
 def test_a_schema_that_is_refused_says_why() -> None:

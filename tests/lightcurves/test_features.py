@@ -31,6 +31,7 @@ from lightcurves.features.registry import (
     feature_digest,
 )
 from lightcurves.features.table import compute_features, feature_arrays
+from lightcurves.surveys import DETECTED, KIND_FORCED
 from tests.lightcurves.features_twin import Curve, twin
 from tests.sky import sky_table
 
@@ -75,11 +76,12 @@ def table_of(
 ) -> pa.Table:
     offsets = np.cumsum([0, *(len(curve.t) for curve in curves)])
     dtypes = (np.float64, np.int8, np.float32, np.float32, np.int8)
-    columns = [
+    t, band, flux, sigma, kind = (
         np.concatenate([np.zeros(0), *(curve[k] for curve in curves)]).astype(dtype)
         for k, dtype in enumerate(dtypes)
-    ]
-    column = light_curve_column(LightCurves(offsets, *columns))
+    )
+    flags = np.where(kind == KIND_FORCED, 0, DETECTED).astype(np.int8)
+    column = light_curve_column(LightCurves(offsets, t, band, flux, sigma, kind, flags))
     return pa.table({"light_curve": column, **(context or {})})
 
 

@@ -43,6 +43,7 @@ def test_every_object_gets_its_own_points_in_time_order(tmp_path: Path) -> None:
                 "flux_njy": p["flux_njy"],
                 "sigma_njy": p["sigma_njy"],
                 "kind": "source" if p["detected"] else "forced",
+                "flags": int(p["detected"]),
             }
             for p in sorted(own, key=lambda p: float(p["t_mjd_tai"]))
         ]

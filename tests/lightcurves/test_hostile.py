@@ -65,6 +65,7 @@ def test_a_wrong_block_size_is_refused_though_nobody_needs_it(v10: Any) -> None:
 def test_every_reason_occurs(made_up: list[bytes]) -> None:
     reasons = set(read_alerts(spoilt(made_up, 4_000, seed=9))["reject_reason"].to_pylist())
     of_the_frame = {"empty_message", "bad_frame", "too_large", "unknown_schema", "unusable_schema"}
+    of_the_frame |= {"bad_container"}  # a file, no packet
     of_the_frame |= {"no_id"}  # one id in 2**64; the next test has it
     of_the_frame |= {"bad_symbol"}  # LSST has no enum; test_plan has some
     assert reasons - {None} == {str(reason) for reason in RejectReason} - of_the_frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fastavro
@@ -16,11 +16,20 @@ from hypothesis import strategies as st
 from lightcurves.decode import Columns, decode_columns, packets_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.interpreter import ERRORS, NULL_INT64
-from lightcurves.plan import MAX_DEPTH, MAX_VALUES, Op, Shape, compile_plan
+from lightcurves.plan import (
+    MAX_DEPTH,
+    MAX_NESTED,
+    MAX_SEGMENTS,
+    MAX_VALUES,
+    Op,
+    Shape,
+    compile_plan,
+)
 from lightcurves.reasons import RejectReason
 from lightcurves.surveys import (
     ALERT_FLOAT64,
     ALERT_INT64,
+    FLAGS,
     KIND_ALERT,
     KIND_FORCED,
     KIND_SOURCE,
@@ -34,6 +43,7 @@ PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "str
 REAL = {"null", "boolean", "int", "long", "float", "double", "enum"}
 WHOLE = {"null", "boolean", "int", "long", "enum"}
 TEXT = {"null", "string"}
+FLAG = {"null", "boolean"}
 BAND_CODES = {**{name: code for code, name in enumerate(BANDS)}, "12345678": 7}
 NOWHERE = "no such field"
 POINT = dict.fromkeys(("t_mjd_tai", "visit", "band", "flux_njy", "sigma_njy"), "x")
@@ -196,16 +206,18 @@ def any_survey(schema: Any, chance: random.Random) -> Survey:
     found = Fields()
     found.walk(schema, "")
     histories = []
+    kinds = [KIND_FORCED, KIND_SOURCE]
+    chance.shuffle(kinds)
     for path, items in found.histories.items():
         # The path must always be an array (or null), and its items records.
         lists = found.kinds[path] - {"repeated"} <= {"null", "array", "map"}
         if lists and found.through_records(path) and items.kinds.get("") == {"record"}:
-            kind = chance.choice((KIND_FORCED, KIND_SOURCE))
             columns = point(items, chance)
+            flags = flags_of(items, chance, set(columns.values()))
             if not all(name.startswith(NOWHERE) for name in columns.values()):
-                histories.append(History(path, kind, columns))
+                histories.append(History(path, KIND_SOURCE, columns, flags=flags))
     chance.shuffle(histories)
-    histories = histories[:2]
+    histories = [replace(one, kind=kind) for one, kind in zip(histories, kinds, strict=False)]
     inside = tuple(f"{part.path}." for part in histories)
     alert: dict[str, str] = {}
     for names, allowed in ((ALERT_INT64, WHOLE), (ALERT_FLOAT64, REAL), (("band",), TEXT)):
@@ -216,7 +228,18 @@ def any_survey(schema: Any, chance: random.Random) -> Survey:
                 if p not in alert.values() and not p.startswith(inside)
             ]
             alert[name] = chance.choice(free) if free and chance.random() < 0.9 else NOWHERE + name
-    return Survey("any", alert, tuple(histories), (), BAND_CODES)
+    flags = flags_of(found, chance, set(alert.values()), inside)
+    return Survey("any", alert, tuple(histories), (), BAND_CODES, flags=flags)
+
+
+def flags_of(
+    fields: Fields, chance: random.Random, taken: set[str], not_in: tuple[str, ...] = ()
+) -> dict[str, str]:
+    free = [
+        p for p in fields.paths(FLAG) if p not in taken and not (not_in and p.startswith(not_in))
+    ]
+    chance.shuffle(free)
+    return dict(zip(FLAGS, free, strict=False))
 
 
 def point(items: Fields, chance: random.Random) -> dict[str, str]:
@@ -248,6 +271,10 @@ def enumerated(value: Any) -> Any:
     return int(value[1:]) if isinstance(value, str) else value
 
 
+def flags_at(value: Any, paths: dict[str, str]) -> int:
+    return sum(1 << FLAGS.index(flag) for flag, path in paths.items() if at(value, path))
+
+
 def band(value: Any) -> int:
     return BAND_CODES.get(value, -1)
 
@@ -261,12 +288,15 @@ def check(columns: Columns, number: int, value: Any, survey: Survey) -> None:
     assert got == [whole(at(value, survey.alert[name])) for name in ALERT_INT64]
     assert columns.alert_band[number] == band(at(value, survey.alert["band"]))
     points: list[tuple[int, dict[str, str], Any]] = []
+    flags = [flags_at(value, survey.flags)]
     for part in in_packet_order(survey, value):
         items = at(value, part.path) or ()
         items = items.values() if isinstance(items, dict) else items
         points += [(part.kind, part.columns, item) for item in items]
+        flags += [flags_at(item, part.flags) for item in items]
     low, high = columns.offsets[number : number + 2]
     assert columns.history_kind[low] == KIND_ALERT
+    assert columns.history_flags[low:high].tolist() == flags
     low += 1  # the alert's own
     assert columns.history_kind[low:high].tolist() == [kind for kind, _, _ in points]
     told = {name: [at(item, paths[name]) for _, paths, item in points] for name in POINT}
@@ -364,7 +394,7 @@ def same_packet(columns: Columns, number: int, alone: Columns) -> None:
     for name, n in filled.items():
         got = getattr(columns, name)[:n, rows]
         assert got.tobytes() == getattr(alone, name)[:n, : alone.offsets[1]].tobytes()
-    for name in ("history_band", "history_kind"):
+    for name in ("history_band", "history_kind", "history_flags"):
         got = getattr(columns, name)[rows]
         assert got.tobytes() == getattr(alone, name)[: alone.offsets[1]].tobytes()
 
@@ -474,7 +504,7 @@ def test_a_required_field_must_be_there(path: str) -> None:
         ("dia_source_id", "string"),
         ("dia_source_id", ["null", "float"]),
         ("dia_source_id", "bytes"),
-        ("dia_source_id", "null"),
+        ("dia_source_id", {"type": "array", "items": "long"}),
         ("ra_deg", "string"),
         ("ra_deg", {"type": "fixed", "name": "f", "size": 8}),
         ("ra_deg", {"type": "record", "name": "r", "fields": []}),
@@ -485,7 +515,7 @@ def test_a_required_field_must_be_there(path: str) -> None:
 )
 def test_a_type_that_the_column_cannot_take_is_refused(column: str, kind: Any) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"x .*(cannot take|no column can take|is a record)"
+        ConfigurationError, match=r"x .*(cannot take|no column can take|is a record|is an array)"
     ):
         compile_plan(schema_of(x=kind), survey_of({column: "x"}))
 
@@ -501,12 +531,86 @@ def test_a_type_that_the_column_cannot_take_is_refused(column: str, kind: Any) -
             schema_of(h={"type": "record", "name": "r", "fields": []}),
             "h is a record where an array",
         ),
+        (schema_of(h="int"), "h is a single value where a record"),
+        ("string", "must be a record"),
+        (["null", schema_of(x="int")], "must be a record"),
+        ({"type": "array", "items": "int"}, "must be a record"),
     ],
 )
 def test_what_is_no_alert_schema_is_refused(schema: Any, said: str) -> None:
     survey = survey_of(histories=(History("h", KIND_FORCED, POINT),))
     with pytest.raises(ConfigurationError, match=said):
         compile_plan(schema, survey)
+
+
+def test_a_field_whose_type_is_null_is_missing() -> None:
+    plan = compile_plan(schema_of(x="null", y="long"), survey_of({"dia_source_id": "x"}))
+    assert plan.missing == ("x",)
+    assert decode_columns(plan, packets_of([varint(5)])).alert_i64[0, 0] == NULL_INT64
+    with pytest.raises(ConfigurationError, match=r"lacks the required .*x"):
+        compile_plan(schema_of(x="null"), survey_of({"dia_source_id": "x"}, required=("x",)))
+
+
+def test_an_array_is_no_record() -> None:
+    schema = schema_of(a={"type": "array", "items": schema_of(x="int") | {"name": "inner"}})
+    with pytest.raises(ConfigurationError, match="a is an array where a record is wanted"):
+        compile_plan(schema, survey_of({"dia_source_id": "a.x"}))
+
+
+@pytest.mark.parametrize("kind", ["record", "union", "wrapped", "map"])
+def test_a_schema_deeper_than_pythons_stack_is_refused(kind: str) -> None:
+    deep: Any = "int"
+    for level in range(MAX_NESTED + 1):
+        if kind == "record":
+            deep = schema_of(x=deep) | {"name": f"r{level}"}
+        elif kind == "map":
+            deep = {"type": "map", "values": deep}
+        else:
+            deep = ["null", deep] if kind == "union" else {"type": deep}
+    for part in (deep, {"type": "array", "items": deep}):
+        if kind == "wrapped":  # unwrapped one by one
+            compile_plan(schema_of(x=part), survey_of())
+            continue
+        with pytest.raises(ConfigurationError, match="nested deeper than"):
+            compile_plan(schema_of(x=part), survey_of())
+
+
+def test_a_schema_of_too_many_parts_is_refused() -> None:
+    """Each costs memory in every call: 40,000 of them were 655 MB."""
+    for n in (MAX_SEGMENTS, MAX_SEGMENTS + 1):
+        kinds = {f"f{k}": {"type": "array", "items": "int"} for k in range(n)}
+        if n == MAX_SEGMENTS:
+            assert compile_plan(schema_of(**kinds), survey_of()).n_segments == n
+        else:
+            with pytest.raises(ConfigurationError, match=f"more than {MAX_SEGMENTS} parts"):
+                compile_plan(schema_of(**kinds), survey_of())
+
+
+def test_histories_that_could_not_be_told_apart_are_refused() -> None:
+    for kinds in ((KIND_FORCED, KIND_FORCED), (KIND_SOURCE, KIND_ALERT)):
+        histories = tuple(
+            History(name, kind, POINT) for name, kind in zip("ab", kinds, strict=True)
+        )
+        with pytest.raises(ConfigurationError, match="a kind of its own"):
+            survey_of(histories=histories)
+    with pytest.raises(ConfigurationError, match="lies within another"):
+        survey_of(histories=(History("a", KIND_FORCED, POINT), History("a.b", KIND_SOURCE, POINT)))
+
+
+def test_rows_end_where_their_arrays_do() -> None:
+    """A type that is defined once more within an item is shorter than the plan took it for."""
+    four = {"type": "fixed", "name": "F", "size": 4}
+    none = {"type": "fixed", "name": "F", "size": 0}
+    item = schema_of(a=none, x="F") | {"name": "item"}
+    tail = {"type": "fixed", "name": "tail", "size": 200}
+    schema = schema_of(first=four, h={"type": "array", "items": item}, tail=tail)
+    survey = survey_of(histories=(History("h", KIND_SOURCE, POINT | dict.fromkeys(POINT, "no")),))
+    plan = compile_plan(schema, survey)
+    fine, bomb = (bytes(4) + varint(20) * n + varint(0) + bytes(200) for n in (1, 80))
+    columns = decode_columns(plan, packets_of([fine, bomb, bomb, fine]))
+    bad = RejectReason.TOO_MANY_ITEMS
+    assert reasons(columns) == [None, bad, bad, None]
+    assert columns.offsets.tolist() == [0, 21, 21, 21, 42]
 
 
 def test_a_history_names_every_column_of_a_point() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from lightcurves import alerts, decode
 from lightcurves.alerts import framed_packets, read_alerts, schema_id_of
-from lightcurves.decode import ALERT_SCHEMA, Decoder, packets_of
+from lightcurves.decode import ALERT_SCHEMA, CUTOUT_SCHEMA, Decoder, packets_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.plan import compile_plan
 from lightcurves.schemas import package_schemas
@@ -273,6 +274,59 @@ def test_a_block_that_claims_a_million_million_records_is_refused(v10: Any) -> N
             read_alerts(head + block)
 
 
+def test_a_block_cannot_claim_more_records_than_its_bytes_hold(v10: Any) -> None:
+    """A record of LSST has 143 bytes at least: a small compressed file would make a large table."""
+    good = container(v10, [fastavro_value(v10, SMALL[0][5:])])
+    sync = good[-16:]
+    head = good[: good.index(sync) + 16]
+    least = compile_plan(v10, LSST).min_packet_bytes
+    body = bytes(10 * least)
+    for claim in (10, 11):
+        block = len_varint(claim) + len_varint(len(body)) + body + sync
+        if claim == 10:
+            assert read_alerts(head + block).num_rows == claim
+        else:
+            with pytest.raises(ConfigurationError, match="11 records in"):
+                read_alerts(head + block)
+
+
+def test_a_broken_container_stops_no_other_file_of_its_folder(v10: Any, tmp_path: Path) -> None:
+    records = [fastavro_value(v10, packet[5:]) for packet in SMALL[:3]]
+    buffer = io.BytesIO()
+    writer = fastavro.write.Writer(buffer, v10)
+    for record in records:
+        writer.write(record)
+        writer.dump()
+    whole = buffer.getvalue()
+    other = {"type": "record", "name": "x", "fields": [{"name": "diaSourceId", "type": "long"}]}
+    contents = {
+        "a-whole.avro": whole,
+        "b-cut.avro": whole[:-30],
+        "c-header.avro": whole[:40],
+        "d-other.avro": container(other, [{"diaSourceId": 1}]),
+        "e-packet.avro": SMALL[3],
+        "f-noise.txt": b"notes",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    rows = [row_of(record) for record in records]
+    expected = [
+        *rows,
+        *rows[:2],
+        rejected("bad_container"),
+        rejected("bad_container"),
+        rejected("unusable_schema"),
+        *read_alerts(SMALL[3]).to_pylist(),
+        rejected("bad_frame"),
+    ]
+    assert read_alerts(tmp_path).to_pylist() == expected
+    with_cutouts = read_alerts(tmp_path, cutouts=True)
+    assert with_cutouts.drop_columns(list(with_cutouts.column_names[-3:])).to_pylist() == expected
+    for name in ("b-cut.avro", "c-header.avro"):
+        with pytest.raises(ConfigurationError, match="broken Avro container"):
+            read_alerts(tmp_path / name)
+
+
 def test_a_broken_record_in_a_container_is_a_row_but_cannot_be_cut_out(
     v10: Any, tmp_path: Path
 ) -> None:
@@ -313,6 +367,21 @@ def test_cutouts_are_read_where_they_are_asked_for(
 
 
 CUTOUTS = ("Difference", "Science", "Template")
+
+
+@pytest.mark.parametrize("source", [[], [b""], [b"no packet", b""]])
+def test_cutouts_have_their_columns_where_nothing_is_read(source: list[bytes]) -> None:
+    table = read_alerts(source, cutouts=True)
+    assert table.schema == CUTOUT_SCHEMA
+    assert table.schema.metadata == ALERT_SCHEMA.metadata
+    assert table.num_rows == len(source)
+
+
+def test_a_survey_without_cutouts_has_null_for_them() -> None:
+    packets = packets_of(SMALL)
+    plain = Decoder(package_schemas(), replace(LSST, cutouts=()), cutouts=True).decode(packets)
+    assert plain.schema == CUTOUT_SCHEMA
+    assert plain["cutout_science"].null_count == len(SMALL)
 
 
 def test_a_record_that_cannot_be_read_costs_its_own_block_at_most(

@@ -69,6 +69,25 @@ def test_a_batch_mixes_all_versions_and_ids_that_nobody_registered(
     ]
 
 
+def test_ids_may_be_rubins_own(schema_registry: SchemaRegistry) -> None:
+    """Rubin's registry gives a schema the id major * 100 + minor, the one in the packets' frames."""
+    schemas = {version: package_schemas().schema(version) for version in VERSIONS}
+    marked = {
+        version: text_of({**schema, "doc": "restored"})  # or the registry knows it by another id
+        for version, schema in schemas.items()
+        if schema is not None
+    }
+    schema_registry.restore(marked)
+    packets = [
+        under_id(bytes(5) + encode(schema, random.Random(seed)), version)
+        for version, schema in schemas.items()
+        for seed in range(5)
+    ]
+    got = read_alerts(packets, schemas=RegistrySchemas(schema_registry.url))
+    assert got.equals(read_alerts(packets))
+    assert set(got["schema_id"].drop_null().to_pylist()) == set(VERSIONS)
+
+
 def test_a_registry_that_falls_silent_stops_only_what_is_new(
     schema_registry: SchemaRegistry, made_up: list[bytes], v10: Any
 ) -> None:

@@ -17,6 +17,7 @@ from lightcurves.alerts import read_alerts
 from lightcurves.decode import Decoder, packets_of
 from lightcurves.errors import ConfigurationError, UnavailableError
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, package_schemas, version_of
+from tests.lightcurves.avro import sized, varint
 
 
 class Registry:
@@ -199,6 +200,26 @@ def test_a_schema_without_a_required_field_is_unusable(
     assert reasons(Decoder(RegistrySchemas(registry.url)), [under_id(made_up[0], 7)]) == [
         "unusable_schema"
     ]
+
+
+def test_a_schema_that_no_stack_can_hold_is_unusable(
+    registry: Registry, made_up: list[bytes], v10: Any, tmp_path: Path
+) -> None:
+    deep = '{"type": "record", "name": "a", "fields": [{"name": "x", "type": '
+    deep += '{"type": "array", "items": ' * 100_000 + '"int"' + "}" * 100_000 + "}]}"
+    registry.put(7, deep)
+    registry.put(1000, text_of(v10))
+    decoder = Decoder(RegistrySchemas(registry.url))
+    assert reasons(decoder, [under_id(made_up[0], 7), made_up[0]]) == ["unusable_schema", None]
+    file = tmp_path / "0" / "7" / "lsst.v0_7.alert.avsc"
+    file.parent.mkdir(parents=True)
+    for text in (deep, "no schema", '"string"', ""):
+        file.write_text(text)
+        decoder = Decoder(FolderSchemas(tmp_path))
+        assert reasons(decoder, [under_id(made_up[0], 7)]) == ["unusable_schema"]
+    header = b"Obj\x01" + varint(1) + sized(b"avro.schema") + sized(deep.encode()) + varint(0)
+    with pytest.raises(ConfigurationError, match="broken Avro container"):
+        read_alerts(header + bytes(16))
 
 
 def test_an_address_that_is_none_is_refused_at_the_start() -> None:

@@ -24,7 +24,7 @@ from lightcurves.plan import compile_plan
 from lightcurves.surveys import ZTF, survey_of
 from lightcurves.units import TAI_MINUS_UTC_S
 from tests.lightcurves.avro import decode, encode
-from tests.lightcurves.twin import Point, chosen, known
+from tests.lightcurves.twin import DETECTED, NEGATIVE, Point, chosen, known
 
 MAGNITUDES = {
     "jd": "double", "fid": "int", "pid": "long", "isdiffpos": "string", "ra": "double",
@@ -94,7 +94,10 @@ def point_of(item: dict[str, Any], kind: int) -> Point:
         flux, sigma = of_magnitude(item["magpsf"], item["sigmapsf"], item["isdiffpos"])
     band = {1: 6, 2: 7, 3: 8}.get(item["fid"], -1)
     t = item["jd"] - 2_400_000.5 + 37.0 / 86_400.0
-    return Point(t, item["pid"], band, float(np.float32(flux)), float(np.float32(sigma)), kind)
+    flags = 0 if kind == 0 else DETECTED | (NEGATIVE if flux < 0 else 0)
+    return Point(
+        t, item["pid"], band, float(np.float32(flux)), float(np.float32(sigma)), kind, flags
+    )
 
 
 def check(row: dict[str, Any], packet: dict[str, Any]) -> None:
@@ -118,6 +121,7 @@ def check(row: dict[str, Any], packet: dict[str, Any]) -> None:
         assert got["t_mjd_tai"] == pytest.approx(point.t, abs=1e-9)
         assert got["flux_njy"] == pytest.approx(point.flux, rel=1e-6)
         assert got["sigma_njy"] == pytest.approx(point.sigma, rel=1e-6)
+        assert got["flags"] == point.flags
 
 
 def files(data_dir: Path) -> Iterator[tuple[str, bytes]]:

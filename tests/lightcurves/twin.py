@@ -12,6 +12,17 @@ BANDS = ("u", "g", "r", "i", "z", "y")
 KINDS = ("forced", "source", "alert")
 
 
+DETECTED, NEGATIVE, FLUX_FLAG, EDGE, SATURATED, BAD, COSMIC_RAY = (1 << bit for bit in range(7))
+FLAGS = {
+    "isNegative": NEGATIVE,
+    "psfFlux_flag": FLUX_FLAG,
+    "pixelFlags_edge": EDGE,
+    "pixelFlags_saturated": SATURATED,
+    "pixelFlags_bad": BAD,
+    "pixelFlags_cr": COSMIC_RAY,
+}
+
+
 class Point(NamedTuple):
     """A measurement; kind 0 is forced, 1 an earlier source, 2 the alert's own."""
 
@@ -21,10 +32,11 @@ class Point(NamedTuple):
     flux: float
     sigma: float
     kind: int
+    flags: int = 0
 
 
 def chosen(points: list[Point], alert_t: float) -> tuple[list[Point], Counter[str]]:
-    """The light curve, and how many points were left out for which reason."""
+    """The light curve with the flags of each visit and band, and how many points were left out why."""
     left_out: Counter[str] = Counter()
     best: dict[tuple[int, int], Point] = {}
     usable = []
@@ -43,7 +55,12 @@ def chosen(points: list[Point], alert_t: float) -> tuple[list[Point], Counter[st
         winner = best[point.visit, point.band]
         if point is not winner:
             left_out["duplicate" if point.kind == winner.kind else "superseded"] += 1
+    flags: dict[tuple[int, int], int] = {}
+    for point in usable:
+        key = (point.visit, point.band)
+        flags[key] = flags.get(key, 0) | point.flags
     order = sorted(best.values(), key=lambda point: (point.visit, point.band))
+    order = [point._replace(flags=flags[point.visit, point.band]) for point in order]
     return sorted(order, key=lambda point: (point.t, point.band, point.kind)), left_out
 
 
@@ -55,6 +72,7 @@ def point_of(record: dict[str, Any], kind: int) -> Point:
     """A measurement as LSST's packets write it."""
     t = number(record["midpointMjdTai"])
     visit = record.get("visit")
+    flags = sum(bit for name, bit in FLAGS.items() if record.get(name))
     return Point(
         t,
         int(np.float64(t).view(np.int64)) if visit is None else visit,
@@ -62,6 +80,7 @@ def point_of(record: dict[str, Any], kind: int) -> Point:
         number(record["psfFlux"]),
         number(record["psfFluxErr"]),
         kind,
+        flags | (0 if kind == 0 else DETECTED),
     )
 
 
@@ -94,6 +113,7 @@ def row_of(record: dict[str, Any], schema_id: int = 1000) -> dict[str, Any]:
                 "flux_njy": point.flux,
                 "sigma_njy": point.sigma,
                 "kind": KINDS[point.kind],
+                "flags": point.flags,
             }
             for point in curve
         ],

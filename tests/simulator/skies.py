@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lightcurves.arrays import LightCurves
 from lightcurves.bands import LSST_BANDS
 from lightcurves.folders import attach_light_curves, write_light_curves
-from lightcurves.surveys import KIND_FORCED, KIND_SOURCE
+from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_SOURCE
 
 LAW = settings(deadline=None)
 """For a first example that waits for numba, on a machine that does other things too."""
@@ -83,6 +83,7 @@ def curves_of(*rows: list[tuple[float, int]]) -> LightCurves:
         np.arange(1, n + 1, dtype=np.float32),
         np.ones(n, np.float32),
         np.array([kind for _, kind in flat], np.int8),
+        np.array([0 if kind == KIND_FORCED else DETECTED for _, kind in flat], np.int8),
     )
 
 

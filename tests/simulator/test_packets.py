@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,7 @@ def test_a_flux_that_is_none_is_null_and_read_as_no_measurement() -> None:
     curves = light_curves_of(sky_table(n_objects=1))
     broken = curves.flux_njy.copy()
     broken[::3] = np.nan
-    curves = LightCurves(
-        curves.offsets, curves.t_mjd_tai, curves.band, broken, curves.sigma_njy, curves.kind
-    )
+    curves = replace(curves, flux_njy=broken)
     packets = list(SimulatedAlerts(table_of(curves)))
     fluxes = [decoded(packet)["diaSource"]["psfFlux"] for packet in packets]
     assert any(flux is None for flux in fluxes)
