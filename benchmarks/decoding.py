@@ -26,6 +26,7 @@ from benchmarks.readers import compare_readers, projected, written_out
 from benchmarks.setting import (
     FRAME_BYTES,
     ROOT,
+    data_folder,
     finish,
     peak_mb,
     print_table,
@@ -107,6 +108,9 @@ def real_packets_s(packets: list[bytes], schema: Any, plan: Plan) -> dict[str, f
             packets, spelled, wanted
         ),
         **works,
+        "noctule.read_alerts of their file as it comes, deflated": lambda: noctule.read_alerts(
+            data_folder() / "lsst" / "real_v10_0.avro"
+        ),
         "a plain pass over the bytes": lambda: np.bitwise_xor.reduce(words),
     }
     found = {name: shortest_s(work) / len(packets) for name, work in works.items()}

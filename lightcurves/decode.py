@@ -183,14 +183,15 @@ def _place_own_source(columns: Columns) -> None:
 
 def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     """Apply the light-curve rules; also return what they removed, int64 (packets, 4)."""
-    n = columns.errors.size
-    rows = np.empty(int(columns.offsets[-1]), np.int64)
+    n, n_rows = columns.errors.size, int(columns.offsets[-1])
+    rows = np.empty(n_rows, np.int64)
     offsets = np.zeros(n + 1, np.int64)
     removed = np.zeros((n, N_REMOVED), np.int64)
     t_mjd_tai, visit = columns.history_f64[0], columns.history_i64[0]
     flux, sigma = columns.history_f32[:2]
     band, kind = columns.history_band, columns.history_kind
-    flags = np.where(kind == KIND_FORCED, columns.history_flags, columns.history_flags | DETECTED)
+    flags = columns.history_flags[:n_rows].copy()
+    flags[kind[:n_rows] != KIND_FORCED] |= DETECTED
     measured = (t_mjd_tai, visit, band, flux, sigma, kind, flags)
     alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
     total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)

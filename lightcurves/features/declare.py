@@ -37,9 +37,10 @@ class Scaling(StrEnum):
 
 
 class Cost(StrEnum):
-    """How dear a feature is: ``cheap`` is one pass over the points."""
+    """How dear a feature is: ``cheap`` is a few passes over the points, ``dear`` is asked for."""
 
     CHEAP = "cheap"
+    DEAR = "dear"
 
 
 REASON_CODES: Final = (

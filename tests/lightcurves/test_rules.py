@@ -10,8 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightcurves.decode import decode_columns, light_curves, packets_of, plan_of
 from lightcurves.rules import N_REMOVED, REMOVED_NAMES, apply_rules
-from tests.lightcurves.twin import Point, chosen
+from lightcurves.schemas import package_schemas
+from lightcurves.surveys import DETECTED, KIND_FORCED, NEGATIVE
+from tests.lightcurves.twin import Point, chosen, points_of
 
 NAN, INF = float("nan"), float("inf")
 AFTER_3 = float(np.nextafter(3.0, 4.0))
@@ -120,6 +123,30 @@ def test_the_order_in_the_packet_does_not_matter(
 @given(points())
 def test_repeating_the_history_changes_nothing(measured: list[Point]) -> None:
     assert run([(4.0, measured + measured)])[0] == run([(4.0, measured)])[0]
+
+
+def test_what_the_real_packets_lose_and_why(real_packets: list[bytes], real_records: Any) -> None:
+    plan = plan_of(package_schemas().schema(1000))
+    bodies = [packet[5:] for packet in real_packets]
+    curves, removed = light_curves(decode_columns(plan, packets_of(bodies)))
+    lost: Counter[str] = Counter()
+    for k, record in enumerate(real_records):
+        measured = points_of(record)
+        curve, why = chosen(measured, record["diaSource"]["midpointMjdTai"])
+        assert dict(zip(REMOVED_NAMES, removed[k].tolist(), strict=True)) == {
+            name: why[name] for name in REMOVED_NAMES
+        }
+        own = slice(*curves.offsets[k : k + 2])
+        assert curves.flags[own].tolist() == [point.flags for point in curve]
+        assert len(measured) == len(curve) + removed[k].sum()
+        lost += why
+    # Nearly every earlier source has forced photometry of the same visit, which takes its place.
+    assert lost["superseded"] > 10_000
+    assert lost["later_than_alert"] == 0
+    forced = curves.kind == KIND_FORCED
+    assert (curves.flags[forced] & DETECTED).any()
+    assert (curves.flags & NEGATIVE).any()
+    assert (curves.flags[~forced] & DETECTED).all()
 
 
 def test_a_long_history_in_the_worst_order_is_sorted() -> None:

@@ -84,16 +84,20 @@ def point_of(record: dict[str, Any], kind: int) -> Point:
     )
 
 
+def points_of(record: dict[str, Any]) -> list[Point]:
+    """All that LSST's packet measured."""
+    points = [point_of(record["diaSource"], 2)]
+    points += [point_of(p, 1) for p in record.get("prvDiaSources") or ()]
+    return points + [point_of(p, 0) for p in record.get("prvDiaForcedSources") or ()]
+
+
 def row_of(record: dict[str, Any], schema_id: int = 1000) -> dict[str, Any]:
     """The row of `read_alerts` for LSST's packet that fastavro has read."""
     own = record["diaSource"]
     t = own["midpointMjdTai"]
     if t is None or not math.isfinite(t):
         return rejected("no_time")
-    points = [point_of(own, 2)]
-    points += [point_of(p, 1) for p in record.get("prvDiaSources") or ()]
-    points += [point_of(p, 0) for p in record.get("prvDiaForcedSources") or ()]
-    curve, _ = chosen(points, t)
+    curve, _ = chosen(points_of(record), t)
     return {
         "survey": "lsst",
         "schema_id": schema_id,
