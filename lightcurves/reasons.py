@@ -42,6 +42,7 @@ class NotEvaluated(StrEnum):
     NO_VARIATION = "no_variation"
     NOT_PROVIDED = "not_provided"
     UNKNOWN_BAND = "unknown_band"
+    NO_FIT = "no_fit"
 
 
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
@@ -69,6 +70,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     NotEvaluated.NO_VARIATION: "All values are equal where the quantity needs a spread.",
     NotEvaluated.NOT_PROVIDED: "The input that the quantity needs (host redshift, say) is not known.",
     NotEvaluated.UNKNOWN_BAND: "No point has a band that the survey's table knows.",
+    NotEvaluated.NO_FIT: "The points do not determine the quantity: no minimum, or noise explains all.",
 }
 
 

@@ -22,7 +22,7 @@ class Input(StrEnum):
     BAND = "band"
     FLUX = "flux_njy"
     SIGMA = "sigma_njy"
-    KIND = "kind"
+    FLAGS = "flags"
     POSITION = "ra_deg, dec_deg"
     HOST_Z = "host_z_phot"
     HOST_Z_ERR = "host_z_phot_err"
@@ -49,12 +49,14 @@ REASON_CODES: Final = (
     NotEvaluated.NOT_IN_BAND,
     NotEvaluated.NO_VARIATION,
     NotEvaluated.NOT_PROVIDED,
+    NotEvaluated.NO_FIT,
 )
 """What a kernel writes into ``why``: 0 evaluated, else the reason why the value is NaN."""
 TOO_FEW_POINTS: Final = 1
 NOT_IN_BAND: Final = 2
 NO_VARIATION: Final = 3
 NOT_PROVIDED: Final = 4
+NO_FIT: Final = 5
 
 
 class Points(NamedTuple):
@@ -63,8 +65,10 @@ class Points(NamedTuple):
     `t`, `flux`, `sigma` (float64), `band` (int8, 0 to 5) and `detected` (bool) are flat over all
     points; light curve k is ``offsets[k]:offsets[k + 1]``. ``by_band`` lists the same points band
     by band, in time order within each; those of light curve k and band b are
-    ``by_band[band_offsets[k, b]:band_offsets[k, b + 1]]``. ``first[k]`` is the time of the first
-    detection, or of the first point where none is a detection.
+    ``by_band[band_offsets[k, b]:band_offsets[k, b + 1]]``, and `band_t`, `band_flux`, `band_sigma` and
+    `band_weight` (1/sigma^2) hold them in that order; `band_sorted` are the same fluxes ascending
+    within each band. ``first[k]`` is the number of the first detection, or of the first point where
+    none is a detection.
     """
 
     offsets: NDArray[np.int64]
@@ -75,7 +79,12 @@ class Points(NamedTuple):
     detected: NDArray[np.bool_]
     by_band: NDArray[np.int64]
     band_offsets: NDArray[np.int64]
-    first: NDArray[np.float64]
+    band_t: NDArray[np.float64]
+    band_flux: NDArray[np.float64]
+    band_sigma: NDArray[np.float64]
+    band_weight: NDArray[np.float64]
+    band_sorted: NDArray[np.float64]
+    first: NDArray[np.int64]
 
 
 class Context(NamedTuple):
@@ -133,5 +142,5 @@ class Family:
     cost: Cost = Cost.CHEAP
 
 
-CURVE: Final = frozenset({Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA, Input.KIND})
-"""The whole light curve."""
+DETECTION: Final = frozenset({Input.FLUX, Input.SIGMA, Input.FLAGS})
+"""What decides whether a point is a detection."""

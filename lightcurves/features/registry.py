@@ -11,13 +11,14 @@ import numba as nb
 import numpy as np
 
 from lightcurves.bands import LSST_BANDS, N_BANDS
-from lightcurves.features.bands import BANDS, COLOURS
+from lightcurves.features.bands import BANDS
+from lightcurves.features.colours import COLOURS
 from lightcurves.features.context import CONTEXT
 from lightcurves.features.declare import Context, Family, Feature, Points
 from lightcurves.features.sampling import SAMPLING
 from lightcurves.features.shape import SHAPE
 from lightcurves.features.variability import VARIABILITY
-from lightcurves.surveys import KIND_FORCED
+from lightcurves.surveys import DETECTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in f
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
 DETECTION_SNR: Final = 5.0
-"""A forced measurement this far from zero counts as a detection: LSST's own alert threshold."""
+"""A point without the flag counts as a detection this far from zero: LSST's own alert threshold."""
 
 # ZTF's g r i share the features of LSST's: a model sees one g, and learns on one survey at a time.
 _FEATURE_BAND: Final = np.array([0, 1, 2, 3, 4, 5, 1, 2, 3], np.int8)
@@ -48,7 +49,7 @@ FEATURE_DIGEST: Final = feature_digest()
 
 @nb.njit(nogil=True, cache=True)
 def _group_by_band(
-    offsets: Any, t: Any, band: Any, detected: Any, by_band: Any, band_offsets: Any, first: Any
+    offsets: Any, band: Any, detected: Any, by_band: Any, band_offsets: Any, first: Any
 ) -> None:
     """List points band by band (a counting sort, so time order stays), and find first detections."""
     n_bands = band_offsets.shape[1] - 1
@@ -56,13 +57,13 @@ def _group_by_band(
     for k in range(offsets.size - 1):
         low, high = offsets[k], offsets[k + 1]
         band_offsets[k, :] = 0
-        first[k] = np.nan
+        first[k] = -1
         for i in range(low, high):
             band_offsets[k, band[i] + 1] += 1
-            if detected[i] and np.isnan(first[k]):
-                first[k] = t[i]
-        if np.isnan(first[k]) and high > low:
-            first[k] = t[low]
+            if detected[i] and first[k] < 0:
+                first[k] = i
+        if first[k] < 0:
+            first[k] = low
         band_offsets[k, 0] = low
         for b in range(n_bands):
             band_offsets[k, b + 1] += band_offsets[k, b]
@@ -70,6 +71,13 @@ def _group_by_band(
         for i in range(low, high):
             by_band[cursor[band[i]]] = i
             cursor[band[i]] += 1
+
+
+@nb.njit(nogil=True, cache=True)
+def _sort_bands(band_offsets: Any, flux: Any) -> None:
+    for k in range(band_offsets.shape[0]):
+        for b in range(band_offsets.shape[1] - 1):
+            flux[band_offsets[k, b] : band_offsets[k, b + 1]].sort()
 
 
 @nb.njit(nogil=True, cache=True)
@@ -123,13 +131,29 @@ def prepare(curves: LightCurves) -> Points:
     flux = used.flux_njy.astype(np.float64)
     sigma = used.sigma_njy.astype(np.float64)
     band = _FEATURE_BAND[used.band]
-    detected = (used.kind != KIND_FORCED) | (np.abs(flux) >= DETECTION_SNR * sigma)
+    detected = (used.flags & DETECTED != 0) | (np.abs(flux) >= DETECTION_SNR * sigma)
     by_band = np.empty(n, np.int64)
     band_offsets = np.zeros((len(curves), len(LSST_BANDS) + 1), np.int64)
-    first = np.full(len(curves), np.nan)
-    _group_by_band(offsets, used.t_mjd_tai, band, detected, by_band, band_offsets, first)
+    first = np.zeros(len(curves), np.int64)
+    _group_by_band(offsets, band, detected, by_band, band_offsets, first)
+    band_flux, band_sigma = flux[by_band], sigma[by_band]
+    band_sorted = band_flux.copy()
+    _sort_bands(band_offsets, band_sorted)
     return Points(
-        offsets, used.t_mjd_tai, band, flux, sigma, detected, by_band, band_offsets, first
+        offsets=offsets,
+        t=used.t_mjd_tai,
+        band=band,
+        flux=flux,
+        sigma=sigma,
+        detected=detected,
+        by_band=by_band,
+        band_offsets=band_offsets,
+        band_t=used.t_mjd_tai[by_band],
+        band_flux=band_flux,
+        band_sigma=band_sigma,
+        band_weight=1.0 / band_sigma**2,
+        band_sorted=band_sorted,
+        first=first,
     )
 
 

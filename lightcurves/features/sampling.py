@@ -8,36 +8,45 @@ import numba as nb
 import numpy as np
 
 from lightcurves.bands import LSST_BANDS
-from lightcurves.features.declare import TOO_FEW_POINTS, Family, Feature, Input
+from lightcurves.features.declare import DETECTION, TOO_FEW_POINTS, Family, Feature, Input
 
 _TIME: Final = frozenset({Input.TIME})
-_DETECTIONS: Final = frozenset({Input.FLUX, Input.SIGMA, Input.KIND})
-_TIMED_DETECTIONS: Final = _DETECTIONS | _TIME
+_TIMED_DETECTION: Final = DETECTION | _TIME
 _N_BANDS: Final = len(LSST_BANDS)
+_LIMIT_SNR: Final = 5.0
 
 
 @nb.njit(nogil=True, cache=True)
 def _sampling(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG001
+    seen = np.zeros(_N_BANDS, np.int64)
     for k in range(out.shape[0]):
         low, high = points.offsets[k], points.offsets[k + 1]
-        first = points.first[k]
+        head = points.first[k]
+        first = points.t[head]
         detections = 0
         before = 0
         last_before = np.nan
+        deep = 0
+        last_deep = np.nan
         last_detection = np.nan
-        bands = 0
-        for b in range(_N_BANDS):
-            for i in points.by_band[points.band_offsets[k, b] : points.band_offsets[k, b + 1]]:
-                if points.detected[i]:
-                    bands += 1
-                    break
+        longest = 0.0
+        seen[:] = 0
         for i in range(low, high):
+            if i > low:
+                longest = max(longest, points.t[i] - points.t[i - 1])
             if points.detected[i]:
                 detections += 1
                 last_detection = points.t[i]
+                seen[points.band[i]] = 1
             elif points.t[i] < first:
                 before += 1
                 last_before = points.t[i]
+                if points.band[i] == points.band[head] and _LIMIT_SNR * points.sigma[i] < abs(
+                    points.flux[head]
+                ):
+                    deep += 1
+                    last_deep = points.t[i]
+        bands = seen.sum()
         out[k, 0] = high - low
         out[k, 1] = detections
         out[k, 2] = bands
@@ -53,6 +62,11 @@ def _sampling(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: A
             out[k, 8] = (last_detection - first) / (detections - 1)
         else:
             why[k, 8] = TOO_FEW_POINTS
+        out[k, 9] = deep
+        out[k, 10] = first - last_deep
+        if deep == 0:
+            why[k, 10] = TOO_FEW_POINTS
+        out[k, 11] = longest
 
 
 SAMPLING: Final = Family(
@@ -62,30 +76,44 @@ SAMPLING: Final = Family(
         Feature(
             "n_detections",
             "1",
-            _DETECTIONS,
-            "number of detections: kind source or alert, or |f|/sigma >= 5",
+            DETECTION,
+            "number of detections: flag detected, or |f|/sigma >= 5",
         ),
-        Feature("n_bands", "1", _DETECTIONS | {Input.BAND}, "bands with a detection"),
-        Feature("detected_fraction", "1", _DETECTIONS, "n_detections / n_points"),
+        Feature("n_bands", "1", DETECTION | {Input.BAND}, "bands with a detection"),
+        Feature("detected_fraction", "1", DETECTION, "n_detections / n_points"),
         Feature("span_days", "d", _TIME, "time from the first to the last point"),
         Feature(
-            "age_days", "d", _TIMED_DETECTIONS, "time from the first detection to the last point"
+            "age_days", "d", _TIMED_DETECTION, "time from the first detection to the last point"
         ),
-        Feature("n_before", "1", _TIMED_DETECTIONS, "points before the first detection"),
+        Feature("n_before", "1", _TIMED_DETECTION, "points before the first detection"),
         Feature(
             "gap_before_days",
             "d",
-            _TIMED_DETECTIONS,
+            _TIMED_DETECTION,
             "time from the last point before the first detection to it",
             min_points=2,
         ),
         Feature(
             "detection_cadence_days",
             "d",
-            _TIMED_DETECTIONS,
+            _TIMED_DETECTION,
             "time from the first to the last detection, divided by n_detections - 1",
             min_points=2,
         ),
+        Feature(
+            "n_deep_before",
+            "1",
+            _TIMED_DETECTION | {Input.BAND},
+            "points before the first detection, in its band, with 5 sigma < |f| of that detection",
+        ),
+        Feature(
+            "gap_deep_before_days",
+            "d",
+            _TIMED_DETECTION | {Input.BAND},
+            "time from the last of them to the first detection",
+            min_points=2,
+        ),
+        Feature("longest_gap_days", "d", _TIME, "longest time between neighbouring points"),
     ),
     _sampling,
 )

@@ -9,23 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 BANDS = "ugrizy"
-FORCED = 0
 
-FEW, NOT_IN_BAND, EQUAL, UNKNOWN = (
-    "too_few_points", "not_in_band", "no_variation", "not_provided",
+FEW, NOT_IN_BAND, EQUAL, UNKNOWN, NO_FIT = (
+    "too_few_points", "not_in_band", "no_variation", "not_provided", "no_fit",
 )  # fmt: skip
 Value = float | str
 """A number, or the reason why there is none."""
 
 
 class Curve(NamedTuple):
-    """One light curve, in any order; ``band`` -1 is unknown, ``kind`` 0 is forced."""
+    """One light curve, in any order; ``band`` -1 is unknown; the first of the ``flags`` is detected."""
 
     t: NDArray[np.float64]
     band: NDArray[np.int8]
     flux: NDArray[Any]
     sigma: NDArray[Any]
-    kind: NDArray[np.int8]
+    flags: NDArray[np.int8]
 
 
 def twin(curve: Curve, known: dict[str, float]) -> dict[str, Value]:
@@ -36,7 +35,7 @@ def twin(curve: Curve, known: dict[str, float]) -> dict[str, Value]:
     order = np.lexsort((curve.sigma, curve.flux, curve.band, curve.t))
     band = np.array([0, 1, 2, 3, 4, 5, 1, 2, 3])[curve.band[order]]
     flux, sigma = (c[order].astype(np.float64) for c in (curve.flux, curve.sigma))
-    points = Points(curve.t[order], band, flux, sigma, curve.kind[order] != FORCED)
+    points = Points(curve.t[order], band, flux, sigma, curve.flags[order] & 1 == 1)
     context = {name: UNKNOWN if np.isnan(value) else value for name, value in known.items()}
     return {**sampling(points), **variability(points), **shape(points), **bands(points),
             **colours(points), **context}  # fmt: skip
@@ -63,6 +62,9 @@ class Points(NamedTuple):
 def sampling(p: Points) -> dict[str, Value]:
     seen, first = p.detected(), p.first()
     before = p.t[~seen & (p.t < first)]
+    head = np.argmax(seen) if seen.any() else 0
+    limit = (p.band == p.band[head]) & (5 * p.s < abs(p.f[head]))
+    deep = p.t[~seen & (p.t < first) & limit]
     many = seen.sum() > 1
     return {
         "n_points": len(p.t),
@@ -74,22 +76,21 @@ def sampling(p: Points) -> dict[str, Value]:
         "n_before": len(before),
         "gap_before_days": first - before[-1] if len(before) else FEW,
         "detection_cadence_days": np.diff(p.t[seen]).mean() if many else FEW,
+        "n_deep_before": len(deep),
+        "gap_deep_before_days": first - deep[-1] if len(deep) else FEW,
+        "longest_gap_days": max(np.diff(p.t), default=0.0),
     }
+
+
+PULLS = (
+    "chi2_constant", "stetson_k", "von_neumann", "autocorrelation", "drw_days", "structure_days",
+    "structure_weeks", "structure_months", "stetson_j",
+)  # fmt: skip
 
 
 def variability(p: Points) -> dict[str, Value]:
     best = np.argmax(np.abs(p.f) / p.s)
     top = np.argmax(p.f)
-    pulls, steps, freedom, scaled = [], [], 0, []
-    for q in (p.of(b) for b in range(6)):
-        n = len(q.f)
-        if n > 1:
-            pull = (q.f - np.average(q.f, weights=q.s**-2)) / q.s
-            pull = np.zeros(n) if np.ptp(q.f) == 0 else pull
-            pulls.append(pull)
-            steps.append(np.diff(pull))
-            scaled.append(np.sqrt(n / (n - 1)) * pull)
-            freedom += n - 1
     out: dict[str, Value] = {
         "peak_snr": p.f[best] / p.s[best],
         "peak_flux_njy": p.f[top],
@@ -97,24 +98,69 @@ def variability(p: Points) -> dict[str, Value]:
         "days_to_peak": p.t[top] - p.first(),
         "negative_fraction": float(np.mean(p.f < 0)),
     }
-    if freedom == 0:
-        return out | dict.fromkeys(("chi2_constant", "stetson_k", "von_neumann"), FEW)
-    chi2 = np.sum(np.concatenate(pulls) ** 2) / freedom
-    out["chi2_constant"] = chi2
+    series = [(q.t, pulls(q)) for q in (p.of(b) for b in range(6)) if len(q.f) > 1]
+    if not series:
+        return out | dict.fromkeys(PULLS, FEW)
+    every = np.concatenate([pull for _, pull in series])
+    freedom = len(every) - len(series)
+    chi2 = np.sum(every**2) / freedom
     if chi2 == 0:
-        return out | {"stetson_k": EQUAL, "von_neumann": EQUAL}
-    d = np.concatenate(scaled)
-    out["stetson_k"] = np.mean(np.abs(d)) / np.sqrt(np.mean(d**2))
-    out["von_neumann"] = np.mean(np.concatenate(steps) ** 2) / chi2
+        return out | dict.fromkeys(PULLS, EQUAL) | {"chi2_constant": 0.0}
+    d = np.concatenate([np.sqrt(len(pull) / (len(pull) - 1)) * pull for _, pull in series])
+    steps = np.concatenate([np.diff(pull) for _, pull in series])
+    products = np.concatenate([pull[1:] * pull[:-1] for _, pull in series])
+    gap = np.mean(np.concatenate([np.diff(t) for t, _ in series]))
+    r = np.mean(products) / (chi2 - 1) if chi2 > 1 else -1.0
+    out |= {
+        "chi2_constant": chi2,
+        "stetson_k": np.mean(np.abs(d)) / np.sqrt(np.mean(d**2)),
+        "von_neumann": np.mean(steps**2) / chi2,
+        "autocorrelation": np.sum(products) / np.sum(every**2),
+        "drw_days": -gap / np.log(r) if 0 < r < 1 and gap > 0 else NO_FIT,
+    }
+    return out | structure(series) | {"stetson_j": stetson_j(p)}
+
+
+def pulls(q: Points) -> NDArray[np.float64]:
+    pull: NDArray[np.float64] = (q.f - np.average(q.f, weights=q.s**-2)) / q.s
+    return np.zeros(len(q.f)) if np.ptp(q.f) == 0 else pull
+
+
+def structure(series: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, Value]:
+    pairs = [
+        (t[j] - t[i], (pull[j] - pull[i]) ** 2 / 2 - 1)
+        for t, pull in series
+        for i in range(len(t))
+        for j in (i + 2**k for k in range(20))
+        if j < len(t)
+    ]
+    out: dict[str, Value] = {}
+    for name, low, high in (("days", -1, 3), ("weeks", 3, 30), ("months", 30, 300)):
+        found = [value for lag, value in pairs if low < lag <= high]
+        out[f"structure_{name}"] = float(np.mean(found)) if found else FEW
     return out
 
 
+def stetson_j(p: Points) -> Value:
+    d = np.full(len(p.f), np.nan)
+    for b in range(6):
+        n = np.sum(p.band == b)
+        if n > 1:
+            d[p.band == b] = np.sqrt(n / (n - 1)) * pulls(p.of(b))
+    product = d[1:] * d[:-1]
+    product = product[(np.diff(p.t) <= 0.5) & ~np.isnan(product)]
+    return float(np.mean(np.sign(product) * np.sqrt(np.abs(product)))) if len(product) else FEW
+
+
 def shape(p: Points) -> dict[str, Value]:
-    names = ("rise_rate", "decline_rate", "above_half_days", "half_crossings")
+    names = (
+        "rise_rate", "decline_rate", "above_half_days", "half_crossings", "n_peaks", "max_slope",
+        "max_slope_snr", "rise_half_days", "decline_half_days",
+    )  # fmt: skip
     q = p.of(int(p.band[np.argmax(np.abs(p.f) / p.s)]))
     if len(q.f) < 2:
         return dict.fromkeys(names, FEW)
-    top = np.argmax(np.abs(q.f))
+    top = int(np.argmax(np.abs(q.f)))
     height, t_top = q.f[top], q.t[top]
     if height == 0:
         return dict.fromkeys(names, EQUAL)
@@ -123,10 +169,44 @@ def shape(p: Points) -> dict[str, Value]:
     rise = FEW if t_top == q.t[0] else (height - q.f[0]) / height / (t_top - q.t[0])
     fall = FEW if t_top == q.t[-1] else (height - q.f[-1]) / height / (q.t[-1] - t_top)
     half = (float(np.sum(np.diff(q.t)[both])), int(np.sum(high[1:] != high[:-1])))
-    return dict(zip(names, (rise, fall, *half), strict=True))
+    gap, step = np.diff(q.t), np.diff(q.f)
+    steep: tuple[Value, Value] = (FEW, FEW)
+    if (gap > 0).any():
+        at = int(np.argmax(np.where(gap > 0, np.abs(step) / np.where(gap > 0, gap, 1), -1)))
+        steep = (step[at] / gap[at], step[at] / np.hypot(q.s[at], q.s[at + 1]))
+    low = np.flatnonzero(q.f / height < 0.5)
+    earlier, later = low[low < top], low[low > top]
+    sides = (
+        t_top - q.t[earlier[-1]] if len(earlier) else FEW,
+        q.t[later[0]] - t_top if len(later) else FEW,
+    )
+    values: tuple[Value, ...] = (rise, fall, *half, n_peaks(q, height), *steep, *sides)
+    return dict(zip(names, values, strict=True))
 
 
-PER_BAND = ("max_njy", "mean_njy", "excess", "skewness", "last_level", "last_slope")
+def n_peaks(q: Points, height: float) -> int:
+    """Cut the series at its turns one after the other."""
+    f, s = np.sign(height) * q.f, q.s
+    turns, start, up = 0, 0, True
+    while True:
+        rest = f[start:] if up else -f[start:]
+        extreme = 0
+        for i in range(1, len(rest)):
+            if rest[i] > rest[extreme]:
+                extreme = i
+            elif rest[extreme] - rest[i] > 3 * np.hypot(s[start + i], s[start + extreme]):
+                break
+        else:
+            return turns + up
+        turns += up
+        up, start = not up, start + i
+
+
+PER_BAND = (
+    "max_njy", "mean_njy", "median_njy", "mad_njy", "amplitude_njy", "std_njy", "chi2", "excess",
+    "skewness", "kurtosis", "beyond_std", "stetson_k", "von_neumann", "last_level", "last_slope",
+    "trend", "trend_snr",
+)  # fmt: skip
 
 
 def bands(p: Points) -> dict[str, Value]:
@@ -140,36 +220,89 @@ def bands(p: Points) -> dict[str, Value]:
 def one_band(q: Points) -> list[Value]:
     n = len(q.f)
     if n == 0:
-        return [NOT_IN_BAND] * 6
-    level: list[Value] = [float(q.f.max()), float(np.average(q.f, weights=q.s**-2))]
+        return [NOT_IN_BAND] * len(PER_BAND)
+    mean = float(np.average(q.f, weights=q.s**-2))
+    median = float(np.median(q.f))
+    level: list[Value] = [float(q.f.max()), mean, median]
     if n == 1:
-        return [*level, FEW, FEW, FEW, FEW]
-    spread, d = np.ptp(q.f), q.f - q.f.mean()
-    shape: list[Value] = [EQUAL, EQUAL, EQUAL]
+        return level + [FEW] * (len(PER_BAND) - 3)
+    pull, d = pulls(q), q.f - q.f.mean()
+    level += [
+        float(np.median(np.abs(q.f - median))),
+        float(np.ptp(np.quantile(q.f, (0.05, 0.95)))) / 2,
+        np.sqrt(np.sum(pull**2) / np.sum(q.s**-2)),
+        np.sum(pull**2) / (n - 1),
+    ]
+    spread = np.ptp(q.f)
+    form: list[Value] = [EQUAL] * 7
     if spread > 0:
         s = np.var(q.f, ddof=1) - np.mean(q.s**2)
-        level_now = (q.f[-1] - q.f.min()) / spread
-        shape = [
+        form = [
             np.sign(s) * np.sqrt(abs(s)) / spread,
             np.mean(d**3) / np.mean(d**2) ** 1.5,
-            level_now,
+            np.mean(d**4) / np.mean(d**2) ** 2 - 3,
+            float(np.mean(np.abs(d) > np.std(q.f, ddof=1))),
+            np.mean(np.abs(pull)) / np.sqrt(np.mean(pull**2)),
+            np.sum(np.diff(pull) ** 2) / np.sum(pull**2),
+            (q.f[-1] - q.f.min()) / spread,
         ]
     step = q.t[-1] - q.t[-2]
-    return [*level, *shape, (q.f[-1] - q.f[-2]) / step if step > 0 else EQUAL]
+    last = (q.f[-1] - q.f[-2]) / step if step > 0 else EQUAL
+    return [*level, *form, last, *trend(q)]
+
+
+def trend(q: Points) -> tuple[Value, Value]:
+    """The line by the normal equations of weighted least squares."""
+    if np.ptp(q.t) == 0:
+        return EQUAL, EQUAL
+    if np.ptp(q.f) == 0:
+        return 0.0, 0.0
+    x = (q.t - q.t[0]).astype(np.longdouble)
+    x, w = x - np.average(x, weights=q.s**-2), q.s**-2
+    slope = np.sum(w * x * (q.f - np.average(q.f, weights=w))) / np.sum(w * x * x)
+    return float(slope), float(slope * np.sqrt(np.sum(w * x * x)))
 
 
 def colours(p: Points) -> dict[str, Value]:
     out: dict[str, Value] = {}
-    for moment in ("peak", "last"):
-        fluxes = []
-        for q in (p.of(b) for b in range(6)):
-            at = (np.argmax(np.abs(q.f)) if moment == "peak" else -1) if len(q.f) else None
-            fluxes.append(None if at is None else q.f[at])
-        for (b, blue), (r, red) in pairwise(zip(BANDS, fluxes, strict=True)):
-            name = f"{b}{r}_contrast_{moment}"
-            if blue is None or red is None:
-                out[name] = NOT_IN_BAND
-            else:
-                whole = abs(blue) + abs(red)
-                out[name] = (blue - red) / whole if whole > 0 else EQUAL
+    for b, pair in enumerate(a + c for a, c in pairwise(BANDS)):
+        blue, red = p.of(b), p.of(b + 1)
+        names = (
+            "contrast_peak",
+            "contrast_last",
+            "lag_peak_days",
+            "contrast_night",
+            "contrast_change",
+        )
+        if not len(blue.f) or not len(red.f):
+            values: list[Value] = [NOT_IN_BAND] * 5
+        else:
+            i, j = np.argmax(np.abs(blue.f)), np.argmax(np.abs(red.f))
+            values = [
+                contrast(blue.f[i], red.f[j]),
+                contrast(blue.f[-1], red.f[-1]),
+                red.t[j] - blue.t[i],
+                *nights(blue, red),
+            ]
+        out |= {f"{pair}_{name}": value for name, value in zip(names, values, strict=True)}
     return out
+
+
+def contrast(blue: float, red: float) -> Value:
+    whole = abs(blue) + abs(red)
+    return float((blue - red) / whole) if whole > 0 else EQUAL
+
+
+def nights(blue: Points, red: Points) -> tuple[Value, Value]:
+    found: list[tuple[float, float]] = []
+    for t, f in zip(blue.t, blue.f, strict=True):
+        apart = np.abs(red.t - t)
+        nearest = np.flatnonzero(apart == apart.min())[-1]
+        value = contrast(f, red.f[nearest])
+        if apart[nearest] <= 0.5 and not isinstance(value, str):
+            found.append((t, value))
+    if not found:
+        return FEW, FEW
+    (t_first, first), (t_last, last) = found[0], found[-1]
+    change = (last - first) / (t_last - t_first) if t_last > t_first else FEW
+    return float(np.mean([value for _, value in found])), change

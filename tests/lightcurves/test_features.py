@@ -22,6 +22,8 @@ import lightcurves
 import models
 from lightcurves.alerts import read_alerts
 from lightcurves.arrays import LightCurves, light_curve_column
+from lightcurves.features.bands import BANDS
+from lightcurves.features.colours import COLOURS
 from lightcurves.features.declare import REASON_CODES, Context, Feature, Input, Scaling
 from lightcurves.features.registry import (
     FAMILIES,
@@ -31,12 +33,11 @@ from lightcurves.features.registry import (
     feature_digest,
 )
 from lightcurves.features.table import compute_features, feature_arrays
-from lightcurves.surveys import DETECTED, KIND_FORCED
+from lightcurves.surveys import DETECTED
 from tests.lightcurves.features_twin import Curve, twin
 from tests.sky import sky_table
 
 Objects = tuple[list[Curve], dict[str, NDArray[np.float64]]]
-PREFIXES = tuple(f"{letter}_" for letter in "ugrizy")
 LATITUDE = "abs_galactic_latitude_deg"
 
 
@@ -60,7 +61,7 @@ def objects(n: int = 250, seed: int = 1, most: int = 40) -> Objects:
                 chance.choice(used, size).astype(np.int8),
                 (shape + sigma * chance.normal(size=size)).astype(np.float32),
                 sigma.astype(np.float32),
-                np.where(source, 1 + (chance.random(size) < 0.3), 0).astype(np.int8),
+                np.where(source, DETECTED, 0).astype(np.int8),
             )
         )
     context = {name: chance.uniform(0, 1, n) for name in Context._fields}
@@ -76,11 +77,11 @@ def table_of(
 ) -> pa.Table:
     offsets = np.cumsum([0, *(len(curve.t) for curve in curves)])
     dtypes = (np.float64, np.int8, np.float32, np.float32, np.int8)
-    t, band, flux, sigma, kind = (
+    t, band, flux, sigma, flags = (
         np.concatenate([np.zeros(0), *(curve[k] for curve in curves)]).astype(dtype)
         for k, dtype in enumerate(dtypes)
     )
-    flags = np.where(kind == KIND_FORCED, 0, DETECTED).astype(np.int8)
+    kind = np.zeros(len(t), np.int8)
     column = light_curve_column(LightCurves(offsets, t, band, flux, sigma, kind, flags))
     return pa.table({"light_curve": column, **(context or {})})
 
@@ -133,9 +134,7 @@ def test_real_light_curves_equal_their_twins(real_packets: list[bytes]) -> None:
                 np.array(["ugrizy".index(name) for name in columns["band"]], np.int8),
                 np.array(columns["flux_njy"], np.float32),
                 np.array(columns["sigma_njy"], np.float32),
-                np.array(
-                    [("forced", "source", "alert").index(k) for k in columns["kind"]], np.int8
-                ),
+                np.array(columns["flags"], np.int8),
             )
         )
     nothing = {name: np.full(len(curves), np.nan) for name in Context._fields}
@@ -201,8 +200,8 @@ PERTURB: dict[Input, Callable[[Objects], Objects]] = {
         lambda c, r: c._replace(sigma=(c.sigma * r.uniform(0.1, 9, len(c.t))).astype(np.float32)),
         9,
     ),
-    Input.KIND: lambda made: changed(
-        made, lambda c, r: c._replace(kind=r.integers(0, 3, len(c.t)).astype(np.int8)), 10
+    Input.FLAGS: lambda made: changed(
+        made, lambda c, r: c._replace(flags=r.integers(0, 128, len(c.t)).astype(np.int8)), 10
     ),
     Input.POSITION: lambda made: elsewhere(made, "ra_deg", "dec_deg"),
     Input.HOST_Z: lambda made: elsewhere(made, "host_z_phot"),
@@ -245,16 +244,16 @@ def test_a_shift_in_time_changes_nothing() -> None:
     np.testing.assert_array_equal(features_of(made), features_of(later))
 
 
-def test_a_detection_is_an_alert_or_five_sigma() -> None:
+def test_a_detection_has_the_flag_or_five_sigma() -> None:
     point = Curve(np.array([60_000.0]), np.array([2], np.int8), np.array([5.0], np.float32),
                   np.array([1.0], np.float32), np.array([0], np.int8))  # fmt: skip
     at = FEATURE_NAMES.index("n_detections")
     weak = point._replace(flux=np.array([4.99], np.float32))
     negative = point._replace(flux=-point.flux)
-    listed = weak._replace(kind=np.array([1], np.int8))
-    own = weak._replace(kind=np.array([2], np.int8))
-    values, _ = feature_arrays(table_of([point, weak, negative, listed, own]))
-    assert values[:, at].tolist() == [1, 0, 1, 1, 1]
+    listed = weak._replace(flags=np.array([DETECTED], np.int8))
+    spoilt = weak._replace(flags=np.array([127 - DETECTED], np.int8))
+    values, _ = feature_arrays(table_of([point, weak, negative, listed, spoilt]))
+    assert values[:, at].tolist() == [1, 0, 1, 1, 0]
 
 
 def test_fewer_points_than_declared_give_null() -> None:
@@ -297,10 +296,13 @@ def test_a_band_does_not_change_features_of_the_others(band: int) -> None:
     made = objects(150, seed=17)
     after = changed(made, lambda c, r: added(c, band, r), 18)
     letter = "ugrizy"[band]
-    own = {name for name in FEATURE_NAMES if name.startswith(f"{letter}_")}
-    colours = {n for n in FEATURE_NAMES if "_contrast_" in n and letter in n.partition("_")[0]}
-    per_band = {n for n in FEATURE_NAMES if n[:2] in PREFIXES or "_contrast_" in n} - own - colours
-    assert len(per_band) > 30
+    per_band = {
+        name
+        for family in (BANDS, COLOURS)
+        for name in (feature.name for feature in family.features)
+        if letter not in name.partition("_")[0]
+    }
+    assert len(per_band) > 80
     columns = [FEATURE_NAMES.index(name) for name in per_band]
     np.testing.assert_array_equal(features_of(made)[:, columns], features_of(after)[:, columns])
 
@@ -339,7 +341,7 @@ def made_of(n: int, **columns: Any) -> Curve:
         "band": np.arange(n) % 6,
         "flux": np.linspace(-50, 900, n),
         "sigma": np.full(n, 10.0),
-        "kind": np.arange(n) % 2,
+        "flags": np.arange(n) % 2,
     }
     dtypes = (np.float64, np.int8, np.float32, np.float32, np.int8)
     parts = {**usual, **columns}
@@ -411,7 +413,7 @@ def test_any_light_curve_gives_numbers_or_reasons(data: st.DataObject, n: int) -
         draw(np.int8, st.integers(-1, 8)),
         draw(np.float32, FLUXES),
         draw(np.float32, FLUXES),
-        draw(np.int8, st.integers(0, 2)),
+        draw(np.int8, st.integers(0, 127)),
     )
     values, why = feature_arrays(table_of([curve]))
     assert ((why == 0) == np.isfinite(values)).all()
@@ -504,7 +506,7 @@ def test_the_digest_changes_with_order_and_number() -> None:
 
 
 def test_no_kernel_may_forget_what_is_not_a_number() -> None:
-    """Fast mathematics lets the compiler assume that there is no NaN."""
+    """Fast mathematics in whole lets the compiler assume that there is no NaN and no infinity."""
     kernels = {}
     for package in (lightcurves, models):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -513,5 +515,7 @@ def test_no_kernel_may_forget_what_is_not_a_number() -> None:
                     kernels[f"{module.name}.{name}"] = value.targetoptions
     assert len(kernels) > 10
     for options in kernels.values():
-        assert not options.get("fastmath")
+        allowed = options.get("fastmath") or set()
+        assert isinstance(allowed, set)
+        assert not allowed & {"fast", "nnan", "ninf"}
         assert not options.get("parallel")
