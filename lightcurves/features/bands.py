@@ -27,28 +27,28 @@ _ALL: Final = _WEIGHTED | {Input.TIME}
 
 
 @nb.njit(nogil=True, cache=True)
-def _quantile(ascending: Any, q: float) -> Any:
-    """Return the quantile, linear between the two nearest, as numpy's."""
-    place = q * (ascending.size - 1)
-    below = int(place)
-    if below + 1 >= ascending.size:
+def _quantile(ascending: Any, low: int, high: int, q: float) -> Any:
+    """Return the quantile of ``ascending[low:high]``, linear between the two nearest, as numpy's."""
+    place = q * (high - 1 - low)
+    below = low + int(place)
+    if below + 1 >= high:
         return ascending[below]
-    return ascending[below] + (place - below) * (ascending[below + 1] - ascending[below])
+    return ascending[below] + (place - int(place)) * (ascending[below + 1] - ascending[below])
 
 
 @nb.njit(nogil=True, cache=True)
-def _median_deviation(ascending: Any, median: float) -> Any:
+def _median_deviation(ascending: Any, low: int, high: int, median: float) -> Any:
     """Return the median of |f - median|: deviations grow to both sides of it, so two fingers find it."""
-    n = ascending.size
-    right = 0
-    while right < n and ascending[right] < median:
-        right += 1
+    n = high - low
+    right = low + n // 2
+    while right > low and ascending[right - 1] >= median:
+        right -= 1
     left = right - 1
     before = 0.0
     deviation = 0.0
     for _ in range(n // 2 + 1):
         before = deviation
-        if left < 0 or (right < n and ascending[right] - median <= median - ascending[left]):
+        if left < low or (right < high and ascending[right] - median <= median - ascending[left]):
             deviation = ascending[right] - median
             right += 1
         else:
@@ -58,116 +58,105 @@ def _median_deviation(ascending: Any, median: float) -> Any:
 
 
 @nb.njit(nogil=True, cache=True)
-def band_statistics(
-    t: Any, flux: Any, sigma: Any, weight: Any, ascending: Any, out: Any, why: Any
-) -> None:
-    """Compute the features of one band.
-
-    Parameters
-    ----------
-    t, flux, sigma, weight
-        float64 (n): times in days, ascending; fluxes and errors in nJy; 1/sigma^2.
-    ascending
-        float64 (n): the fluxes, sorted.
-    out, why
-        float64 and int8 (17): values in the order of the declarations, and reasons.
-    """
-    n = t.size
-    out[:] = np.nan
-    if n == 0:
-        why[:] = NOT_IN_BAND
-        return
-    zero = flux[0]  # fluxes against it: equal ones deviate by exactly 0
-    total = 0.0
-    mean = 0.0
-    plain = 0.0
-    middle = 0.0
-    for i in range(n):
-        total += weight[i]
-        mean += weight[i] * (flux[i] - zero)
-        middle += weight[i] * (t[i] - t[0])
-        plain += flux[i] - zero
-    mean /= total
-    middle /= total
-    plain /= n
-    median = _quantile(ascending, 0.5)
-    out[0] = ascending[n - 1]
-    out[1] = zero + mean
-    out[2] = median
-    if n < 2:
-        why[3:] = TOO_FEW_POINTS
-        return
-    out[3] = _median_deviation(ascending, median)
-    out[4] = (_quantile(ascending, 0.95) - _quantile(ascending, 0.05)) / 2.0
-    spread = ascending[n - 1] - ascending[0]
-    second = 0.0
-    third = 0.0
-    fourth = 0.0
-    noise = 0.0
-    chi2 = 0.0
-    absolute = 0.0
-    steps = 0.0
-    lever = 0.0
-    tilt = 0.0
-    last = 0.0
-    for i in range(n):
-        d = flux[i] - zero - plain
-        second += d * d
-        third += d * d * d
-        fourth += d * d * d * d
-        noise += sigma[i] ** 2
-        pull = (flux[i] - zero - mean) / sigma[i]
-        chi2 += pull * pull
-        absolute += abs(pull)
-        if i > 0:
-            steps += (pull - last) ** 2
-        last = pull
-        x = t[i] - t[0] - middle
-        lever += weight[i] * x * x
-        tilt += weight[i] * x * (flux[i] - zero - mean)
-    second /= n
-    out[5] = np.sqrt(chi2 / total)
-    out[6] = chi2 / (n - 1)
-    if spread > 0:
-        excess = second * n / (n - 1.0) - noise / n
-        out[7] = np.sign(excess) * np.sqrt(abs(excess)) / spread
-        out[8] = third / n / second**1.5
-        out[9] = fourth / n / second**2 - 3.0
-        outside = 0
-        for i in range(n):
-            outside += abs(flux[i] - zero - plain) > np.sqrt(second * n / (n - 1.0))
-        out[10] = outside / n
-        out[11] = absolute / np.sqrt(n * chi2)
-        out[12] = steps / chi2
-        out[13] = (flux[n - 1] - ascending[0]) / spread
-    else:
-        why[7:14] = NO_VARIATION
-    step = t[n - 1] - t[n - 2]
-    if step > 0:
-        out[14] = (flux[n - 1] - flux[n - 2]) / step
-    else:
-        why[14] = NO_VARIATION
-    if lever > 0:
-        out[15] = tilt / lever
-        out[16] = tilt / np.sqrt(lever)
-    else:
-        why[15:17] = NO_VARIATION
-
-
-@nb.njit(nogil=True, cache=True)
 def _bands(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG001
+    # Bounds in whole arrays, no slices: numba counts the references of each.
+    t, flux, sigma = points.band_t, points.band_flux, points.band_sigma
+    weight, ascending = points.band_weight, points.band_sorted
     for k in range(out.shape[0]):
         for b in range(_N_BANDS):
             low, high = points.band_offsets[k, b], points.band_offsets[k, b + 1]
-            band_statistics(
-                points.band_t[low:high],
-                points.band_flux[low:high],
-                points.band_sigma[low:high],
-                points.band_weight[low:high],
-                points.band_sorted[low:high],
-                out[k, b * PER_BAND : (b + 1) * PER_BAND],
-                why[k, b * PER_BAND : (b + 1) * PER_BAND],
+            at = b * PER_BAND
+            n = high - low
+            if n < 2:
+                for column in range(PER_BAND):
+                    out[k, at + column] = np.nan
+                    why[k, at + column] = NOT_IN_BAND if n == 0 else TOO_FEW_POINTS
+                if n == 1:
+                    out[k, at : at + 3] = flux[low]
+                    why[k, at : at + 3] = 0
+                continue
+            zero = flux[low]  # fluxes against it: equal ones deviate by exactly 0
+            begin = t[low]
+            total = 0.0
+            mean = 0.0
+            plain = 0.0
+            middle = 0.0
+            noise = 0.0
+            for i in range(low, high):
+                total += weight[i]
+                mean += weight[i] * (flux[i] - zero)
+                middle += weight[i] * (t[i] - begin)
+                plain += flux[i] - zero
+                noise += sigma[i] * sigma[i]
+            mean /= total
+            middle /= total
+            plain /= n
+            second = 0.0
+            third = 0.0
+            fourth = 0.0
+            chi2 = 0.0
+            absolute = 0.0
+            steps = 0.0
+            lever = 0.0
+            tilt = 0.0
+            last = (flux[low] - zero - mean) / sigma[low]
+            for i in range(low, high):
+                d = flux[i] - zero - plain
+                square = d * d
+                second += square
+                third += square * d
+                fourth += square * square
+                pull = (flux[i] - zero - mean) / sigma[i]
+                chi2 += pull * pull
+                absolute += abs(pull)
+                steps += (pull - last) * (pull - last)
+                last = pull
+                x = t[i] - begin - middle
+                lever += weight[i] * x * x
+                tilt += weight[i] * x * (flux[i] - zero - mean)
+            second /= n
+            variance = second * n / (n - 1.0)
+            median = _quantile(ascending, low, high, 0.5)
+            out[k, at] = ascending[high - 1]
+            out[k, at + 1] = zero + mean
+            out[k, at + 2] = median
+            out[k, at + 3] = _median_deviation(ascending, low, high, median)
+            upper, lower = (
+                _quantile(ascending, low, high, 0.95),
+                _quantile(ascending, low, high, 0.05),
             )
+            out[k, at + 4] = (upper - lower) / 2.0
+            out[k, at + 5] = np.sqrt(chi2 / total)
+            out[k, at + 6] = chi2 / (n - 1)
+            spread = ascending[high - 1] - ascending[low]
+            if spread > 0:
+                excess = variance - noise / n
+                out[k, at + 7] = np.sign(excess) * np.sqrt(abs(excess)) / spread
+                out[k, at + 8] = third / n / (second * np.sqrt(second))
+                out[k, at + 9] = fourth / n / (second * second) - 3.0
+                outside = 0
+                limit = np.sqrt(variance)
+                for i in range(low, high):
+                    outside += abs(flux[i] - zero - plain) > limit
+                out[k, at + 10] = outside / n
+                out[k, at + 11] = absolute / np.sqrt(n * chi2)
+                out[k, at + 12] = steps / chi2
+                out[k, at + 13] = (flux[high - 1] - ascending[low]) / spread
+            else:
+                out[k, at + 7 : at + 14] = np.nan
+                why[k, at + 7 : at + 14] = NO_VARIATION
+            step = t[high - 1] - t[high - 2]
+            if step > 0:
+                out[k, at + 14] = (flux[high - 1] - flux[high - 2]) / step
+            else:
+                out[k, at + 14] = np.nan
+                why[k, at + 14] = NO_VARIATION
+            if lever > 0:
+                out[k, at + 15] = tilt / lever
+                out[k, at + 16] = tilt / np.sqrt(lever)
+            else:
+                out[k, at + 15 : at + 17] = np.nan
+                why[k, at + 15 : at + 17] = NO_VARIATION
 
 
 def _band_features(b: str) -> tuple[Feature, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numba as nb
@@ -14,7 +15,7 @@ from lightcurves.bands import LSST_BANDS, N_BANDS
 from lightcurves.features.bands import BANDS
 from lightcurves.features.colours import COLOURS
 from lightcurves.features.context import CONTEXT
-from lightcurves.features.declare import Context, Family, Feature, Points
+from lightcurves.features.declare import TOO_FEW_POINTS, Context, Family, Feature, Points
 from lightcurves.features.sampling import SAMPLING
 from lightcurves.features.shape import SHAPE
 from lightcurves.features.variability import VARIABILITY
@@ -29,11 +30,21 @@ FAMILIES: Final[tuple[Family, ...]] = (SAMPLING, VARIABILITY, SHAPE, BANDS, COLO
 FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in family.features)
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
+ALL_FAMILIES: Final = FAMILIES
+"""With those that must be asked for."""
+
+CHUNK_POINTS: Final = 16_384
+"""About so many points are worked on at a time: their arrays stay in the cache."""
+
 DETECTION_SNR: Final = 5.0
 """A point without the flag counts as a detection this far from zero: LSST's own alert threshold."""
 
 # ZTF's g r i share the features of LSST's: a model sees one g, and learns on one survey at a time.
 _FEATURE_BAND: Final = np.array([0, 1, 2, 3, 4, 5, 1, 2, 3], np.int8)
+_DETECTED: Final = DETECTED  # numba freezes them
+_SNR: Final = DETECTION_SNR
+_SIGN_BIT: Final = np.uint32(1 << 31)
+_ALL_BITS: Final = np.uint32((1 << 32) - 1)
 assert _FEATURE_BAND.size == N_BANDS  # noqa: S101 - a table that must cover every band code
 
 
@@ -48,151 +59,234 @@ FEATURE_DIGEST: Final = feature_digest()
 
 
 @nb.njit(nogil=True, cache=True)
-def _group_by_band(
-    offsets: Any, band: Any, detected: Any, by_band: Any, band_offsets: Any, first: Any
-) -> None:
-    """List points band by band (a counting sort, so time order stays), and find first detections."""
-    n_bands = band_offsets.shape[1] - 1
-    cursor = np.empty(n_bands, np.int64)
-    for k in range(offsets.size - 1):
-        low, high = offsets[k], offsets[k + 1]
-        band_offsets[k, :] = 0
-        first[k] = -1
-        for i in range(low, high):
-            band_offsets[k, band[i] + 1] += 1
-            if detected[i] and first[k] < 0:
-                first[k] = i
-        if first[k] < 0:
-            first[k] = low
-        band_offsets[k, 0] = low
-        for b in range(n_bands):
-            band_offsets[k, b + 1] += band_offsets[k, b]
-            cursor[b] = band_offsets[k, b]
-        for i in range(low, high):
-            by_band[cursor[band[i]]] = i
-            cursor[band[i]] += 1
-
-
-@nb.njit(nogil=True, cache=True)
-def _sort_bands(band_offsets: Any, flux: Any) -> None:
-    for k in range(band_offsets.shape[0]):
-        for b in range(band_offsets.shape[1] - 1):
-            flux[band_offsets[k, b] : band_offsets[k, b + 1]].sort()
-
-
-@nb.njit(nogil=True, cache=True)
-def _usable_points(
-    offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, rows: Any, out_offsets: Any
+def _usable(
+    begin: int, end: int, t: Any, band: Any, flux: Any, sigma: Any, rows: Any, total: int
 ) -> int:
-    """Choose the points with a known band and finite values, each light curve in time order.
+    """Append the points of one light curve that have a known band and finite values, in time order.
 
     Equal times are ordered by band, flux and error: the order of a folder's rows decides nothing.
     """
-    total = 0
-    out_offsets[0] = 0
-    for k in range(offsets.size - 1):
-        begin = total
-        sorted_ = True
-        for i in range(offsets[k], offsets[k + 1]):
-            if band[i] < 0 or not np.isfinite(t[i]) or not np.isfinite(flux[i]):
-                continue
-            if not (np.isfinite(sigma[i]) and sigma[i] > 0):
-                continue
-            if total > begin:
-                last = rows[total - 1]
-                if t[i] < t[last] or (t[i] == t[last] and band[i] <= band[last]):
-                    sorted_ = False
-            rows[total] = i
-            total += 1
-        if not sorted_:
-            part = rows[begin:total]
-            part = part[np.argsort(sigma[part], kind="mergesort")]
-            part = part[np.argsort(flux[part], kind="mergesort")]
-            part = part[np.argsort(band[part], kind="mergesort")]
-            rows[begin:total] = part[np.argsort(t[part], kind="mergesort")]
-        out_offsets[k + 1] = total
+    first = total
+    ordered = True
+    for i in range(begin, end):
+        if band[i] < 0 or not np.isfinite(t[i]) or not np.isfinite(flux[i]):
+            continue
+        if not (np.isfinite(sigma[i]) and sigma[i] > 0):
+            continue
+        if total > first:
+            last = rows[total - 1]
+            if t[i] < t[last] or (t[i] == t[last] and band[i] <= band[last]):
+                ordered = False
+        rows[total] = i
+        total += 1
+    if not ordered:
+        part = rows[first:total]
+        part = part[np.argsort(sigma[part], kind="mergesort")]
+        part = part[np.argsort(flux[part], kind="mergesort")]
+        part = part[np.argsort(band[part], kind="mergesort")]
+        rows[first:total] = part[np.argsort(t[part], kind="mergesort")]
     return total
 
 
-def prepare(curves: LightCurves) -> Points:
-    """Return what all kernels share; points without a known band or a finite value are left out."""
-    rows = np.empty(curves.t_mjd_tai.size, np.int64)
-    offsets = np.zeros(len(curves) + 1, np.int64)
-    n = _usable_points(
+@nb.njit(nogil=True, cache=True)
+def _fluxes_of(keys: Any, bits: Any) -> None:
+    for at in range(keys.size):
+        word = np.uint32(keys[at] & np.uint64(_ALL_BITS))
+        bits[at] = word ^ (_SIGN_BIT if word & _SIGN_BIT else _ALL_BITS)
+
+
+@nb.njit(nogil=True, cache=True)
+def _prepare(
+    offsets: Any,
+    t: Any,
+    band: Any,
+    flux: Any,
+    sigma: Any,
+    flags: Any,
+    feature_band: Any,
+    points: Any,
+    bits: Any,
+    keys: Any,
+) -> int:
+    """Fill in `points` but for the sorted fluxes; return how many there are.
+
+    `bits` are the fluxes as uint32; `keys` receives numbers that ascend as curve, band and flux do.
+    """
+    n_bands = points.band_offsets.shape[1] - 1
+    cursor = np.empty(n_bands, np.int64)
+    rows = np.empty(points.t.size, np.int64)
+    total = 0
+    points.offsets[0] = 0
+    for k in range(offsets.size - 1):
+        low = total
+        total = _usable(offsets[k], offsets[k + 1], t, band, flux, sigma, rows, low)
+        points.offsets[k + 1] = total
+        points.first[k] = low
+        bounds = points.band_offsets[k]
+        bounds[:] = 0
+        found = False
+        for j in range(low, total):
+            i = rows[j]
+            b = feature_band[band[i]]
+            f = float(flux[i])
+            s = float(sigma[i])
+            points.t[j] = t[i]
+            points.band[j] = b
+            points.flux[j] = f
+            points.sigma[j] = s
+            points.detected[j] = flags[i] & _DETECTED != 0 or abs(f) >= _SNR * s
+            if points.detected[j] and not found:
+                found = True
+                points.first[k] = j
+            bounds[b + 1] += 1
+        bounds[0] = low
+        for b in range(n_bands):
+            bounds[b + 1] += bounds[b]
+            cursor[b] = bounds[b]
+        for j in range(low, total):
+            at = cursor[points.band[j]]
+            cursor[points.band[j]] += 1
+            points.by_band[at] = j
+            points.band_t[at] = points.t[j]
+            points.band_flux[at] = points.flux[j]
+            points.band_sigma[at] = points.sigma[j]
+            points.band_weight[at] = 1.0 / points.sigma[j] ** 2
+            # Bits of floats ascend as the floats do, once those of negative ones are turned round.
+            word = bits[rows[j]]
+            word ^= _ALL_BITS if word & _SIGN_BIT else _SIGN_BIT
+            group = np.uint64(k * n_bands + points.band[j])
+            keys[at] = group << np.uint64(32) | np.uint64(word)
+    return total
+
+
+def workspace(n_curves: int, n_points: int) -> Points:
+    """Return room for so many light curves and points, to be used again and again."""
+    return Points(
+        offsets=np.empty(n_curves + 1, np.int64),
+        t=np.empty(n_points),
+        band=np.empty(n_points, np.int8),
+        flux=np.empty(n_points),
+        sigma=np.empty(n_points),
+        detected=np.empty(n_points, np.bool_),
+        by_band=np.empty(n_points, np.int64),
+        band_offsets=np.empty((n_curves, len(LSST_BANDS) + 1), np.int64),
+        band_t=np.empty(n_points),
+        band_flux=np.empty(n_points),
+        band_sigma=np.empty(n_points),
+        band_weight=np.empty(n_points),
+        band_sorted=np.empty(n_points),
+        first=np.empty(n_curves, np.int64),
+    )
+
+
+def prepare(curves: LightCurves, space: Points | None = None) -> Points:
+    """Return what all kernels share; points without a known band or a finite value are left out.
+
+    It lies in `space`, a :func:`workspace`, where there is one.
+
+    Raises
+    ------
+    ValueError
+        `space` is too small.
+    """
+    n, n_points = len(curves), int(curves.offsets[-1] - curves.offsets[0])
+    if space is None:
+        space = workspace(n, n_points)
+    if space.first.size < n or space.t.size < n_points:
+        raise ValueError(f"no room for {n} light curves of {n_points} points")
+    points = space._replace(
+        offsets=space.offsets[: n + 1], band_offsets=space.band_offsets[:n], first=space.first[:n]
+    )
+    flux = np.ascontiguousarray(curves.flux_njy, np.float32)
+    keys = np.empty(n_points, np.uint64)
+    n_used = _prepare(
         curves.offsets,
         curves.t_mjd_tai,
         curves.band,
-        curves.flux_njy,
+        flux,
         curves.sigma_njy,
-        rows,
-        offsets,
+        curves.flags,
+        _FEATURE_BAND,
+        points,
+        flux.view(np.uint32),
+        keys,
     )
-    used = curves.take(rows[:n], offsets)
-    flux = used.flux_njy.astype(np.float64)
-    sigma = used.sigma_njy.astype(np.float64)
-    band = _FEATURE_BAND[used.band]
-    detected = (used.flags & DETECTED != 0) | (np.abs(flux) >= DETECTION_SNR * sigma)
-    by_band = np.empty(n, np.int64)
-    band_offsets = np.zeros((len(curves), len(LSST_BANDS) + 1), np.int64)
-    first = np.zeros(len(curves), np.int64)
-    _group_by_band(offsets, band, detected, by_band, band_offsets, first)
-    band_flux, band_sigma = flux[by_band], sigma[by_band]
-    band_sorted = band_flux.copy()
-    _sort_bands(band_offsets, band_sorted)
-    return Points(
-        offsets=offsets,
-        t=used.t_mjd_tai,
-        band=band,
-        flux=flux,
-        sigma=sigma,
-        detected=detected,
-        by_band=by_band,
-        band_offsets=band_offsets,
-        band_t=used.t_mjd_tai[by_band],
-        band_flux=band_flux,
-        band_sigma=band_sigma,
-        band_weight=1.0 / band_sigma**2,
-        band_sorted=band_sorted,
-        first=first,
-    )
+    # One sort of all, numpy's: twenty times as fast as one of each band in numba.
+    keys = keys[:n_used]
+    keys.sort()
+    ascending = np.empty(n_used, np.float32)
+    _fluxes_of(keys, ascending.view(np.uint32))
+    points.band_sorted[:n_used] = ascending
+    return points
 
 
-def compute(points: Points, context: Context) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Compute every feature of every light curve.
+def compute(
+    curves: LightCurves, context: Context, families: tuple[Family, ...] = FAMILIES
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Compute the features of `families` of every light curve.
 
     Parameters
     ----------
-    points
-        From :func:`prepare`.
+    curves
+        Flat arrays with offsets; points in any order.
     context
         One value per light curve.
+    families
+        Those of :data:`FAMILIES` or others of :data:`ALL_FAMILIES`.
 
     Returns
     -------
     values
-        float64 (n, features) in the order of :data:`FEATURES`; NaN where not evaluated.
+        float64 (n, features) in the order of the families; NaN where not evaluated.
     why
         int8 (n, features): 0, or the index of the reason in :data:`.declare.REASON_CODES`. A light
         curve without a usable point has no value at all.
     """
-    n = points.offsets.size - 1
-    values = np.full((n, len(FEATURES)), np.nan)
-    why = np.zeros((n, len(FEATURES)), np.int8)
-    some = np.flatnonzero(np.diff(points.offsets) > 0)
-    chosen = points._replace(
-        offsets=np.append(points.offsets[some], points.offsets[-1]),
-        band_offsets=points.band_offsets[some],
-        first=points.first[some],
-    )
-    known = Context(*(column[some] for column in context))
+    width = sum(len(family.features) for family in families)
+    values = np.full((len(curves), width), np.nan)
+    why = np.zeros((len(curves), width), np.int8)
+    chunks = _chunks(curves.offsets)
+    n_points = max((curves.offsets[high] - curves.offsets[low] for low, high in chunks), default=0)
+    space = workspace(max((high - low for low, high in chunks), default=0), int(n_points))
+    for low, high in chunks:
+        part = replace(curves, offsets=curves.offsets[low : high + 1])
+        known = Context(*(column[low:high] for column in context))
+        _compute(prepare(part, space), known, families, values[low:high], why[low:high])
+    return values, why
+
+
+def _chunks(offsets: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cut light curves into runs of about :data:`CHUNK_POINTS`."""
+    chunk = (offsets[1:] - offsets[0]) // CHUNK_POINTS
+    cuts = [0, *(np.flatnonzero(np.diff(chunk)) + 1).tolist(), chunk.size]
+    return [(low, high) for low, high in pairwise(cuts) if high > low]
+
+
+def _compute(
+    points: Points,
+    context: Context,
+    families: tuple[Family, ...],
+    values: NDArray[np.float64],
+    why: NDArray[np.int8],
+) -> None:
+    some: slice | NDArray[np.int64] = slice(None)
+    n = len(values)
+    if (points.offsets[1:] == points.offsets[:-1]).any():
+        some = np.flatnonzero(np.diff(points.offsets))
+        n = some.size
+        points = points._replace(
+            offsets=np.append(points.offsets[some], points.offsets[-1]),
+            band_offsets=points.band_offsets[some],
+            first=points.first[some],
+        )
+        context = Context(*(column[some] for column in context))
+        why[:] = TOO_FEW_POINTS
     at = 0
-    for family in FAMILIES:
+    for family in families:
         width = len(family.features)
-        out = np.full((some.size, width), np.nan)
-        reason = np.zeros((some.size, width), np.int8)
-        family.kernel(chosen, known, out, reason)
+        out = np.full((n, width), np.nan)
+        reason = np.zeros((n, width), np.int8)
+        family.kernel(points, context, out, reason)
         values[some, at : at + width] = out
         why[some, at : at + width] = reason
         at += width
-    why[np.diff(points.offsets) == 0] = 1
-    return values, why

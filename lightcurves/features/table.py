@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from lightcurves.arrays import light_curves_of
 from lightcurves.features.declare import REASON_CODES, Context
-from lightcurves.features.registry import FEATURE_NAMES, compute, prepare
+from lightcurves.features.registry import FEATURE_NAMES, compute
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ def compute_features(table: pa.Table) -> pa.Table:
 def feature_arrays(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Return the features of `table` as arrays; see :func:`~.registry.compute`."""
     context = Context(*(_numbers(table, name) for name in Context._fields))
-    return compute(prepare(light_curves_of(table)), context)
+    return compute(light_curves_of(table), context)
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:

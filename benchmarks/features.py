@@ -1,0 +1,186 @@
+"""How long features take, and beside what: ``python -m benchmarks.features``.
+
+The same statistics on the same single-band curves with the published package light-curve; then the
+default set on the histories of the real LSST packets, by family; then curves of 1 to 10,000 points.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import light_curve
+import numpy as np
+
+import noctule
+from benchmarks.setting import finish, plasticc, print_table, real_packets, shortest_s
+from lightcurves.arrays import LightCurves, light_curves_of
+from lightcurves.features.bands import BANDS
+from lightcurves.features.declare import Context, Points
+from lightcurves.features.registry import FAMILIES, FEATURES, compute, prepare
+
+SAME: Final = {
+    "Amplitude": {},
+    "WeightedMean": {},
+    "Median": {},
+    "MedianAbsoluteDeviation": {},
+    "InterPercentileRange": {"quantile": 0.05},
+    "StandardDeviation": {},
+    "ReducedChi2": {},
+    "ExcessVariance": {},
+    "Skew": {},
+    "Kurtosis": {},
+    "BeyondNStd": {"nstd": 1.0},
+    "StetsonK": {},
+    "Eta": {},
+    "LinearFit": {},
+}
+"""light-curve's names of what a band's features are; noctule adds the last flux, level and slope."""
+LEAST_POINTS: Final = 5
+SIZES: Final = (1, 10, 100, 1_000, 10_000)
+POINTS_A_SIZE: Final = 200_000
+ONLY_BAND: Final = 2
+
+
+def main() -> None:
+    """Measure and print."""
+    with tempfile.TemporaryDirectory(prefix="noctule-bench-") as folder:
+        curves = single_bands(light_curves_of(plasticc(Path(folder))))
+    same = same_statistics(curves)
+    real = light_curves_of(noctule.read_alerts(real_packets()))
+    finish({"same statistics": same, "real": real_histories(real), "points": sizes(real)})
+
+
+def single_bands(curves: LightCurves) -> LightCurves:
+    """Return every band with enough points as a light curve of its own."""
+    points = prepare(curves)
+    counts = np.diff(points.band_offsets, axis=1)
+    starts = points.band_offsets[:, :-1][counts >= LEAST_POINTS]
+    counts = counts[counts >= LEAST_POINTS]
+    rows = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, counts, strict=True)])
+    n = rows.size
+    return LightCurves(
+        np.append(0, np.cumsum(counts)),
+        points.band_t[rows],
+        np.full(n, ONLY_BAND, np.int8),
+        points.band_flux[rows].astype(np.float32),
+        points.band_sigma[rows].astype(np.float32),
+        np.zeros(n, np.int8),
+        np.zeros(n, np.int8),
+    )
+
+
+def same_statistics(curves: LightCurves) -> dict[str, float]:
+    """Compare one band's features with the same ones of light-curve; seconds a curve."""
+    extractor = light_curve.Extractor(
+        *(getattr(light_curve, name)(**options) for name, options in SAME.items())
+    )
+    t, flux, sigma = (
+        column.astype(np.float64)
+        for column in (curves.t_mjd_tai, curves.flux_njy, curves.sigma_njy)
+    )
+    # Copies: light-curve takes a hundred times as long where the curves are views of one array.
+    split = [
+        [part.copy() for part in np.split(column, curves.offsets[1:-1])]
+        for column in (t, flux, sigma)
+    ]
+    listed = list(zip(*split, strict=True))
+    nothing = unknown(len(curves))
+
+    theirs = partial(extractor.many, listed, sorted=True, check=False, n_jobs=1, fill_value=np.nan)
+    ours = partial(compute, curves, nothing, (BANDS,))
+    found = {"light-curve": shortest_s(theirs), "noctule": shortest_s(ours)}
+    a_curve = {name: s / len(curves) for name, s in found.items()}
+    a_curve["ratio"] = found["light-curve"] / found["noctule"]
+    n_theirs = extractor.many(listed[:1], sorted=True, check=False, n_jobs=1).shape[1]
+    print_table(
+        (f"{len(curves):,} bands of PLAsTiCC", "numbers", "us a curve", "x light-curve"),
+        [
+            (
+                "light-curve, Extractor.many",
+                f"{n_theirs}",
+                f"{1e6 * a_curve['light-curve']:.2f}",
+                "1.0",
+            ),
+            (
+                "noctule, sorting and checks included",
+                f"{len(BANDS.features) // 6}",
+                f"{1e6 * a_curve['noctule']:.2f}",
+                f"{a_curve['ratio']:.1f}",
+            ),
+        ],
+    )
+    return a_curve
+
+
+def unknown(n: int) -> Context:
+    """Return the context of objects of which nothing is known."""
+    return Context(*(np.full(n, np.nan) for _ in Context._fields))
+
+
+def real_histories(curves: LightCurves) -> dict[str, float]:
+    """Print what each family costs on the real histories; seconds an alert."""
+    n = len(curves)
+    points, nothing = prepare(curves), unknown(n)
+    works: dict[str, Callable[[], Any]] = {"sorting, bands, weights": partial(prepare, curves)}
+    works |= {family.name: partial(run_family, family, points, nothing) for family in FAMILIES}
+    works["all"] = lambda: compute(curves, nothing)
+    found = {name: shortest_s(work) / n for name, work in works.items()}
+    halves = [half(curves, which) for which in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        alone = shortest_s(lambda: [all_of(part) for part in halves])
+        found["two threads, times one"] = alone / shortest_s(lambda: list(pool.map(all_of, halves)))
+    mean = curves.counts().mean()
+    rows = [(name, f"{1e6 * s:.1f}") for name, s in found.items() if "times" not in name]
+    print_table((f"{n} real histories, {mean:.0f} points in the mean", "us an alert"), rows)
+    print(f"{found['two threads, times one']:.2f} times faster with two threads\n")
+    return found
+
+
+def all_of(curves: LightCurves) -> Any:
+    """Compute the default set."""
+    return compute(curves, unknown(len(curves)))
+
+
+def run_family(family: Any, points: Points, context: Context) -> None:
+    """Compute one family."""
+    out = np.full((points.offsets.size - 1, len(family.features)), np.nan)
+    family.kernel(points, context, out, np.zeros(out.shape, np.int8))
+
+
+def half(curves: LightCurves, which: int) -> LightCurves:
+    """Return every other light curve, several times over."""
+    members = np.tile(np.arange(which, len(curves), 2), 8)
+    rows = [np.arange(*curves.offsets[k : k + 2]) for k in members]
+    offsets = np.append(0, np.cumsum([part.size for part in rows]))
+    return curves.take(np.concatenate(rows), offsets)
+
+
+def sizes(curves: LightCurves) -> dict[int, float]:
+    """Print the cost by number of points; seconds a curve."""
+    longest = int(np.argmax(curves.counts()))
+    begin, end = curves.offsets[longest : longest + 2]
+    found = {}
+    for size in SIZES:
+        n = max(1, POINTS_A_SIZE // size)
+        rows = begin + np.arange(size) % (end - begin)
+        years = np.repeat(np.arange(size) // (end - begin), 1) * 365.0
+        one = curves.take(rows, np.array([0, size]))
+        one = replace(one, t_mjd_tai=one.t_mjd_tai + years)
+        many = one.take(np.tile(np.arange(size), n), np.arange(n + 1) * size)
+        found[size] = shortest_s(partial(all_of, many), 1.0) / n
+    rows_ = [
+        (f"{size:,}", f"{1e6 * s:,.1f}", f"{1e9 * s / size:,.0f}") for size, s in found.items()
+    ]
+    head = (f"points, {len(FEATURES)} features", "us a light curve", "ns a point")
+    print_table(head, rows_)
+    return found
+
+
+if __name__ == "__main__":
+    main()
