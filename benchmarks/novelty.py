@@ -20,11 +20,11 @@ from models.forest import isolation, train_forest
 from models.novelty import entropy_of
 from models.training import (
     TrainingSettings,
-    _boost,
-    _predict,
+    boost,
     labelled,
     moments_of,
     object_folds,
+    predict_rows,
     training_rows,
 )
 
@@ -45,7 +45,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     for k, class_id in enumerate(class_ids):
         inside = ~ranked & (rows.truth != k)
         without = rows._replace(truth=rows.truth - (rows.truth > k))
-        p = _predict(_boost(without, inside, len(class_ids) - 1, SETTINGS), rows.values[ranked])
+        p = predict_rows(boost(without, inside, len(class_ids) - 1, SETTINGS), rows.values[ranked])
         isolated = isolation(train_forest(rows.values[inside], SETTINGS.seed), rows.values[ranked])
         entropy = entropy_of(p)
         scores = {

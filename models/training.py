@@ -131,7 +131,7 @@ def train(
         for k, part in enumerate(inside):
             report(f"fold {k + 1} of {settings.folds}", k / (settings.folds + 1))
             booster, forest = next(grown)
-            p[~part] = _predict(booster, rows.values[~part])
+            p[~part] = predict_rows(booster, rows.values[~part])
             isolated[~part] = isolation(forest, rows.values[~part])
         report("final model", settings.folds / (settings.folds + 1))
         booster, forest = next(grown)
@@ -298,12 +298,13 @@ def _grow(
     rows: TrainingRows, inside: NDArray[np.bool_], n_classes: int, settings: TrainingSettings
 ) -> tuple[lightgbm.Booster, Forest]:
     forest = train_forest(rows.values[inside], settings.seed)
-    return _boost(rows, inside, n_classes, settings), forest
+    return boost(rows, inside, n_classes, settings), forest
 
 
-def _boost(
+def boost(
     rows: TrainingRows, inside: NDArray[np.bool_], n_classes: int, settings: TrainingSettings
 ) -> lightgbm.Booster:
+    """Grow the trees on the rows that are `inside`, on one core; the settings decide every bit."""
     import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
 
     data = lightgbm.Dataset(
@@ -334,7 +335,8 @@ def _boost(
     return lightgbm.train(parameters, data, settings.rounds)
 
 
-def _predict(booster: lightgbm.Booster, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def predict_rows(booster: lightgbm.Booster, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return float64 (rows, classes), not calibrated."""
     return np.asarray(booster.predict(values, num_threads=1), np.float64).reshape(len(values), -1)
 
 

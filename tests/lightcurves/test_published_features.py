@@ -18,7 +18,7 @@ from lightcurves.features.registry import compute
 N = 200
 
 
-def bands(seed: int, least: int) -> list[tuple[NDArray[Any], ...]]:
+def bands(seed: int, least: int) -> list[tuple[Any, ...]]:
     """Single-band light curves whose values are exact in float32."""
     chance = np.random.default_rng(seed)
     made = []
@@ -31,7 +31,7 @@ def bands(seed: int, least: int) -> list[tuple[NDArray[Any], ...]]:
     return made
 
 
-def ours(made: list[tuple[NDArray[Any], ...]]) -> dict[str, NDArray[np.float64]]:
+def ours(made: list[tuple[Any, ...]]) -> dict[str, NDArray[np.float64]]:
     n = sum(len(t) for t, _, _ in made)
     columns = [np.concatenate(column) for column in zip(*made, strict=True)]
     curves = LightCurves(

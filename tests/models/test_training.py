@@ -145,7 +145,7 @@ def test_out_of_fold_rows_are_predicted_by_who_has_not_seen_them(
 ) -> None:
     """Every boosting but the last one leaves the objects of a fold out, rows and all."""
     seen: list[set[int]] = []
-    boost = training._boost
+    boost = training.boost
 
     def spy(rows: Any, inside: Any, *others: Any) -> Any:
         seen.append(set(rows.owner[inside].tolist()))
@@ -153,7 +153,7 @@ def test_out_of_fold_rows_are_predicted_by_who_has_not_seen_them(
         return boost(rows, inside, *others)
 
     monkeypatch.setattr("models.forest.N_TREES", 2)
-    monkeypatch.setattr(training, "_boost", spy)
+    monkeypatch.setattr(training, "boost", spy)
     train(moments_of(sky_table(24), 3), replace(TINY, folds=3))
     *folds, everything = seen
     assert len(folds) == 3

@@ -1,0 +1,145 @@
+"""What each family of features is worth: ``python -m benchmarks.ablation``.
+
+LightGBM with each family left out in turn, and with each alone, out of fold (5 folds split by object)
+on PLAsTiCC's training set without host redshift, as packets are, and on SNPCC's spectroscopic objects.
+Objects count equally; the error is that of the difference to the whole set, over objects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from benchmarks.setting import finish, plasticc, print_table
+from benchmarks.shift import samples
+from lightcurves.features.registry import FAMILIES
+from models.evaluation import macro_f1
+from models.training import (
+    TrainingRows,
+    TrainingSettings,
+    as_in_packets,
+    boost,
+    labelled,
+    moments_of,
+    object_folds,
+    predict_rows,
+    training_rows,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+SETTINGS: Final = TrainingSettings(folds=5)
+MOMENTS: Final = 3
+"""Of each object, besides the whole."""
+THREADS: Final = 2
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, help="take so many objects of PLAsTiCC, by chance")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
+        folder = Path(name)
+        sets = {
+            "PLAsTiCC": as_in_packets(sample(plasticc(folder / "plasticc"), given.objects)),
+            "SNPCC": as_in_packets(samples(folder / "snpcc")[0]),
+        }
+    finish({name: ablation(name, table) for name, table in sets.items()})
+
+
+def sample(table: pa.Table, n: int | None) -> pa.Table:
+    """Return `n` of the rows by chance, all where `n` is None."""
+    if n is None:
+        return table
+    return table.take(np.random.default_rng(1).permutation(table.num_rows)[:n])
+
+
+def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
+    """Print and return log-loss and macro F1 without each family and with it alone."""
+    moments, class_ids = labelled(moments_of(table, MOMENTS), SETTINGS.folds)
+    rows = training_rows(moments, class_ids, replace(SETTINGS, hide_host=1.0))
+    columns = columns_of_families()
+    variants = {"all": np.ones(rows.values.shape[1], bool)}
+    variants |= {f"without {family}": ~mask for family, mask in columns.items()}
+    variants |= {f"{family} alone": mask for family, mask in columns.items()}
+    losses = {}
+    scores = {}
+    began = time.monotonic()
+    for variant, used in variants.items():
+        print(f"\r{name}: {variant}, {time.monotonic() - began:.0f} s  ", end="", file=sys.stderr)
+        p = out_of_fold(rows, used, len(class_ids))
+        losses[variant] = -np.log(np.maximum(p[np.arange(len(p)), rows.truth], 1e-9))
+        scores[variant] = macro_f1(p.argmax(axis=1), rows.truth, len(class_ids), rows.weights)
+    print(file=sys.stderr)
+    found = {
+        variant: {
+            "log_loss": float(np.average(loss, weights=rows.weights)),
+            "log_loss_change": float(np.average(loss - losses["all"], weights=rows.weights)),
+            "error": error_of_mean(loss - losses["all"], rows),
+            "macro_f1": float(scores[variant]),
+        }
+        for variant, loss in losses.items()
+    }
+    table_rows = [
+        (
+            variant,
+            f"{int(variants[variant].sum())}",
+            f"{one['log_loss']:.4f}",
+            f"{one['log_loss_change']:+.4f} ± {one['error']:.4f}",
+            f"{one['macro_f1']:.3f}",
+        )
+        for variant, one in found.items()
+    ]
+    head = (
+        f"{name}, {int(rows.owner.max()) + 1:,} objects",
+        "features",
+        "log-loss",
+        "change",
+        "macro F1",
+    )
+    print_table(head, table_rows)
+    return found
+
+
+def columns_of_families() -> dict[str, NDArray[np.bool_]]:
+    """Return which columns each family of the default set fills."""
+    owner = np.repeat(np.arange(len(FAMILIES)), [len(family.features) for family in FAMILIES])
+    return {family.name: owner == k for k, family in enumerate(FAMILIES)}
+
+
+def out_of_fold(rows: TrainingRows, used: NDArray[np.bool_], n_classes: int) -> NDArray[np.float64]:
+    """Return each row's class probabilities from trees that never saw its object."""
+    rows = rows._replace(
+        values=np.where(used, rows.values, np.nan)
+    )  # what is null everywhere is left out
+    fold = object_folds(rows, SETTINGS)[rows.owner]
+    p = np.zeros((len(rows.truth), n_classes))
+
+    def fill(k: int) -> None:
+        booster = boost(rows, fold != k, n_classes, SETTINGS)
+        p[fold == k] = predict_rows(booster, rows.values[fold == k])
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(fill, range(SETTINGS.folds)))
+    return p
+
+
+def error_of_mean(change: NDArray[np.float64], rows: TrainingRows) -> float:
+    """Return the standard error of the mean change of an object."""
+    of_object: Any = np.bincount(rows.owner, rows.weights * change)
+    return float(of_object.std(ddof=1) / np.sqrt(of_object.size))
+
+
+if __name__ == "__main__":
+    main()
