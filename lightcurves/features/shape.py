@@ -140,7 +140,7 @@ SHAPE: Final = Family(
             "n_peaks",
             "1",
             _SHAPE,
-            "turns of f f_top from rise to fall that are followed by a fall, and before the next by a rise, "
+            "peaks of f/f_top: turns from rise to fall that a fall follows, and a rise before the next, each "
             "of 3 sigma of the difference; the last point counts as a turn",
             min_points=2,
         ),
