@@ -43,6 +43,7 @@ class NotEvaluated(StrEnum):
     NOT_PROVIDED = "not_provided"
     UNKNOWN_BAND = "unknown_band"
     NO_FIT = "no_fit"
+    NO_PEAK = "no_peak"
 
 
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
@@ -70,6 +71,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     NotEvaluated.NO_VARIATION: "All values are equal where the quantity needs a spread.",
     NotEvaluated.NOT_PROVIDED: "The input that the quantity needs (host redshift, say) is not known.",
     NotEvaluated.UNKNOWN_BAND: "No point has a band that the survey's table knows.",
+    NotEvaluated.NO_PEAK: "No single peak to fit: no point of 5 sigma, many peaks, or too many points.",
     NotEvaluated.NO_FIT: "The points do not determine the quantity: no minimum, or noise explains all.",
 }
 

@@ -50,6 +50,7 @@ REASON_CODES: Final = (
     NotEvaluated.NO_VARIATION,
     NotEvaluated.NOT_PROVIDED,
     NotEvaluated.NO_FIT,
+    NotEvaluated.NO_PEAK,
 )
 """What a kernel writes into ``why``: 0 evaluated, else the reason why the value is NaN."""
 TOO_FEW_POINTS: Final = 1
@@ -57,6 +58,7 @@ NOT_IN_BAND: Final = 2
 NO_VARIATION: Final = 3
 NOT_PROVIDED: Final = 4
 NO_FIT: Final = 5
+NO_PEAK: Final = 6
 
 
 class Points(NamedTuple):

@@ -5,21 +5,22 @@ from __future__ import annotations
 import sys
 
 from lightcurves.features.declare import Family, Feature
-from lightcurves.features.registry import FAMILIES, FEATURE_DIGEST, FEATURES
+from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, FEATURE_DIGEST, FEATURES
 
 _HEAD = """# Features
 
 Made by `python -m lightcurves.features.page > docs/features.md`; a test keeps it true.
-{n} features in {families} families, digest `{digest}`. Fluxes are difference fluxes in nJy, times
-MJD TAI in days. A value that cannot be evaluated is null, with a reason (see
-[reasons](reasons.md)). "Scaling" says what happens when all fluxes are multiplied by one number.
+{n} features in {families} families make the default set, digest `{digest}`; the dear families
+are computed where they are asked for: `noctule.compute_features(table, families=["period", "gp"])`.
+Fluxes are difference fluxes in nJy, times MJD TAI in days. A value that cannot be evaluated is null,
+with a reason (see [reasons](reasons.md)). "Scaling" says what happens when all fluxes are multiplied by one number.
 """
 
 
 def page() -> str:
     """Return the page as Markdown."""
     head = _HEAD.format(n=len(FEATURES), families=len(FAMILIES), digest=FEATURE_DIGEST)
-    return "\n".join([head, *(_section(family) for family in FAMILIES)])
+    return "\n".join([head, *(_section(family) for family in ALL_FAMILIES)])
 
 
 def _section(family: Family) -> str:

@@ -16,6 +16,9 @@ from lightcurves.features.bands import BANDS
 from lightcurves.features.colours import COLOURS
 from lightcurves.features.context import CONTEXT
 from lightcurves.features.declare import TOO_FEW_POINTS, Context, Family, Feature, Points
+from lightcurves.features.fit import FIT
+from lightcurves.features.gp import GP
+from lightcurves.features.period import PERIOD
 from lightcurves.features.sampling import SAMPLING
 from lightcurves.features.shape import SHAPE
 from lightcurves.features.variability import VARIABILITY
@@ -26,12 +29,20 @@ if TYPE_CHECKING:
 
     from lightcurves.arrays import LightCurves
 
-FAMILIES: Final[tuple[Family, ...]] = (SAMPLING, VARIABILITY, SHAPE, BANDS, COLOURS, CONTEXT)
+FAMILIES: Final[tuple[Family, ...]] = (
+    SAMPLING,
+    VARIABILITY,
+    SHAPE,
+    BANDS,
+    COLOURS,
+    FIT,
+    CONTEXT,
+)
 FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in family.features)
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
-ALL_FAMILIES: Final = FAMILIES
-"""With those that must be asked for."""
+ALL_FAMILIES: Final[tuple[Family, ...]] = (*FAMILIES, PERIOD, GP)
+"""With the dear ones, which must be asked for."""
 
 CHUNK_POINTS: Final = 16_384
 """About so many points are worked on at a time: their arrays stay in the cache."""

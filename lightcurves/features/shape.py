@@ -8,6 +8,7 @@ import numba as nb
 import numpy as np
 
 from lightcurves.features.declare import (
+    NO_PEAK,
     NO_VARIATION,
     TOO_FEW_POINTS,
     Family,
@@ -18,6 +19,11 @@ from lightcurves.features.declare import (
 
 _SHAPE: Final = frozenset({Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA})
 _PEAK_SNR: Final = 3.0
+
+# What is worth a fit.
+MAX_POINTS: Final = 256
+MAX_PEAKS: Final = 3
+MIN_SNR: Final = 5.0
 
 
 @nb.njit(nogil=True, cache=True)
@@ -40,6 +46,42 @@ def _count_peaks(flux: Any, sigma: Any, sign: float) -> int:
             rising = not rising
             turn = i
     return peaks + rising
+
+
+@nb.njit(nogil=True, cache=True)
+def fit_gate(points: Any, least: int, band: Any, sign: Any, why: Any) -> None:
+    """Say which light curves are worth the fit of a peak, see :mod:`.fit`.
+
+    Parameters
+    ----------
+    points
+        Of n light curves, each with a point.
+    least
+        Fewer points in the band are not fitted.
+    band, sign, why
+        int64, float64 and int8 (n): receive the band of the best abs(flux)/sigma, the sign of its
+        largest abs(flux), and 0 or the reason against a fit.
+    """
+    for k in range(band.size):
+        best = points.offsets[k]
+        for i in range(points.offsets[k], points.offsets[k + 1]):
+            if abs(points.flux[i]) / points.sigma[i] > abs(points.flux[best]) / points.sigma[best]:
+                best = i
+        band[k] = points.band[best]
+        low, high = points.band_offsets[k, band[k]], points.band_offsets[k, band[k] + 1]
+        top = low
+        for i in range(low, high):
+            if abs(points.band_flux[i]) > abs(points.band_flux[top]):
+                top = i
+        sign[k] = np.sign(points.band_flux[top])
+        why[k] = 0
+        if high - low < least:
+            why[k] = TOO_FEW_POINTS
+            continue
+        faint = abs(points.flux[best]) < MIN_SNR * points.sigma[best]
+        flux, sigma = points.band_flux[low:high], points.band_sigma[low:high]
+        if high - low > MAX_POINTS or faint or _count_peaks(flux, sigma, sign[k]) > MAX_PEAKS:
+            why[k] = NO_PEAK
 
 
 @nb.njit(nogil=True, cache=True)

@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from lightcurves.arrays import light_curves_of
-from lightcurves.features.declare import REASON_CODES, Context
-from lightcurves.features.registry import FEATURE_NAMES, compute
+from lightcurves.errors import ConfigurationError
+from lightcurves.features.declare import REASON_CODES, Context, Family
+from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, compute
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 _IDS: Final = ("dia_source_id", "object_id", "class_id")
@@ -26,40 +29,65 @@ REASONS_TYPE: Final = pa.list_(
 )
 
 
-def compute_features(table: pa.Table) -> pa.Table:
-    """Compute all features of the light curves in `table`.
+def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> pa.Table:
+    """Compute features of the light curves in `table`.
 
     Parameters
     ----------
     table
         From ``read_alerts`` or ``read_light_curves``: ``light_curve`` (list of struct), and where
         they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``, ``mw_ebv``.
+    families
+        Names of families (``docs/features.md``); all but the dear ones by default. A period or a
+        Gaussian process is asked for by name: it takes a hundred times as long as all the others.
 
     Returns
     -------
     pyarrow.Table
-        The identifiers of `table`, then one float64 column per feature in the order of
-        :data:`~.registry.FEATURES`, null where not evaluated, then ``reasons``: a list of
+        The identifiers of `table`, then one float64 column per feature in the order of the families
+        (of :data:`~.registry.FEATURES` by default), null where not evaluated, then ``reasons``: a list of
         (feature, reason code), one for each null. One row per row of `table`, in its order; a light
         curve with no usable point has no feature at all. Single points, equal times and equal
         fluxes give nulls where a feature needs more.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no family of that name.
 
     Notes
     -----
     Time is linear in the points and does not depend on how the rows are split into batches.
     """
-    values, why = feature_arrays(table)
+    chosen = FAMILIES if families is None else tuple(map(family_of, families))
+    values, why = feature_arrays(table, chosen)
+    names = [feature.name for family in chosen for feature in family.features]
     ids = {name: table[name] for name in _IDS if name in table.column_names}
-    columns = {
-        name: pa.array(values[:, k], mask=why[:, k] != 0) for k, name in enumerate(FEATURE_NAMES)
-    }
-    return pa.table({**ids, **columns, "reasons": _reasons(why)})
+    columns = {name: pa.array(values[:, k], mask=why[:, k] != 0) for k, name in enumerate(names)}
+    return pa.table({**ids, **columns, "reasons": _reasons(why, names)})
 
 
-def feature_arrays(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+def family_of(name: str) -> Family:
+    """Return the family of that name.
+
+    Raises
+    ------
+    ConfigurationError
+        There is none.
+    """
+    for family in ALL_FAMILIES:
+        if family.name == name:
+            return family
+    known = ", ".join(family.name for family in ALL_FAMILIES)
+    raise ConfigurationError(f"no family of features is called {name}: {known}")
+
+
+def feature_arrays(
+    table: pa.Table, families: tuple[Family, ...] = FAMILIES
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Return the features of `table` as arrays; see :func:`~.registry.compute`."""
     context = Context(*(_numbers(table, name) for name in Context._fields))
-    return compute(light_curves_of(table), context)
+    return compute(light_curves_of(table), context, families)
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
@@ -69,10 +97,12 @@ def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(column, np.float64)
 
 
-def _reasons(why: NDArray[np.int8]) -> pa.ListArray:
+def _reasons(why: NDArray[np.int8], feature_names: list[str]) -> pa.ListArray:
     rows, features = np.nonzero(why)
     offsets = np.searchsorted(rows, np.arange(why.shape[0] + 1)).astype(np.int32)
-    names = pa.DictionaryArray.from_arrays(features.astype(np.int16), pa.array(FEATURE_NAMES))
+    names = pa.DictionaryArray.from_arrays(
+        features.astype(np.int16), pa.array(feature_names, pa.string())
+    )
     codes = pa.array([str(code) if code else "" for code in REASON_CODES])
     reasons = pa.DictionaryArray.from_arrays(why[rows, features], codes)
     pairs = pa.StructArray.from_arrays([names, reasons], fields=list(REASONS_TYPE.value_type))

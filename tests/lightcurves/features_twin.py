@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightcurves.features.bazin import bazin_flux, fit_bazin
+
 BANDS = "ugrizy"
 
 FEW, NOT_IN_BAND, EQUAL, UNKNOWN, NO_FIT = (
     "too_few_points", "not_in_band", "no_variation", "not_provided", "no_fit",
 )  # fmt: skip
+NO_PEAK = "no_peak"
 Value = float | str
 """A number, or the reason why there is none."""
 
@@ -38,7 +41,7 @@ def twin(curve: Curve, known: dict[str, float]) -> dict[str, Value]:
     points = Points(curve.t[order], band, flux, sigma, curve.flags[order] & 1 == 1)
     context = {name: UNKNOWN if np.isnan(value) else value for name, value in known.items()}
     return {**sampling(points), **variability(points), **shape(points), **bands(points),
-            **colours(points), **context}  # fmt: skip
+            **colours(points), **fit(points), **context}  # fmt: skip
 
 
 class Points(NamedTuple):
@@ -306,3 +309,47 @@ def nights(blue: Points, red: Points) -> tuple[Value, Value]:
     (t_first, first), (t_last, last) = found[0], found[-1]
     change = (last - first) / (t_last - t_first) if t_last > t_first else FEW
     return float(np.mean([value for _, value in found])), change
+
+
+FIT = (
+    "fit_rise_days", "fit_rise_error_days", "fit_fall_days", "fit_fall_error_days", "fit_peak_days",
+    "fit_t0_error_days", "fit_amplitude_njy", "fit_amplitude_error_njy", "fit_chi2",
+    *(f"fit_{b}_njy" for b in BANDS),
+)  # fmt: skip
+
+
+def fit(p: Points) -> dict[str, Value]:
+    """What a fit comes to is tested beside scipy's in test_bazin; here, what is fitted and told."""
+    best = np.argmax(np.abs(p.f) / p.s)
+    q = p.of(int(p.band[best]))
+    if len(q.f) < 6:
+        return dict.fromkeys(FIT, FEW)
+    sign = np.sign(q.f[np.argmax(np.abs(q.f))])
+    if len(q.f) > 256 or abs(p.f[best]) < 5 * p.s[best] or n_peaks(q, sign) > 3:
+        return dict.fromkeys(FIT, NO_PEAK)
+    t = q.t - p.first()
+    bounds = np.array([0, len(t)])
+    told = fit_bazin(t, sign * q.f, q.s, bounds, starts=2, iterations=20)
+    if told.why[0]:
+        return dict.fromkeys(FIT, (FEW, NOT_IN_BAND, EQUAL, UNKNOWN, NO_FIT)[told.why[0] - 1])
+    (a, _, t0, rise, fall), errors = told.values[0].tolist(), told.errors[0].tolist()
+    peak = t0 + rise * np.log(fall / rise - 1)
+    values = (
+        *(rise, errors[3], fall, errors[4], peak, errors[2], sign * a, errors[0]),
+        told.reduced_chi2[0],
+        *(height(p.of(b), p.first(), np.array([1.0, 0.0, t0, rise, fall])) for b in range(6)),
+    )
+    return {
+        name: NO_FIT if not isinstance(value, str) and np.isnan(value) else value
+        for name, value in zip(FIT, values, strict=True)
+    }
+
+
+def height(q: Points, first: float, shape: NDArray[np.float64]) -> Value:
+    if len(q.f) < 3:
+        return NOT_IN_BAND
+    h, w = bazin_flux(q.t - first, shape), q.s**-2
+    h = h - np.average(h, weights=w)
+    if np.abs(h).max() <= 1e-3:
+        return NO_FIT
+    return float(np.sum(w * h * (q.f - np.average(q.f, weights=w))) / np.sum(w * h * h))

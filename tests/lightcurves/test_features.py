@@ -22,10 +22,12 @@ import lightcurves
 import models
 from lightcurves.alerts import read_alerts
 from lightcurves.arrays import LightCurves, light_curve_column
+from lightcurves.errors import ConfigurationError
 from lightcurves.features.bands import BANDS
 from lightcurves.features.colours import COLOURS
-from lightcurves.features.declare import REASON_CODES, Context, Feature, Input, Scaling
+from lightcurves.features.declare import REASON_CODES, Context, Cost, Feature, Input, Scaling
 from lightcurves.features.registry import (
+    ALL_FAMILIES,
     FAMILIES,
     FEATURE_DIGEST,
     FEATURE_NAMES,
@@ -442,6 +444,27 @@ def test_the_table_has_every_feature_and_a_reason_for_every_null() -> None:
     assert any(table[name].null_count for name in FEATURE_NAMES)
 
 
+def test_families_are_computed_by_name() -> None:
+    whole = sky_table(20)
+    for family in ALL_FAMILIES:
+        table = compute_features(whole, families=[family.name])
+        names = [feature.name for feature in family.features]
+        assert table.column_names == ["object_id", "class_id", *names, "reasons"]
+        if family in FAMILIES:
+            assert table.select(names).equals(compute_features(whole).select(names))
+    both = compute_features(whole, families=["period", "gp"])
+    assert both["gp_length_days"].null_count < 20
+    with pytest.raises(ConfigurationError, match="called colour: sampling, "):
+        compute_features(whole, families=["colour"])
+    assert compute_features(whole, families=[]).column_names == ["object_id", "class_id", "reasons"]
+
+
+def test_a_dear_family_is_not_computed_unasked() -> None:
+    names = {feature.name for feature in FEATURES}
+    for family in ALL_FAMILIES:
+        assert (family.cost == Cost.CHEAP) == names.issuperset(f.name for f in family.features)
+
+
 def test_an_empty_table_has_the_same_columns() -> None:
     whole = sky_table(3)
     assert compute_features(whole[:0]).schema == compute_features(whole).schema
@@ -505,17 +528,32 @@ def test_the_digest_changes_with_order_and_number() -> None:
     assert feature_digest(FEATURES[:-1]) != FEATURE_DIGEST
 
 
-def test_no_kernel_may_forget_what_is_not_a_number() -> None:
-    """Fast mathematics in whole lets the compiler assume that there is no NaN and no infinity."""
-    kernels = {}
+def kernels() -> dict[str, Dispatcher]:
+    """Every numba kernel of the two rooms, by where it is found."""
+    found = {}
     for package in (lightcurves, models):
         for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             for name, value in vars(importlib.import_module(module.name)).items():
                 if isinstance(value, Dispatcher):
-                    kernels[f"{module.name}.{name}"] = value.targetoptions
-    assert len(kernels) > 10
-    for options in kernels.values():
-        allowed = options.get("fastmath") or set()
+                    found[f"{module.name}.{name}"] = value
+    assert len(found) > 10
+    return found
+
+
+def test_no_kernel_may_forget_what_is_not_a_number() -> None:
+    """Fast mathematics in whole lets the compiler assume that there is no NaN and no infinity."""
+    for kernel in kernels().values():
+        allowed = kernel.targetoptions.get("fastmath") or set()
         assert isinstance(allowed, set)
         assert not allowed & {"fast", "nnan", "ninf"}
-        assert not options.get("parallel")
+        assert not kernel.targetoptions.get("parallel")
+
+
+def test_no_kernel_calls_one_of_another_file() -> None:
+    """Numba's cache looks at a kernel's own file alone: the old one would go on being called."""
+    for place, kernel in kernels().items():
+        names = kernel.py_func.__code__.co_names
+        called = [kernel.py_func.__globals__.get(name) for name in names]
+        for other in called:
+            if isinstance(other, Dispatcher):
+                assert other.py_func.__module__ == kernel.py_func.__module__, place
