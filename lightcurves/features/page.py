@@ -13,7 +13,8 @@ Made by `python -m lightcurves.features.page > docs/features.md`; a test keeps i
 {n} features in {families} families make the default set, digest `{digest}`; the dear families
 are computed where they are asked for: `noctule.compute_features(table, families=["period", "gp"])`.
 Fluxes are difference fluxes in nJy, times MJD TAI in days. A value that cannot be evaluated is null,
-with a reason (see [reasons](reasons.md)). "Scaling" says what happens when all fluxes are multiplied by one number.
+with a reason (see [reasons](reasons.md)). "Scaling" says what happens when all fluxes are multiplied by
+one number.
 """
 
 
