@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 
+from benchmarks.distributions import ztf_supernovae
 from benchmarks.setting import best_s, finish, plasticc, print_table
 from lightcurves.arrays import light_curves_of
-from lightcurves.bands import LSST_BANDS
+from lightcurves.bands import BAND_CODES, LSST_BANDS
 from lightcurves.features.bazin import bazin_flux, fit_bazin
 from lightcurves.taxonomy import CLASS_NAMES
 
@@ -38,6 +39,7 @@ SUPERNOVAE: Final = (111, 112, 113, 114, 115, 131)
 OURS: Final = ((1, 30), (2, 30), (3, 30), (3, 10), (6, 30), (16, 60))
 THEIRS: Final = ("lmsder", "ceres", "mcmc-lmsder", "mcmc", "mcmc-ceres")
 SUBSAMPLE: Final = 10
+LEAST_REAL: Final = 10
 """Every tenth curve for scipy."""
 POINTS: Final = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 
@@ -88,7 +90,11 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--plot", type=Path, help="draw twenty fits into this file")
+    parser.add_argument("--plot-real", type=Path, help="the same, of ZTF's type Ia supernovae")
     arguments = parser.parse_args()
+    if arguments.plot_real:
+        plot(real_bands(), arguments.plot_real)
+        return
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
         curves = supernova_bands(Path(name))
     if arguments.plot:
@@ -109,6 +115,25 @@ def main() -> None:
             "us a curve by points": {n: 1e6 * s for n, s in sizes.items()},
         }
     )
+
+
+def real_bands() -> Curves:
+    """Return the bands of ZTF's real type Ia supernovae that have ten points or more."""
+    table = ztf_supernovae()
+    whole = light_curves_of(table)
+    rows, counts, title = [], [0], []
+    for k, name in enumerate(table["object_name"].to_pylist()):
+        low, high = whole.offsets[k], whole.offsets[k + 1]
+        for band in ("ztf_g", "ztf_r"):
+            points = low + np.flatnonzero(whole.band[low:high] == BAND_CODES[band])
+            if points.size >= LEAST_REAL:
+                rows.append(points)
+                counts.append(points.size)
+                title.append(f"{name}, {band}")
+    chosen = np.concatenate(rows)
+    columns = (whole.t_mjd_tai, whole.flux_njy, whole.sigma_njy)
+    t, flux, sigma = (column[chosen].astype(np.float64) for column in columns)
+    return Curves(t, flux, sigma, np.cumsum(counts), title)
 
 
 def supernova_bands(folder: Path) -> Curves:
