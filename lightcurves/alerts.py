@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lightcurves.plan import Plan
 
 _SYNC_BYTES: Final = 16
-_VERSION: Final = re.compile(r"lsst\.v(\d+)_(\d+)\.alert")
+_VERSION: Final = re.compile(r"lsst\.v([0-9]{1,5})_([0-9]{1,2})\.alert")
 
 Source: TypeAlias = (
     str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
@@ -99,10 +99,22 @@ def _package_decoder(cutouts: bool) -> Decoder:  # noqa: FBT001 - a key of the c
 
 
 def _read_path(path: Path, decoder: Decoder) -> pa.Table:
-    if not path.is_dir():
-        return _read_bytes(alert_files(path)[0].read_bytes(), decoder)
-    tables = [_read_bytes(file.read_bytes(), decoder, among=True) for file in alert_files(path)]
+    try:
+        if not path.is_dir():
+            return _read_bytes(alert_files(path)[0].read_bytes(), decoder)
+        files = alert_files(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    tables = [_read_among(file, decoder) for file in files]
     return pa.concat_tables([decoder.schema.empty_table(), *tables])
+
+
+def _read_among(file: Path, decoder: Decoder) -> pa.Table:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return rejected_table([RejectReason.UNREADABLE_FILE], decoder.schema)
+    return _read_bytes(content, decoder, among=True)
 
 
 def alert_files(path: Path) -> list[Path]:
@@ -224,7 +236,7 @@ class _Group:
 
 def schema_id_of(schema: Any) -> int | None:
     """Return Rubin's id (major * 100 + minor) of an alert schema, or None for any other schema."""
-    match = _VERSION.fullmatch(schema.get("name", "")) if isinstance(schema, dict) else None
+    match = _VERSION.fullmatch(str(schema.get("name"))) if isinstance(schema, dict) else None
     return int(match[1]) * 100 + int(match[2]) if match else None
 
 

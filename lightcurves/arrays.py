@@ -122,9 +122,10 @@ def light_curves_of(table: pa.Table) -> LightCurves:
     points = array.flatten()
     fields = {field.name: points.field(index) for index, field in enumerate(points.type)}
     kind = codes_of(fields["kind"], {name: code for code, name in enumerate(KIND_NAMES)})
-    flags = np.where(kind == KIND_FORCED, 0, DETECTED).astype(np.int8)
+    flags = np.where(kind > KIND_FORCED, DETECTED, 0).astype(np.int8)
     if "flags" in fields:
-        flags = _numbers(fields["flags"].fill_null(0), np.int8)
+        told = fields["flags"].cast(pa.int8())
+        flags = np.where(told.is_null(), flags, _numbers(told.fill_null(0), np.int8))
     return LightCurves(
         offsets,
         _numbers(fields["t_mjd_tai"], np.float64),

@@ -81,11 +81,23 @@ class Packets(NamedTuple):
 
 
 def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> Packets:
-    """Lay messages out in one buffer: a list is joined, an Arrow array used where it lies."""
+    """Lay messages out in one buffer: a list is joined, an Arrow array used where it lies.
+
+    Raises
+    ------
+    ConfigurationError
+        An Arrow array of anything but binary, or neither list nor array.
+    """
     if isinstance(messages, list):
         lengths = np.fromiter(map(len, messages), np.int64, len(messages))
         ends = np.cumsum(lengths)
         return Packets(np.frombuffer(b"".join(messages), np.uint8), ends - lengths, ends)
+    if not isinstance(messages, pa.Array):
+        raise ConfigurationError(f"packets must be a list or an Arrow array, not {type(messages)}")
+    if pa.types.is_binary_view(messages.type):
+        messages = messages.cast(pa.large_binary())
+    if not (pa.types.is_binary(messages.type) or pa.types.is_large_binary(messages.type)):
+        raise ConfigurationError(f"packets must be binary, these are {messages.type}")
     width = np.int64 if pa.types.is_large_binary(messages.type) else np.int32
     _, offsets, values = messages.buffers()
     bounds = np.frombuffer(
@@ -169,7 +181,9 @@ def _place_own_source(columns: Columns) -> None:
     rows = columns.offsets[packets]
     alert = dict(zip(ALERT_FLOAT64, columns.alert_f64[:, packets], strict=True))
     columns.history_f64[0, rows] = alert["t_mjd_tai"]
-    with np.errstate(over="ignore"):  # beyond float32 is infinite, which the rules leave out
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # beyond float32 is infinite, which the rules leave out
         columns.history_f32[0, rows] = alert["flux_njy"]
         columns.history_f32[1, rows] = alert["sigma_njy"]
     columns.history_i64[0, rows] = columns.alert_i64[ALERT_INT64.index("visit"), packets]
@@ -191,7 +205,7 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     flux, sigma = columns.history_f32[:2]
     band, kind = columns.history_band, columns.history_kind
     flags = columns.history_flags[:n_rows].copy()
-    flags[kind[:n_rows] != KIND_FORCED] |= DETECTED
+    flags[(kind[:n_rows] != KIND_FORCED) & np.isfinite(flux[:n_rows])] |= DETECTED
     measured = (t_mjd_tai, visit, band, flux, sigma, kind, flags)
     alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
     total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)

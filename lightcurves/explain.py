@@ -70,8 +70,8 @@ def explain(schema: Any, survey: Survey) -> str:
 def _lines(name: str, plan: Plan, survey: Survey) -> Iterator[str]:
     columns = _columns(survey)
     yield (
-        f"{name}, read as {survey.name}: {len(plan.stored)} fields read, {len(plan.missing)} "
-        f"missing, {len(plan.skipped)} stepped over"
+        f"{name}, read as {survey.name}: {len(set(plan.stored))} fields read, {len(plan.missing)} "
+        f"missing, {len(set(plan.skipped))} stepped over"
     )
     yield ""
     yield "read"

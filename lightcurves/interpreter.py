@@ -84,7 +84,7 @@ _DECIDES: Final = 0xFF  # all of a branch or a length
 _CONTINUES: Final = 0x80  # does the integer go on with the next byte
 _TENTH: Final = 0xFE  # the last byte of a ten-byte integer is 0 or 1
 
-_MAX_EMPTY_ITEMS: Final = 1 << 20  # items of zero bytes (nulls): their number is a loop bound only
+_MAX_EMPTY_ITEMS: Final = 1 << 12  # of zero bytes (nulls) in a packet, besides as many as its bytes
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -482,14 +482,15 @@ def run_plan(
                             continue
                         count = -count
                     fewest = steps[step, 3]
-                    if fewest > 0:
-                        limit = (end - at) // fewest
+                    if fewest == 0:
+                        limit = _MAX_EMPTY_ITEMS + at - starts[packet] - empty_items
                     else:
-                        limit = _MAX_EMPTY_ITEMS - empty_items
-                        empty_items += count
+                        limit = (end - at) // fewest
                     if count < 0 or count > limit:
                         at = -_TOO_MANY
                         continue
+                    if fewest == 0:
+                        empty_items += count
                     remaining[depth - 1] = count
                 remaining[depth - 1] -= 1
                 kind = steps[step, 2]

@@ -156,6 +156,16 @@ class Target:
 
 _CHECKED: Final = Target(Space.NOWHERE, 0)
 
+# What comes of taking for a schema what is none.
+_NOT_AVRO: Final = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -220,6 +230,14 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
         The schema is recursive, is not a record, lacks a field that the survey cannot do without,
         or has a type where the survey's column cannot take it.
     """
+    try:
+        return _compile(schema, survey)
+    except _NOT_AVRO as error:  # nobody checked that it is a schema at all
+        said = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"no Avro schema: {said}") from error
+
+
+def _compile(schema: Schema, survey: Survey) -> Plan:
     compiler = _Compiler(survey)
     if not isinstance(schema, dict) or schema.get("type") not in {"record", "error"}:
         raise ConfigurationError("an alert's schema must be a record")
@@ -353,7 +371,7 @@ class _Compiler:
     def resolve(self, schema: Schema) -> Schema:
         """Unwrap ``{"type": "long", "logicalType": ...}`` and references to named types."""
         while True:
-            if isinstance(schema, str) and schema in self.names:
+            if isinstance(schema, str) and schema in self.names and schema not in _PRIMITIVE:
                 schema = self.names[schema]
             elif isinstance(schema, dict) and (
                 isinstance(schema["type"], list | dict) or schema["type"] in _PRIMITIVE
@@ -370,7 +388,7 @@ class _Compiler:
             self.array(schema, target, path)
         elif kind == "enum":
             self.remember(schema)
-            self.leaf("int", target, path, symbols=len(schema["symbols"]))
+            self.leaf("int", target, path, symbols=n_symbols(schema, path))
         elif kind == "fixed":
             self.remember(schema)
             self.refuse_target(target, path, "fixed")
@@ -398,6 +416,8 @@ class _Compiler:
             raise ConfigurationError(f"{path} is a record where an array is wanted")
         self.open_names.append(name)
         for item in schema["fields"]:
+            if not isinstance(item["name"], str):
+                raise ConfigurationError(f"a field of {name} has the name {item['name']!r}")
             below = f"{path}.{item['name']}" if path else item["name"]
             self.value(item["type"], wanted.get(item["name"]), below)
         present = {item["name"] for item in schema["fields"]}
@@ -433,6 +453,8 @@ class _Compiler:
         self.depth -= 1
 
     def union(self, branches: list[Schema], target: Any, path: str) -> None:
+        if not branches:
+            raise ConfigurationError(f"{path} is a union without branches")
         if self.simple_optional(branches, target, path):
             return
         table = len(self.jumps)
@@ -460,7 +482,7 @@ class _Compiler:
         symbols = 0
         if isinstance(value, dict) and value["type"] == "enum":
             self.remember(value)
-            symbols = len(value["symbols"])
+            symbols = n_symbols(value, path)
             value = "int"
         if not isinstance(value, str) or value not in _PRIMITIVE or value == "null":
             return False
@@ -542,6 +564,14 @@ class _Compiler:
                 self.fewest[name] = sum(parts)
             return self.fewest[name]
         return 1
+
+
+def n_symbols(schema: dict[str, Any], path: str) -> int:
+    """Return how many symbols an enum has; one without any has no value."""
+    symbols = schema["symbols"]
+    if not isinstance(symbols, list) or not symbols:
+        raise ConfigurationError(f"{path} is an enum without symbols")
+    return len(symbols)
 
 
 def fixed_size(schema: dict[str, Any], path: str) -> int:

@@ -16,6 +16,7 @@ class RejectReason(StrEnum):
     EMPTY_MESSAGE = "empty_message"
     BAD_FRAME = "bad_frame"
     BAD_CONTAINER = "bad_container"
+    UNREADABLE_FILE = "unreadable_file"
     UNKNOWN_SCHEMA = "unknown_schema"
     UNUSABLE_SCHEMA = "unusable_schema"
     TRUNCATED = "truncated"
@@ -50,6 +51,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.EMPTY_MESSAGE: "The message has no bytes.",
     RejectReason.BAD_FRAME: "The first byte is not 0, or fewer than 5 bytes: no Confluent frame.",
     RejectReason.BAD_CONTAINER: "An Avro container file in a folder ends, or breaks, where it should not.",
+    RejectReason.UNREADABLE_FILE: "A file in a folder is gone, or may not be read.",
     RejectReason.UNKNOWN_SCHEMA: "No schema source knows the schema id in the frame.",
     RejectReason.UNUSABLE_SCHEMA: "The schema is known but cannot be used: `noctule explain` says why.",
     RejectReason.TRUNCATED: "The packet ends in the middle of a value.",

@@ -3,7 +3,8 @@
 1. Nothing later than the alert's own time.
 2. A measurement without a finite flux and a positive, finite error is none.
 3. One point per visit and band: forced photometry before a difference-image source before the
-   alert's own source. Its flags are those of all that the visit measured in the band.
+   alert's own source. Its flags are those of all that the visit measured in the band, those without a
+   finite flux too: a failed measurement says why.
 4. Ascending in time; equal times by band.
 
 A packet without visit numbers (they are nullable) falls back to the time as the visit.
@@ -62,6 +63,27 @@ def _sort_rows(rows: Any, spare: Any, first: Any, band: Any, kind: Any) -> None:
         width *= 2
 
 
+@nb.njit(nogil=True, cache=True, inline="always")
+def _is_measured(flux: Any, sigma: Any, row: int) -> Any:
+    return np.isfinite(flux[row]) and np.isfinite(sigma[row]) and sigma[row] > 0
+
+
+@nb.njit(nogil=True, cache=True)
+def _unite(row: int, rows: Any, visit: Any, band: Any, flags: Any) -> None:
+    """Give the flags of `row` to the one of its visit and band in `rows`, which are in that order."""
+    low = 0
+    high = rows.size
+    while low < high:
+        middle = (low + high) // 2
+        other = rows[middle]
+        if visit[other] < visit[row] or (visit[other] == visit[row] and band[other] < band[row]):
+            low = middle + 1
+        else:
+            high = middle
+    if low < rows.size and visit[rows[low]] == visit[row] and band[rows[low]] == band[row]:
+        flags[rows[low]] |= flags[row]
+
+
 @nb.njit(nogil=True, cache=True)
 def apply_rules(
     offsets: Any,
@@ -86,7 +108,8 @@ def apply_rules(
     t, visit, band, flux, sigma, kind
         Flat measurements: float64 MJD TAI, int64, int8, float32 nJy, float32 nJy, int8.
     flags
-        int8, as the measurements; a chosen one receives the others' of its visit and band.
+        int8, as the measurements; a chosen one receives the others' of its visit and band, of those
+        without a finite flux too.
     alert_t
         float64 (n): the alerts' own times.
     out_rows
@@ -101,11 +124,13 @@ def apply_rules(
     spare = np.empty(16, np.int64)
     for k in range(alert_t.size):
         begin = total
+        failed = 0  # the flags of those without a finite flux
         for row in range(offsets[k], offsets[k + 1]):
             if not t[row] <= alert_t[k]:
                 removed[k, _LATE] += 1
-            elif not (np.isfinite(flux[row]) and np.isfinite(sigma[row]) and sigma[row] > 0):
+            elif not _is_measured(flux, sigma, row):
                 removed[k, _NOT_FINITE] += 1
+                failed |= flags[row]
             else:
                 out_rows[total] = row
                 total += 1
@@ -125,6 +150,10 @@ def apply_rules(
                     continue
             rows[kept] = row
             kept += 1
+        if failed:
+            for row in range(offsets[k], offsets[k + 1]):
+                if flags[row] and t[row] <= alert_t[k] and not _is_measured(flux, sigma, row):
+                    _unite(row, rows[:kept], visit, band, flags)
         _sort_rows(rows[:kept], spare, t, band, kind)
         total = begin + kept
         out_offsets[k + 1] = total

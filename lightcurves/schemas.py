@@ -7,6 +7,7 @@ A schema source maps the id in a packet's frame to the schema that wrote it. Rub
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import time
 import urllib.error
@@ -35,7 +36,11 @@ BROKEN_AVRO: Final = (
     LookupError,
     TypeError,
     OSError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
     RecursionError,
+    lzma.LZMAError,
     SchemaParseException,
     SchemaRepositoryError,
     zlib.error,
@@ -74,11 +79,17 @@ class FolderSchemas:
         ------
         ConfigurationError
             The file is no Avro schema of a record.
+        UnavailableError
+            It cannot be read now.
         """
         major, minor = version_of(schema_id)
         path = self.folder / str(major) / str(minor) / f"lsst.v{major}_{minor}.alert.avsc"
-        if not path.is_file():
-            return None
+        try:
+            if not path.is_file():
+                return None
+            path.read_bytes()
+        except OSError as error:
+            raise UnavailableError("schema folder", f"{path}: {error.strerror}") from error
         return schema_in(path)
 
 

@@ -126,12 +126,22 @@ class Survey:
 
     def __post_init__(self) -> None:
         """Refuse histories that could not be told apart."""
-        kinds = [KIND_ALERT, *(part.kind for part in self.histories)]
-        if len(set(kinds)) < len(kinds):
+        kinds = [part.kind for part in self.histories]
+        if len(set(kinds)) < len(kinds) or not set(kinds) <= {KIND_FORCED, KIND_SOURCE}:
             raise ConfigurationError(f"{self.name}: each history needs a kind of its own")
-        paths = [f"{part.path}." for part in self.histories]
-        if any(a != b and a.startswith(b) for a in paths for b in paths):
-            raise ConfigurationError(f"{self.name}: a history lies within another")
+        inside = tuple(f"{part.path}." for part in self.histories)
+        outside = [
+            *self.alert.values(),
+            *self.flags.values(),
+            *(part.path for part in self.histories),
+        ]
+        if any(path.startswith(inside) for path in outside):
+            raise ConfigurationError(
+                f"{self.name}: a history lies within another, or holds a column"
+            )
+        paths = [*self.paths(), *inside]
+        if len(set(paths)) < len(paths):
+            raise ConfigurationError(f"{self.name}: two columns have one path")
 
     def with_cutouts(self) -> Survey:
         """Return the mapping that reads the cutouts too, where packets have some."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -94,9 +94,21 @@ def ensure_table(folder: Path, schema: pa.Schema) -> None:
     nothing = on_disk(schema.empty_table())
     wanted = Schema.from_arrow(nothing.schema)
     table = DeltaTable.create(str(folder), wanted, mode="ignore")
-    present = {field.name: field for field in table.schema().fields}
-    if any(present.get(field.name) != field for field in wanted.fields):
+    if not _names(wanted.to_arrow()) <= _names(table.schema().to_arrow()):
         write_deltalake(table, nothing, mode="append", schema_mode="merge")
+
+
+def _names(schema: Any, path: str = "") -> set[str]:
+    """Return the dotted names of all columns and of the fields within them."""
+    names = set()
+    for field in pa.schema(schema):
+        kind = field.type
+        names |= {f"{path}{field.name}"}
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            names |= _names(pa.schema(list(kind)), f"{path}{field.name}.")
+    return names
 
 
 def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int) -> bool:

@@ -72,6 +72,8 @@ def test_points_without_flags_are_detected_where_they_are_sources(table: pa.Tabl
     assert same(curves, light_curves_of(table))
     assert (curves.flags == np.where(curves.kind == KIND_FORCED, 0, DETECTED)).all()
     assert 0 < curves.flags.sum() < curves.flags.size
+    null = [[{**point, "flags": None} for point in curve] for curve in plain]
+    assert same(light_curves_of(pa.table({"light_curve": null})), curves)
 
 
 def test_a_masked_row_hides_its_points(table: pa.Table) -> None:

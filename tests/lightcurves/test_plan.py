@@ -46,7 +46,7 @@ TEXT = {"null", "string"}
 FLAG = {"null", "boolean"}
 BAND_CODES = {**{name: code for code, name in enumerate(BANDS)}, "12345678": 7}
 NOWHERE = "no such field"
-POINT = dict.fromkeys(("t_mjd_tai", "visit", "band", "flux_njy", "sigma_njy"), "x")
+POINT = {name: f"no {name}" for name in ("t_mjd_tai", "visit", "band", "flux_njy", "sigma_njy")}
 
 
 @dataclass
@@ -408,7 +408,8 @@ def schema_of(**fields: Any) -> Any:
 
 
 def survey_of(alert: dict[str, str] | None = None, **options: Any) -> Survey:
-    return Survey("any", alert or {}, options.get("histories", ()), options.get("required", ()), {})
+    return Survey("any", alert or {}, options.pop("histories", ()), options.pop("required", ()), {},
+                  **options)  # fmt: skip
 
 
 @given(st.one_of(st.binary(max_size=6), st.text(max_size=4).map(str.encode)))
@@ -535,6 +536,18 @@ def test_a_type_that_the_column_cannot_take_is_refused(column: str, kind: Any) -
         ("string", "must be a record"),
         (["null", schema_of(x="int")], "must be a record"),
         ({"type": "array", "items": "int"}, "must be a record"),
+        (schema_of(x=[]), "x is a union without branches"),
+        (schema_of(x={"type": "array", "items": []}), "no Avro schema"),
+        (schema_of(x={"type": "enum", "name": "e", "symbols": []}), "an enum without symbols"),
+        (schema_of(x={"type": "enum", "name": "e", "symbols": 5}), "an enum without symbols"),
+        (schema_of(x={"type": "enum", "symbols": ["A"]}), "no Avro schema"),
+        (schema_of(x=5), "no Avro schema"),
+        (schema_of(x={"type": None}), "is not Avro"),
+        ({"type": "record", "name": "a", "fields": 5}, "no Avro schema"),
+        ({"type": "record", "fields": []}, "no Avro schema"),
+        ({"type": "record", "name": "a", "fields": [{"name": [], "type": "int"}]}, "has the name"),
+        ({"type": "record", "name": "a", "fields": [{"name": 5, "type": "int"}]}, "has the name 5"),
+        (schema_of(x={"type": "fixed", "name": "f", "size": 1e308}), "impossible size"),
     ],
 )
 def test_what_is_no_alert_schema_is_refused(schema: Any, said: str) -> None:
@@ -567,6 +580,11 @@ def test_a_schema_deeper_than_pythons_stack_is_refused(kind: str) -> None:
             deep = {"type": "map", "values": deep}
         else:
             deep = ["null", deep] if kind == "union" else {"type": deep}
+    deeper: Any = "int"
+    for level in range(2_000):
+        deeper = {"type": "record", "name": f"d{level}", "fields": [{"name": "x", "type": deeper}]}
+    with pytest.raises(ConfigurationError, match=r"nested deeper than|no Avro schema"):
+        compile_plan(schema_of(x={"type": "array", "items": deeper}), survey_of())
     for part in (deep, {"type": "array", "items": deep}):
         if kind == "wrapped":  # unwrapped one by one
             compile_plan(schema_of(x=part), survey_of())
@@ -586,13 +604,46 @@ def test_a_schema_of_too_many_parts_is_refused() -> None:
                 compile_plan(schema_of(**kinds), survey_of())
 
 
+def test_a_type_that_is_called_as_a_primitive_does_not_hide_it() -> None:
+    """As fastavro has it."""
+    schema = schema_of(a={"type": "fixed", "name": "long", "size": 3}, x="long")
+    plan = compile_plan(schema, survey_of({"object_id": "x"}))
+    columns = decode_columns(plan, packets_of([b"abc" + varint(7)]))
+    assert columns.alert_i64[ALERT_INT64.index("object_id"), 0] == 7
+
+
+@pytest.mark.parametrize("kind", ["int", "string", "double", ["null", "long"]])
+def test_a_flag_is_a_boolean(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"x has type .* which its column cannot take"):
+        compile_plan(schema_of(x=kind), survey_of(flags={"edge": "x"}))
+
+
+def test_the_alerts_flags_are_its_own_wherever_they_lie() -> None:
+    item = schema_of(bad="boolean") | {"name": "item"}
+    own = schema_of(edge="boolean") | {"name": "own"}
+    schema = schema_of(h={"type": "array", "items": item}, own=own)
+    history = History("h", KIND_SOURCE, POINT, flags={"bad": "bad"})
+    survey = survey_of(histories=(history,), flags={"edge": "own.edge"})
+    plan = compile_plan(schema, survey)
+    packets = [varint(3) + bytes([0, 1, 0]) + varint(0) + bytes([edge]) for edge in (1, 0)]
+    columns = decode_columns(plan, packets_of(packets))
+    assert columns.history_flags[: columns.offsets[-1]].tolist() == [8, 0, 32, 0, 0, 0, 32, 0]
+
+
 def test_histories_that_could_not_be_told_apart_are_refused() -> None:
-    for kinds in ((KIND_FORCED, KIND_FORCED), (KIND_SOURCE, KIND_ALERT)):
+    for kinds in ((KIND_FORCED, KIND_FORCED), (KIND_SOURCE, KIND_ALERT), (KIND_SOURCE, -1)):
         histories = tuple(
             History(name, kind, POINT) for name, kind in zip("ab", kinds, strict=True)
         )
         with pytest.raises(ConfigurationError, match="a kind of its own"):
             survey_of(histories=histories)
+    history = History("h", KIND_SOURCE, POINT)
+    with pytest.raises(ConfigurationError, match="holds a column"):
+        survey_of({"ra_deg": "h.q"}, histories=(history,))
+    twice = (history, replace(history, kind=KIND_FORCED))
+    for doubled in ({"histories": twice}, {"alert": {"ra_deg": "x", "dec_deg": "x"}}):
+        with pytest.raises(ConfigurationError, match="two columns have one path"):
+            survey_of(**doubled)
     with pytest.raises(ConfigurationError, match="lies within another"):
         survey_of(histories=(History("a", KIND_FORCED, POINT), History("a.b", KIND_SOURCE, POINT)))
 
@@ -604,7 +655,7 @@ def test_rows_end_where_their_arrays_do() -> None:
     item = schema_of(a=none, x="F") | {"name": "item"}
     tail = {"type": "fixed", "name": "tail", "size": 200}
     schema = schema_of(first=four, h={"type": "array", "items": item}, tail=tail)
-    survey = survey_of(histories=(History("h", KIND_SOURCE, POINT | dict.fromkeys(POINT, "no")),))
+    survey = survey_of(histories=(History("h", KIND_SOURCE, POINT),))
     plan = compile_plan(schema, survey)
     fine, bomb = (bytes(4) + varint(20) * n + varint(0) + bytes(200) for n in (1, 80))
     columns = decode_columns(plan, packets_of([fine, bomb, bomb, fine]))

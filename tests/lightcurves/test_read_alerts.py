@@ -327,6 +327,48 @@ def test_a_broken_container_stops_no_other_file_of_its_folder(v10: Any, tmp_path
             read_alerts(tmp_path / name)
 
 
+def test_a_container_of_a_strange_codec_or_version_breaks_nothing(v10: Any) -> None:
+    record = fastavro_value(v10, SMALL[0][5:])
+    good = container(v10, [record])
+    other = good.replace(b"avro.codec\x08null", b"avro.codec\x04xz")
+    assert other != good
+    with pytest.raises(ConfigurationError, match="broken Avro container"):
+        read_alerts(other)
+    for name in ("lsst.v99999999999999999999_0.alert", "lsst.v1_100.alert", "lsst.v\u0661_0.alert"):
+        assert schema_id_of({"name": name}) is None
+    strange = container({**v10, "name": "lsst.v" + "9" * 5_000 + "_0.alert"}, [record])
+    assert read_alerts(strange)["schema_id"].to_pylist() == [None]
+
+
+def test_only_binary_arrays_are_packets() -> None:
+    expected = read_alerts(SMALL)
+    assert read_alerts(pa.array(SMALL, pa.binary_view())).equals(expected)
+    for other in (pa.array(["text"]), pa.array([1]), pa.array([b"four"], pa.binary(4)), (b"", b"")):
+        with pytest.raises(ConfigurationError, match="packets must be"):
+            read_alerts(other)
+
+
+def test_a_path_that_no_system_takes_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be read|no alert file or folder"):
+        read_alerts("x" * 300)
+
+
+def test_a_file_that_vanished_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "a.avro").write_bytes(SMALL[0])
+    (tmp_path / "b.avro").write_bytes(SMALL[1])
+    real = Path.read_bytes
+
+    def gone(path: Path) -> bytes:
+        if path.name == "a.avro":
+            raise FileNotFoundError(2, "No such file")
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", gone)
+        rows = read_alerts(tmp_path).to_pylist()
+    assert rows == [rejected("unreadable_file"), *read_alerts(SMALL[1]).to_pylist()]
+
+
 def test_a_broken_record_in_a_container_is_a_row_but_cannot_be_cut_out(
     v10: Any, tmp_path: Path
 ) -> None:

@@ -94,7 +94,10 @@ def point_of(item: dict[str, Any], kind: int) -> Point:
         flux, sigma = of_magnitude(item["magpsf"], item["sigmapsf"], item["isdiffpos"])
     band = {1: 6, 2: 7, 3: 8}.get(item["fid"], -1)
     t = item["jd"] - 2_400_000.5 + 37.0 / 86_400.0
-    flags = 0 if kind == 0 else DETECTED | (NEGATIVE if flux < 0 else 0)
+    flags = 0
+    if kind > 0:
+        seen = item["magpsf"] is not None and item["isdiffpos"] in {"t", "1", "f", "0"}
+        flags = (DETECTED if seen else 0) | (NEGATIVE if item["isdiffpos"] in {"f", "0"} else 0)
     return Point(
         t, item["pid"], band, float(np.float32(flux)), float(np.float32(sigma)), kind, flags
     )
@@ -218,6 +221,19 @@ def test_what_is_no_measurement_is_left_out_and_counted() -> None:
     curves, removed = light_curves(columns)
     assert curves.counts().tolist() == [1]
     assert removed.tolist() == [[0, 2, 0, 0]]
+
+
+def test_a_rejected_packet_marks_no_neighbour_as_negative() -> None:
+    packet = decode(SCHEMA, plausible(1)) | {"prv_candidates": None, "fp_hists": None}
+    bodies = []
+    for sign in "ft":
+        packet["candidate"]["isdiffpos"] = sign
+        buffer = io.BytesIO()
+        fastavro.schemaless_writer(buffer, SCHEMA, packet)
+        bodies.append(b"\0\0\0\0\7" + buffer.getvalue())
+    rows = Decoder(OneSchema()).decode(packets_of([bodies[0] + b"\0", bodies[1]])).to_pylist()
+    assert rows[0]["reject_reason"] == "trailing_bytes"
+    assert [point["flags"] for point in rows[1]["light_curve"]] == [DETECTED]
 
 
 @given(st.text(st.sampled_from("0aAzZ9-_é "), max_size=14))

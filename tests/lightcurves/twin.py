@@ -56,9 +56,10 @@ def chosen(points: list[Point], alert_t: float) -> tuple[list[Point], Counter[st
         if point is not winner:
             left_out["duplicate" if point.kind == winner.kind else "superseded"] += 1
     flags: dict[tuple[int, int], int] = {}
-    for point in usable:
-        key = (point.visit, point.band)
-        flags[key] = flags.get(key, 0) | point.flags
+    for point in points:
+        if point.t <= alert_t:
+            key = (point.visit, point.band)
+            flags[key] = flags.get(key, 0) | point.flags
     order = sorted(best.values(), key=lambda point: (point.visit, point.band))
     order = [point._replace(flags=flags[point.visit, point.band]) for point in order]
     return sorted(order, key=lambda point: (point.t, point.band, point.kind)), left_out
@@ -73,6 +74,9 @@ def point_of(record: dict[str, Any], kind: int) -> Point:
     t = number(record["midpointMjdTai"])
     visit = record.get("visit")
     flags = sum(bit for name, bit in FLAGS.items() if record.get(name))
+    with np.errstate(over="ignore"):
+        flux = float(np.float32(number(record["psfFlux"])))
+    flags |= DETECTED if kind > 0 and math.isfinite(flux) else 0
     return Point(
         t,
         int(np.float64(t).view(np.int64)) if visit is None else visit,
@@ -80,7 +84,7 @@ def point_of(record: dict[str, Any], kind: int) -> Point:
         number(record["psfFlux"]),
         number(record["psfFluxErr"]),
         kind,
-        flags | (0 if kind == 0 else DETECTED),
+        flags,
     )
 
 

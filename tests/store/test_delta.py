@@ -61,8 +61,10 @@ def test_a_field_that_is_new_within_a_column_is_null_in_older_rows(tmp_path: Pat
 def test_a_table_that_has_all_columns_is_left_alone(tmp_path: Path) -> None:
     schema = schema_of(LIGHT_CURVE_TYPE, ["a"])
     append(tmp_path, 1, [{**ALERT, "light_curve": [], "features": {"a": 1}}], schema)
+    ensure_table(tmp_path, schema_of(LIGHT_CURVE_TYPE, ["b"]))
     before = DeltaTable(str(tmp_path)).version()
-    ensure_table(tmp_path, schema)
+    for features in (["a"], ["b"], ["b", "a"]):
+        ensure_table(tmp_path, schema_of(LIGHT_CURVE_TYPE, features))
     assert DeltaTable(str(tmp_path)).version() == before
 
 
