@@ -22,7 +22,7 @@ from benchmarks.setting import finish, plasticc, print_table, real_packets, shor
 from lightcurves.arrays import LightCurves, light_curves_of
 from lightcurves.features.bands import BANDS
 from lightcurves.features.declare import Context, Points
-from lightcurves.features.registry import FAMILIES, FEATURES, compute, prepare
+from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, FEATURES, compute, prepare
 
 SAME: Final = {
     "Amplitude": {},
@@ -45,6 +45,8 @@ LEAST_POINTS: Final = 5
 SIZES: Final = (1, 10, 100, 1_000, 10_000)
 POINTS_A_SIZE: Final = 200_000
 ONLY_BAND: Final = 2
+DEAR_SIZES: Final = (50, 200, 1_000)
+DEAR_POINTS: Final = 4_000
 
 
 def main() -> None:
@@ -53,7 +55,8 @@ def main() -> None:
         curves = single_bands(light_curves_of(plasticc(Path(folder))))
     same = same_statistics(curves)
     real = light_curves_of(noctule.read_alerts(real_packets()))
-    finish({"same statistics": same, "real": real_histories(real), "points": sizes(real)})
+    parts = {"real": real_histories(real), "points": sizes(real), "dear": dear_families()}
+    finish({"same statistics": same, **parts})
 
 
 def single_bands(curves: LightCurves) -> LightCurves:
@@ -179,6 +182,33 @@ def sizes(curves: LightCurves) -> dict[int, float]:
     ]
     head = (f"points, {len(FEATURES)} features", "us a light curve", "ns a point")
     print_table(head, rows_)
+    return found
+
+
+def dear_families() -> dict[str, dict[int, float]]:
+    """Print what the families cost that must be asked for; seconds a light curve of a year."""
+    chance = np.random.default_rng(1)
+    found: dict[str, dict[int, float]] = {}
+    for size in DEAR_SIZES:
+        n = max(2, DEAR_POINTS // size)
+        t = np.sort(chance.uniform(60_000, 60_365, (n, size)), axis=1)
+        flux = 1_000 * np.sin(2 * np.pi * t / 11.3) + chance.normal(0, 100, t.shape)
+        curves = LightCurves(
+            np.arange(n + 1) * size,
+            t.ravel(),
+            chance.integers(0, 6, t.size).astype(np.int8),
+            flux.ravel().astype(np.float32),
+            np.full(t.size, 100, np.float32),
+            np.zeros(t.size, np.int8),
+            np.zeros(t.size, np.int8),
+        )
+        for family in ALL_FAMILIES:
+            if family not in FAMILIES:
+                work = partial(compute, curves, unknown(n), (family,))
+                found.setdefault(family.name, {})[size] = shortest_s(work, 1.0) / n
+    head = ("asked for by name, ms a light curve of", *(f"{size:,} points" for size in DEAR_SIZES))
+    rows = [(name, *(f"{1e3 * s:.2f}" for s in by.values())) for name, by in found.items()]
+    print_table(head, rows)
     return found
 
 

@@ -161,13 +161,17 @@ def _bands(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG0
 
 def _band_features(b: str) -> tuple[Feature, ...]:
     def level(name: str, formula: str, inputs: frozenset[Input], least: int = 1) -> Feature:
-        return Feature(f"{b}_{name}_njy", "nJy", inputs, formula, Scaling.LINEAR, least)
+        return Feature(f"{b}_{name}_njy", "nJy", inputs, formula, Scaling.LINEAR, least, bands=b)
 
-    def form(name: str, formula: str, inputs: frozenset[Input], paper: str = "") -> Feature:
-        return Feature(f"{b}_{name}", "1", inputs, formula, min_points=2, paper=paper)
+    def form(
+        name: str, formula: str, inputs: frozenset[Input], paper: str = "", *, varies: bool = True
+    ) -> Feature:
+        return Feature(
+            f"{b}_{name}", "1", inputs, formula, min_points=2, paper=paper, bands=b, varies=varies
+        )
 
     def slope(name: str, formula: str, inputs: frozenset[Input]) -> Feature:
-        return Feature(f"{b}_{name}", "nJy/d", inputs, formula, Scaling.LINEAR, 2)
+        return Feature(f"{b}_{name}", "nJy/d", inputs, formula, Scaling.LINEAR, 2, bands=b)
 
     return (
         level("max", f"largest flux in {b}", _FLUX),
@@ -176,7 +180,7 @@ def _band_features(b: str) -> tuple[Feature, ...]:
         level("mad", "median |f - median f|", _FLUX, 2),
         level("amplitude", "half the range from the 5 % to the 95 % quantile of f", _FLUX, 2),
         level("std", "sqrt of the mean (f - <f>)^2, weighted by 1/sigma^2", _WEIGHTED, 2),
-        form("chi2", "sum ((f - <f>)/sigma)^2 / (n - 1)", _WEIGHTED),
+        form("chi2", "sum ((f - <f>)/sigma)^2 / (n - 1)", _WEIGHTED, varies=False),
         form(
             "excess",
             "s = var(f) - mean(sigma^2); sign(s) sqrt|s| / (max f - min f)",
@@ -201,7 +205,7 @@ def _band_features(b: str) -> tuple[Feature, ...]:
         form("last_level", "(last f - min f) / (max f - min f)", _TIMED),
         slope("last_slope", "(f_n - f_(n-1)) / (t_n - t_(n-1))", _TIMED),
         slope("trend", "slope of the line through f(t), weighted by 1/sigma^2", _ALL),
-        form("trend_snr", "that slope over its standard error", _ALL),
+        form("trend_snr", "that slope over its standard error", _ALL, varies=False),
     )
 
 

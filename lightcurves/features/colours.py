@@ -104,7 +104,9 @@ def _features() -> tuple[Feature, ...]:
     pairs = [blue + red for blue, red in pairwise(LSST_BANDS)]
 
     def of(name: str, unit: str, formula: str, inputs: frozenset[Input]) -> tuple[Feature, ...]:
-        return tuple(Feature(f"{p}_{name}", unit, inputs, formula, min_points=2) for p in pairs)
+        return tuple(
+            Feature(f"{p}_{name}", unit, inputs, formula, min_points=2, bands=p) for p in pairs
+        )
 
     contrast = "(f_blue - f_red) / (|f_blue| + |f_red|)"
     return (

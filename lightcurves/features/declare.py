@@ -119,6 +119,10 @@ class Feature:
         Fewer points (in the feature's band, where it has one) give null.
     paper
         Where it comes from, with the equation.
+    bands
+        Letters of the bands that it looks at; empty where it takes all there are.
+    varies
+        Null (``no_variation``) where what it looks at does not vary.
     """
 
     name: str
@@ -128,6 +132,18 @@ class Feature:
     scaling: Scaling = Scaling.INVARIANT
     min_points: int = 1
     paper: str = ""
+    bands: str = ""
+    varies: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What must be right in the light curve for the value to be: order, errors, variation."""
+        asked = {
+            "sorted": Input.TIME in self.inputs,
+            "errors": Input.SIGMA in self.inputs,
+            "variation": self.varies,
+        }
+        return tuple(name for name, needed in asked.items() if needed)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def _shape_feature(
     name: str, unit: str, formula: str, inputs: frozenset[Input] = _CURVE
 ) -> Feature:
     scaling = Scaling.LINEAR if unit == "nJy" else Scaling.INVARIANT
-    return Feature(name, unit, inputs, formula, scaling, MIN_POINTS, _PAPER)
+    return Feature(name, unit, inputs, formula, scaling, MIN_POINTS, _PAPER, varies=True)
 
 
 FIT: Final = Family(

@@ -28,8 +28,8 @@ def _section(family: Family) -> str:
     lines = [
         f"## {family.name} ({family.cost})",
         "",
-        "| feature | unit | formula | depends on | least points | scaling | source |",
-        "|---|---|---|---|---|---|---|",
+        "| feature | unit | formula | depends on | bands | needs | least points | scaling | source |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(_line(feature) for feature in family.features),
         "",
     ]
@@ -44,6 +44,8 @@ def _line(feature: Feature) -> str:
         feature.unit,
         formula,
         inputs,
+        " ".join(feature.bands) or "all",
+        ", ".join(feature.needs),
         str(feature.min_points),
         feature.scaling,
     )

@@ -546,6 +546,7 @@ PERIOD: Final = Family(
             _INPUTS,
             f"of the highest multi-band Lomb-Scargle power; {_BANDS_USED}",
             min_points=MIN_POINTS,
+            varies=True,
             paper=_PAPER,
         ),
         Feature(
@@ -554,6 +555,7 @@ PERIOD: Final = Family(
             _INPUTS,
             "1 - sum_b chi2_b / sum_b chi2_0b with a mean and a sinusoid in each band",
             min_points=MIN_POINTS,
+            varies=True,
             paper=_PAPER,
         ),
         Feature(
@@ -562,6 +564,7 @@ PERIOD: Final = Family(
             _INPUTS,
             "power of the second highest peak, 1/span or more away, over period_power",
             min_points=MIN_POINTS,
+            varies=True,
         ),
         Feature(
             "period_amplitude_njy",
@@ -570,6 +573,7 @@ PERIOD: Final = Family(
             "sqrt(sum_b W_b A_b^2 / sum_b W_b) of the sinusoids, W_b the sum of 1/sigma^2",
             Scaling.LINEAR,
             min_points=MIN_POINTS,
+            varies=True,
         ),
     ),
     _period,

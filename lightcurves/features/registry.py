@@ -75,7 +75,8 @@ def _usable(
 ) -> int:
     """Append the points of one light curve that have a known band and finite values, in time order.
 
-    Equal times are ordered by band, flux and error: the order of a folder's rows decides nothing.
+    Equal times are ordered by band, flux and error: the order of a folder's rows decides nothing. What
+    is told twice counts once.
     """
     first = total
     ordered = True
@@ -95,7 +96,16 @@ def _usable(
         part = part[np.argsort(sigma[part], kind="mergesort")]
         part = part[np.argsort(flux[part], kind="mergesort")]
         part = part[np.argsort(band[part], kind="mergesort")]
-        rows[first:total] = part[np.argsort(t[part], kind="mergesort")]
+        part = part[np.argsort(t[part], kind="mergesort")]
+        total = first
+        for i in part:
+            if total > first:
+                last = rows[total - 1]
+                same = t[i] == t[last] and band[i] == band[last]
+                if same and flux[i] == flux[last] and sigma[i] == sigma[last]:
+                    continue
+            rows[total] = i
+            total += 1
     return total
 
 

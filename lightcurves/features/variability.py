@@ -160,6 +160,7 @@ def _structure_feature(name: str, which: str) -> Feature:
         f"2, 4, 8, ... places and {which} apart",
         min_points=2,
         paper="Simonetti et al. 1985, ApJ 296, 46, eq. 1, doi:10.1086/163418; of pulls, noise subtracted",
+        varies=True,
     )
 
 
@@ -201,6 +202,7 @@ VARIABILITY: Final = Family(
             "mean |d| / sqrt(mean d^2), d = sqrt(n_b/(n_b - 1)) (f - <f>_b)/sigma over all bands",
             min_points=2,
             paper="Stetson 1996, PASP 108, 851, section 2, doi:10.1086/133808; weighted means",
+            varies=True,
         ),
         Feature(
             "von_neumann",
@@ -209,6 +211,7 @@ VARIABILITY: Final = Family(
             "mean squared step of the pulls within bands, over chi2_constant",
             min_points=2,
             paper="von Neumann 1941, Ann. Math. Stat. 12, 367, eq. 4, doi:10.1214/aoms/1177731677",
+            varies=True,
         ),
         Feature(
             "autocorrelation",
@@ -216,6 +219,7 @@ VARIABILITY: Final = Family(
             _TIMED,
             "sum p_i p_(i-1) / sum p^2 of the pulls p along each band",
             min_points=2,
+            varies=True,
         ),
         Feature(
             "drw_days",
@@ -226,6 +230,7 @@ VARIABILITY: Final = Family(
             min_points=2,
             paper="Kelly, Bechtold & Siemiginowska 2009, ApJ 698, 895, eq. 3, "
             "doi:10.1088/0004-637X/698/1/895; from the neighbours' mean product",
+            varies=True,
         ),
         _structure_feature("days", "up to 3 d"),
         _structure_feature("weeks", "3 to 30 d"),
@@ -237,6 +242,7 @@ VARIABILITY: Final = Family(
             "mean sgn(P) sqrt|P|, P = d_i d_(i-1) of neighbours in time, in any bands, within 0.5 d",
             min_points=2,
             paper="Stetson 1996, PASP 108, 851, eq. 1, doi:10.1086/133808; equal weights",
+            varies=True,
         ),
     ),
     _variability,

@@ -36,6 +36,8 @@ def twin(curve: Curve, known: dict[str, float]) -> dict[str, Value]:
     good &= np.isfinite(curve.sigma) & (curve.sigma > 0)
     curve = Curve(*(column[good] for column in curve))
     order = np.lexsort((curve.sigma, curve.flux, curve.band, curve.t))
+    told = np.array([curve.t, curve.band, curve.flux, curve.sigma])[:, order]
+    order = order[np.append(True, (np.diff(told) != 0).any(axis=0))[: len(order)]]
     band = np.array([0, 1, 2, 3, 4, 5, 1, 2, 3])[curve.band[order]]
     flux, sigma = (c[order].astype(np.float64) for c in (curve.flux, curve.sigma))
     points = Points(curve.t[order], band, flux, sigma, curve.flags[order] & 1 == 1)

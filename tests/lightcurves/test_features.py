@@ -23,8 +23,6 @@ import models
 from lightcurves.alerts import read_alerts
 from lightcurves.arrays import LightCurves, light_curve_column
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.bands import BANDS
-from lightcurves.features.colours import COLOURS
 from lightcurves.features.declare import REASON_CODES, Context, Cost, Feature, Input, Scaling
 from lightcurves.features.registry import (
     ALL_FAMILIES,
@@ -297,16 +295,33 @@ def test_batches_may_be_split_anywhere(cuts: list[int]) -> None:
 def test_a_band_does_not_change_features_of_the_others(band: int) -> None:
     made = objects(150, seed=17)
     after = changed(made, lambda c, r: added(c, band, r), 18)
+    before, then = features_of(made), features_of(after)
     letter = "ugrizy"[band]
-    per_band = {
-        name
-        for family in (BANDS, COLOURS)
-        for name in (feature.name for feature in family.features)
-        if letter not in name.partition("_")[0]
-    }
-    assert len(per_band) > 80
-    columns = [FEATURE_NAMES.index(name) for name in per_band]
-    np.testing.assert_array_equal(features_of(made)[:, columns], features_of(after)[:, columns])
+    others = [k for k, f in enumerate(FEATURES) if f.bands and letter not in f.bands]
+    assert len(others) > 80
+    np.testing.assert_array_equal(before[:, others], then[:, others])
+    for column, feature in enumerate(FEATURES):
+        if letter in feature.bands:
+            assert not np.array_equal(before[:, column], then[:, column], equal_nan=True)
+
+
+def test_points_that_are_told_twice_count_once() -> None:
+    made = objects(150, seed=21)
+    chance = np.random.default_rng(22)
+    twice = [
+        taken(curve, chance.permutation(np.append(np.arange(n), chance.integers(0, n, n // 2 + 1))))
+        for curve, n in ((curve, len(curve.t)) for curve in made[0])
+    ]
+    np.testing.assert_array_equal(features_of(made), features_of((twice, made[1])))
+
+
+def test_what_needs_variation_has_none_where_nothing_varies() -> None:
+    n = 60
+    flat = made_of(n, flux=500.0, sigma=np.linspace(1, 3, n), t=60_000 + np.arange(n) / 8)
+    _, why = feature_arrays(table_of([flat]))
+    for column, feature in enumerate(FEATURES):
+        reason = REASON_CODES[why[0, column]]
+        assert (reason == "no_variation") == feature.varies, (feature.name, reason)
 
 
 def taken(curve: Curve, order: NDArray[np.int64]) -> Curve:
@@ -515,6 +530,7 @@ def test_features_have_names_units_and_formulas_of_their_own() -> None:
     [
         {"name": "other"}, {"unit": "d"}, {"inputs": frozenset({Input.TIME})},
         {"formula": "another"}, {"scaling": Scaling.LINEAR}, {"min_points": 9}, {"paper": "x"},
+        {"bands": "g"}, {"varies": True},
     ],
 )  # fmt: skip
 def test_the_digest_changes_with_any_declaration(change: dict[str, Any]) -> None:
