@@ -143,14 +143,12 @@ def _read_bytes(content: bytes, decoder: Decoder, *, among: bool = False) -> pa.
                 block.plan, block.packets, block.schema_id, decoder.schema, chained=True
             )
             tables.append(rows)
-    except _BrokenContainerError:
+    except ConfigurationError as error:
         if not among:
             raise
-        tables.append(rejected_table([RejectReason.BAD_CONTAINER], decoder.schema))
-    except ConfigurationError:
-        if not among:
-            raise
-        tables.append(rejected_table([RejectReason.UNUSABLE_SCHEMA], decoder.schema))
+        broken = isinstance(error, _BrokenContainerError)
+        reason = RejectReason.BAD_CONTAINER if broken else RejectReason.UNUSABLE_SCHEMA
+        tables.append(rejected_table([reason], decoder.schema))
     return pa.concat_tables(tables)
 
 

@@ -181,9 +181,8 @@ def _place_own_source(columns: Columns) -> None:
     rows = columns.offsets[packets]
     alert = dict(zip(ALERT_FLOAT64, columns.alert_f64[:, packets], strict=True))
     columns.history_f64[0, rows] = alert["t_mjd_tai"]
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # beyond float32 is infinite, which the rules leave out
+    # What is beyond float32 is infinite, which the rules leave out.
+    with np.errstate(over="ignore", invalid="ignore"):
         columns.history_f32[0, rows] = alert["flux_njy"]
         columns.history_f32[1, rows] = alert["sigma_njy"]
     columns.history_i64[0, rows] = columns.alert_i64[ALERT_INT64.index("visit"), packets]

@@ -24,13 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numba as nb
 import numpy as np
 
-from lightcurves.features.declare import NO_VARIATION, TOO_FEW_POINTS
+from lightcurves.features.declare import NO_FIT, NO_VARIATION, TOO_FEW_POINTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-NOT_FITTED: Final = 5
-"""In ``why``, beside those of :mod:`.declare`: numbers too extreme for any start to lead anywhere."""
 
 MIN_POINTS: Final = 6
 MIN_TIMES: Final = 5
@@ -70,7 +67,8 @@ class BazinFits(NamedTuple):
 
     ``values`` and ``errors`` are float64 (n, 5): A and B in nJy, t0 in days on the clock of the
     input, tau_rise and tau_fall in days. ``reduced_chi2`` is float64 (n): chi-square over points
-    less five. ``why`` is int8 (n): 0, ``TOO_FEW_POINTS``, ``NO_VARIATION`` or :data:`NOT_FITTED`.
+    less five. ``why`` is int8 (n): 0, ``TOO_FEW_POINTS``, ``NO_VARIATION`` or ``NO_FIT`` (numbers
+    too extreme for any start to lead anywhere).
     """
 
     values: NDArray[np.float64]
@@ -184,7 +182,7 @@ def _load(t: Any, flux: Any, sigma: Any, work: Any) -> Any:
         work.y[i] -= mean
         scale = max(scale, abs(work.y[i]))
     if not (0 < scale < np.inf):
-        return n, NOT_FITTED, 0.0, 0.0, 1.0, 1.0
+        return n, NO_FIT, 0.0, 0.0, 1.0, 1.0
     for i in range(n):
         work.y[i] /= scale
     for i in range(n, _padded(n)):
@@ -623,7 +621,7 @@ def fit_bazin_into(
         if reason != 0:
             continue
         if not _fit(n, work, starts, iterations):
-            why[k] = NOT_FITTED
+            why[k] = NO_FIT
             continue
         known = _covary(work, held, (smallest / scale) ** 2)
         _as_published(work, held, known, values[k], errors[k])
@@ -638,7 +636,7 @@ def fit_bazin_into(
             finite = finite and np.isfinite(values[k, i])
         if not finite:
             reduced_chi2[k] = np.nan
-            why[k] = NOT_FITTED
+            why[k] = NO_FIT
             for i in range(5):
                 values[k, i] = errors[k, i] = np.nan
 

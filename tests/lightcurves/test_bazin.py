@@ -16,12 +16,11 @@ from lightcurves.features.bazin import (
     MARGIN_DAYS,
     MAX_DAYS,
     MIN_DAYS,
-    NOT_FITTED,
     BazinFits,
     bazin_flux,
     fit_bazin,
 )
-from lightcurves.features.declare import NO_VARIATION, TOO_FEW_POINTS
+from lightcurves.features.declare import NO_FIT, NO_VARIATION, TOO_FEW_POINTS
 
 LAW = settings(deadline=None, max_examples=50)
 START = 60_000.0
@@ -289,7 +288,7 @@ def test_what_cannot_be_fitted() -> None:
     assert reason_of(days, np.nan * days, ones) == TOO_FEW_POINTS
     assert reason_of(days, bump, np.inf * ones) == TOO_FEW_POINTS
     assert reason_of(days, 7.25 * ones, ones) == NO_VARIATION
-    assert reason_of(days, np.where(days == 8, 1e308, -1e308), ones) == NOT_FITTED
+    assert reason_of(days, np.where(days == 8, 1e308, -1e308), ones) == NO_FIT
 
 
 def test_no_light_curve_is_a_table_without_rows() -> None:
