@@ -27,6 +27,7 @@ OBJECTS_SCHEMA: Final = pa.schema(
         ("dec_deg", pa.float64()),
         ("host_z_phot", pa.float64()),
         ("host_z_phot_err", pa.float64()),
+        ("host_offset_arcsec", pa.float64()),
         ("mw_ebv", pa.float64()),
         ("class_id", pa.int32()),
     ]
@@ -111,9 +112,9 @@ def attach_light_curves(objects: pa.Table, points: pa.Table) -> pa.Table:
 
 
 def write_light_curves(folder: Path, objects: pa.Table, points: pa.Table) -> None:
-    """Write a light-curve folder; columns are cast to the two schemas."""
+    """Write a light-curve folder; columns are cast to the two schemas, unknown ones of objects null."""
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(objects.select(OBJECTS_SCHEMA.names).cast(OBJECTS_SCHEMA), folder / OBJECTS_FILE)
+    pq.write_table(_filled(objects, OBJECTS_SCHEMA), folder / OBJECTS_FILE)
     pq.write_table(
         points.select(POINTS_SCHEMA.names).cast(POINTS_SCHEMA), folder / LIGHT_CURVES_FILE
     )
@@ -137,6 +138,17 @@ def read_parts(folder: Path) -> tuple[pa.Table, pa.Table]:
     )
 
 
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of `schema`, null where `table` lacks them."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
 def _read(path: Path, schema: pa.Schema, needed: set[str]) -> pa.Table:
     if not path.is_file():
         raise ConfigurationError(
@@ -147,16 +159,10 @@ def _read(path: Path, schema: pa.Schema, needed: set[str]) -> pa.Table:
         absent = needed - set(table.column_names)
         if absent:
             raise ConfigurationError(f"{path} lacks the column(s) {', '.join(sorted(absent))}")
-        columns = [
-            table[field.name].cast(field.type)
-            if field.name in table.column_names
-            else pa.nulls(table.num_rows, field.type)
-            for field in schema
-        ]
+        table = _filled(table, schema)
     except (pa.ArrowException, OSError) as error:
         said = str(error).partition("\n")[0]
         raise ConfigurationError(f"{path} cannot be read: {said}") from error
-    table = pa.Table.from_arrays(columns, schema=schema)
     for name in needed & _NEVER_NULL:
         if table[name].null_count:
             raise ConfigurationError(f"{path}: {name} is null in {table[name].null_count} row(s)")

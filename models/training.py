@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from lightcurves.arrays import LightCurves, light_curve_column, light_curves_of
 from lightcurves.errors import ConfigurationError
+from lightcurves.features.declare import Context
 from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
 from lightcurves.features.table import feature_arrays
 from lightcurves.moments import as_of, detections
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import lightgbm
     from numpy.typing import NDArray
 
-CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "mw_ebv")
+CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "host_offset_arcsec", "mw_ebv")
 """What a light-curve folder may know of an object and LSST's packets do not say."""
 
 
@@ -173,10 +174,7 @@ def labelled(moments: pa.Table, fewest: int) -> tuple[pa.Table, tuple[int, ...]]
     return moments.filter(chosen), tuple(int(c) for c in kept)
 
 
-MOMENT_COLUMNS: Final = (
-    "object_id", "class_id", "ra_deg", "dec_deg", "host_z_phot", "host_z_phot_err", "mw_ebv",
-    "light_curve",
-)  # fmt: skip
+MOMENT_COLUMNS: Final = ("object_id", "class_id", *Context._fields, "light_curve")
 
 
 def moments_of(table: pa.Table, at_most: int = TrainingSettings.moments) -> pa.Table:
@@ -192,7 +190,7 @@ def moments_of(table: pa.Table, at_most: int = TrainingSettings.moments) -> pa.T
     curves = light_curves_of(table)
     curve, point = choose_moments(curves, at_most)
     early = with_light_curves(table, as_of(curves, curve, point), curve)
-    return pa.concat_tables([t.select(list(MOMENT_COLUMNS)) for t in (early, table)])
+    return pa.concat_tables([_moment_columns(t) for t in (early, table)])
 
 
 def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments) -> pa.Table:
@@ -213,18 +211,20 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
     rows = [f + early_dense(n, at_most) for f, n in zip(first, counts, strict=True)]
     at = np.concatenate(rows) if rows else np.zeros(0, np.int64)
     chosen = with_light_curves(alerts, light_curves_of(alerts.take(pa.array(at))), at)
-    for name in MOMENT_COLUMNS:
-        if name not in chosen.column_names:
-            chosen = chosen.append_column(name, pa.nulls(chosen.num_rows, pa.float64()))
-    return chosen.select(list(MOMENT_COLUMNS))
+    return _moment_columns(chosen)
+
+
+def _moment_columns(table: pa.Table) -> pa.Table:
+    """Return :data:`MOMENT_COLUMNS`; what is not known of any object is null."""
+    for name in Context._fields:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.float64()))
+    return table.select(list(MOMENT_COLUMNS))
 
 
 def as_in_packets(table: pa.Table) -> pa.Table:
-    """Return `table` with what packets do not say set to null: what the stream will see."""
-    for name in CONTEXT_COLUMNS:
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, name, pa.nulls(table.num_rows, pa.float64()))
-    return table
+    """Return `table` without what packets do not say: what the stream will see."""
+    return table.drop_columns([name for name in CONTEXT_COLUMNS if name in table.column_names])
 
 
 def training_rows(

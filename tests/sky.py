@@ -52,6 +52,7 @@ def make_sky(
         "dec_deg": random.uniform(-80, 10, n_objects),
         "host_z_phot": pa.array(z, mask=labels == FLARE),
         "host_z_phot_err": pa.array(0.1 * z, mask=labels == FLARE),
+        "host_offset_arcsec": random.uniform(0, 3, n_objects),
         "mw_ebv": random.uniform(0, 0.2, n_objects),
         "class_id": pa.array(labels, pa.int32()),
     }

@@ -26,8 +26,9 @@ def _context(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: AR
         )
         out[k, 1] = context.host_z_phot[k]
         out[k, 2] = context.host_z_phot_err[k]
-        out[k, 3] = context.mw_ebv[k]
-        for column in range(4):
+        out[k, 3] = context.host_offset_arcsec[k]
+        out[k, 4] = context.mw_ebv[k]
+        for column in range(out.shape[1]):
             if np.isnan(out[k, column]):
                 why[k, column] = NOT_PROVIDED
 
@@ -38,6 +39,12 @@ CONTEXT: Final = Family(
         Feature("abs_galactic_latitude_deg", "deg", frozenset({Input.POSITION}), "|b|"),
         Feature("host_z_phot", "1", frozenset({Input.HOST_Z}), "photometric redshift of the host"),
         Feature("host_z_phot_err", "1", frozenset({Input.HOST_Z_ERR}), "its standard error"),
+        Feature(
+            "host_offset_arcsec",
+            "arcsec",
+            frozenset({Input.HOST_OFFSET}),
+            "angle on the sky between the object and the centre of its host",
+        ),
         Feature(
             "mw_ebv",
             "mag",

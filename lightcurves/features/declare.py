@@ -26,6 +26,7 @@ class Input(StrEnum):
     POSITION = "ra_deg, dec_deg"
     HOST_Z = "host_z_phot"
     HOST_Z_ERR = "host_z_phot_err"
+    HOST_OFFSET = "host_offset_arcsec"
     EXTINCTION = "mw_ebv"
 
 
@@ -96,6 +97,7 @@ class Context(NamedTuple):
     dec_deg: NDArray[np.float64]
     host_z_phot: NDArray[np.float64]
     host_z_phot_err: NDArray[np.float64]
+    host_offset_arcsec: NDArray[np.float64]
     mw_ebv: NDArray[np.float64]
 
 

@@ -36,7 +36,8 @@ def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> 
     ----------
     table
         From ``read_alerts`` or ``read_light_curves``: ``light_curve`` (list of struct), and where
-        they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``, ``mw_ebv``.
+        they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``,
+        ``host_offset_arcsec``, ``mw_ebv``.
     families
         Names of families (``docs/features.md``); all but the dear ones by default. A period or a
         Gaussian process is asked for by name: it takes a hundred times as long as all the others.

@@ -91,7 +91,7 @@ def features_of(made: Objects) -> NDArray[np.float64]:
 
 
 def twins(curves: list[Curve], context: dict[str, NDArray[np.float64]]) -> list[dict[str, Any]]:
-    names = ("host_z_phot", "host_z_phot_err", "mw_ebv")
+    names = Context._fields[2:]
     return [
         twin(curve, {name: float(context[name][k]) for name in names})
         for k, curve in enumerate(curves)
@@ -206,6 +206,7 @@ PERTURB: dict[Input, Callable[[Objects], Objects]] = {
     Input.POSITION: lambda made: elsewhere(made, "ra_deg", "dec_deg"),
     Input.HOST_Z: lambda made: elsewhere(made, "host_z_phot"),
     Input.HOST_Z_ERR: lambda made: elsewhere(made, "host_z_phot_err"),
+    Input.HOST_OFFSET: lambda made: elsewhere(made, "host_offset_arcsec"),
     Input.EXTINCTION: lambda made: elsewhere(made, "mw_ebv"),
 }
 

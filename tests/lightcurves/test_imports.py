@@ -52,6 +52,7 @@ def test_plasticc_becomes_a_light_curve_folder(tmp_path: Path) -> None:
         "dec_deg": -61.9438,
         "host_z_phot": None,
         "host_z_phot_err": None,
+        "host_offset_arcsec": None,
         "mw_ebv": 0.017,
         "class_id": 212,
     }
