@@ -1,8 +1,9 @@
 """What each family of features is worth: ``python -m benchmarks.ablation``.
 
-LightGBM with each family left out in turn, and with each alone, out of fold (5 folds split by object)
-on PLAsTiCC's training set without host redshift, as packets are, and on SNPCC's spectroscopic objects.
-Objects count equally; the error is that of the difference to the whole set, over objects.
+LightGBM with each family left out in turn, with each alone, and with the dear ones added, out of fold (5
+folds split by object) on PLAsTiCC's training set without host redshift, as packets are, and on SNPCC's
+spectroscopic objects. Objects count equally, over all moments and as a whole (the last moment); the error
+is that of the difference to the default set, over objects.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from benchmarks.setting import finish, plasticc, print_table
 from benchmarks.shift import samples
-from lightcurves.features.registry import FAMILIES
+from lightcurves.features.registry import ALL_FAMILIES, FAMILIES
 from models.evaluation import macro_f1
 from models.training import (
     TrainingRows,
@@ -42,6 +43,7 @@ SETTINGS: Final = TrainingSettings(folds=5)
 MOMENTS: Final = 3
 """Of each object, besides the whole."""
 THREADS: Final = 2
+NAMES: Final = [feature.name for family in ALL_FAMILIES for feature in family.features]
 
 
 def main() -> None:
@@ -68,11 +70,10 @@ def sample(table: pa.Table, n: int | None) -> pa.Table:
 def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
     """Print and return log-loss and macro F1 without each family and with it alone."""
     moments, class_ids = labelled(moments_of(table, MOMENTS), SETTINGS.folds)
-    rows = training_rows(moments, class_ids, replace(SETTINGS, hide_host=1.0))
-    columns = columns_of_families()
-    variants = {"all": np.ones(rows.values.shape[1], bool)}
-    variants |= {f"without {family}": ~mask for family, mask in columns.items()}
-    variants |= {f"{family} alone": mask for family, mask in columns.items()}
+    rows = training_rows(moments, class_ids, replace(SETTINGS, hide_host=1.0), ALL_FAMILIES)
+    whole = np.zeros(len(rows.truth), bool)
+    whole[[np.flatnonzero(rows.owner == k)[-1] for k in range(rows.owner.max() + 1)]] = True
+    variants = variants_of_families()
     losses = {}
     scores = {}
     began = time.monotonic()
@@ -87,6 +88,9 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
             "log_loss": float(np.average(loss, weights=rows.weights)),
             "log_loss_change": float(np.average(loss - losses["all"], weights=rows.weights)),
             "error": error_of_mean(loss - losses["all"], rows),
+            "whole_log_loss": float(loss[whole].mean()),
+            "whole_log_loss_change": float((loss - losses["all"])[whole].mean()),
+            "whole_error": float((loss - losses["all"])[whole].std() / np.sqrt(whole.sum())),
             "macro_f1": float(scores[variant]),
         }
         for variant, loss in losses.items()
@@ -97,6 +101,8 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
             f"{int(variants[variant].sum())}",
             f"{one['log_loss']:.4f}",
             f"{one['log_loss_change']:+.4f} ± {one['error']:.4f}",
+            f"{one['whole_log_loss']:.4f}",
+            f"{one['whole_log_loss_change']:+.4f} ± {one['whole_error']:.4f}",
             f"{one['macro_f1']:.3f}",
         )
         for variant, one in found.items()
@@ -106,16 +112,29 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
         "features",
         "log-loss",
         "change",
+        "as a whole",
+        "change",
         "macro F1",
     )
     print_table(head, table_rows)
     return found
 
 
-def columns_of_families() -> dict[str, NDArray[np.bool_]]:
-    """Return which columns each family of the default set fills."""
-    owner = np.repeat(np.arange(len(FAMILIES)), [len(family.features) for family in FAMILIES])
-    return {family.name: owner == k for k, family in enumerate(FAMILIES)}
+def variants_of_families() -> dict[str, NDArray[np.bool_]]:
+    """Return which columns each variant uses, of all that :data:`ALL_FAMILIES` fill."""
+    owner = np.repeat(
+        [family.name for family in ALL_FAMILIES], [len(family.features) for family in ALL_FAMILIES]
+    )
+    usual = [family.name for family in FAMILIES]
+    dear = [family.name for family in ALL_FAMILIES if family not in FAMILIES]
+    all_usual = np.isin(owner, usual)
+    return {
+        "all": all_usual,
+        **{f"without {name}": all_usual & (owner != name) for name in usual},
+        **{f"{name} alone": owner == name for name in usual},
+        **{f"with {name}": all_usual | (owner == name) for name in dear},
+        f"with {' and '.join(dear)}": np.ones(owner.size, bool),
+    }
 
 
 def out_of_fold(rows: TrainingRows, used: NDArray[np.bool_], n_classes: int) -> NDArray[np.float64]:
@@ -127,7 +146,7 @@ def out_of_fold(rows: TrainingRows, used: NDArray[np.bool_], n_classes: int) -> 
     p = np.zeros((len(rows.truth), n_classes))
 
     def fill(k: int) -> None:
-        booster = boost(rows, fold != k, n_classes, SETTINGS)
+        booster = boost(rows, fold != k, n_classes, SETTINGS, NAMES)
         p[fold == k] = predict_rows(booster, rows.values[fold == k])
 
     with ThreadPoolExecutor(THREADS) as pool:

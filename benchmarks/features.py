@@ -1,7 +1,8 @@
 """How long features take, and beside what: ``python -m benchmarks.features``.
 
 The same statistics on the same single-band curves with the published package light-curve; then the
-default set on the histories of the real LSST packets, by family; then curves of 1 to 10,000 points.
+default set on the histories of the real LSST packets, by family; how often the gate of the fit opens
+and what a fit costs there; then curves of 1 to 10,000 points.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from typing import Any, Final
 
 import light_curve
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import noctule
 from benchmarks.setting import finish, plasticc, print_table, real_packets, shortest_s
 from lightcurves.arrays import LightCurves, light_curves_of
 from lightcurves.features.bands import BANDS
+from lightcurves.features.bazin import MIN_POINTS
 from lightcurves.features.declare import Context, Points
+from lightcurves.features.fit import FIT
 from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, FEATURES, compute, prepare
+from lightcurves.features.shape import fit_gate
+from lightcurves.taxonomy import class_name
 
 SAME: Final = {
     "Amplitude": {},
@@ -52,10 +59,16 @@ DEAR_POINTS: Final = 4_000
 def main() -> None:
     """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as folder:
-        curves = single_bands(light_curves_of(plasticc(Path(folder))))
-    same = same_statistics(curves)
-    real = light_curves_of(noctule.read_alerts(real_packets()))
-    parts = {"real": real_histories(real), "points": sizes(real), "dear": dear_families()}
+        challenge = plasticc(Path(folder))
+    same = same_statistics(single_bands(light_curves_of(challenge)))
+    alerts = noctule.read_alerts(real_packets())
+    real = light_curves_of(alerts)
+    parts = {
+        "real": real_histories(real),
+        "gate": gate({"real LSST histories": alerts, **by_class(challenge)}),
+        "points": sizes(real),
+        "dear": dear_families(),
+    }
     finish({"same statistics": same, **parts})
 
 
@@ -142,6 +155,39 @@ def real_histories(curves: LightCurves) -> dict[str, float]:
     rows = [(name, f"{1e6 * s:.1f}") for name, s in found.items() if "times" not in name]
     print_table((f"{n} real histories, {mean:.0f} points in the mean", "us an alert"), rows)
     print(f"{found['two threads, times one']:.2f} times faster with two threads\n")
+    return found
+
+
+def by_class(table: pa.Table) -> dict[str, pa.Table]:
+    """Return the objects of each class under its name."""
+    classes = pc.unique(table["class_id"]).drop_null().sort().to_pylist()
+    return {class_name(c): table.filter(pc.equal(table["class_id"], c)) for c in classes}
+
+
+def gate(sets: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
+    """Print how often a fit is tried, how often it succeeds, and what it costs; seconds a fit."""
+    found = {}
+    for name, table in sets.items():
+        points = prepare(light_curves_of(table))
+        n = table.num_rows
+        band, sign, why = np.zeros(n, np.int64), np.zeros(n), np.zeros(n, np.int8)
+        fit_gate(points, MIN_POINTS, band, sign, why)
+        tried = table.filter(pa.array(why == 0))
+        part = prepare(light_curves_of(tried))
+        out = np.full((tried.num_rows, len(FIT.features)), np.nan)
+        reason = np.zeros(out.shape, np.int8)
+        work = partial(FIT.kernel, part, unknown(tried.num_rows), out, reason)
+        seconds = shortest_s(work, 1.0) / tried.num_rows
+        found[name] = {
+            "opens": tried.num_rows / n,
+            "fitted": float((reason[:, 0] == 0).mean()),
+            "fit_s": seconds,
+        }
+    rows = [
+        (name, f"{one['opens']:.1%}", f"{one['fitted']:.0%}", f"{1e6 * one['fit_s']:.0f}")
+        for name, one in found.items()
+    ]
+    print_table(("the fit's gate", "opens", "of these fitted", "us a fit"), rows)
     return found
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from lightcurves.arrays import LightCurves, light_curve_column, light_curves_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.declare import Context
-from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
+from lightcurves.features.registry import FAMILIES, FEATURE_DIGEST, FEATURE_NAMES
 from lightcurves.features.table import feature_arrays
 from lightcurves.moments import as_of, detections
 from models.artifact import Parts
@@ -25,10 +25,12 @@ from models.novelty import entropy_of, fit_novelty
 from models.shift import target_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import lightgbm
     from numpy.typing import NDArray
+
+    from lightcurves.features.declare import Family
 
 CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "host_offset_arcsec", "mw_ebv")
 """What a light-curve folder may know of an object and LSST's packets do not say."""
@@ -228,11 +230,17 @@ def as_in_packets(table: pa.Table) -> pa.Table:
 
 
 def training_rows(
-    moments: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
+    moments: pa.Table,
+    class_ids: tuple[int, ...],
+    settings: TrainingSettings,
+    families: tuple[Family, ...] = FAMILIES,
 ) -> TrainingRows:
-    """Return the feature rows of `moments`; what packets do not say is hidden in a seeded part of them."""
+    """Return the feature rows of `moments`; what packets do not say is hidden in a seeded part of them.
+
+    `families` are the default ones, and what is tried beside them.
+    """
     rng = np.random.default_rng(settings.seed)
-    values = feature_arrays(moments)[0]
+    values = feature_arrays(moments, families)[0]
     ids = moments["object_id"].to_numpy()
     labels = moments["class_id"].to_numpy()
     some = ~np.isnan(values).all(axis=1)
@@ -302,16 +310,23 @@ def _grow(
 
 
 def boost(
-    rows: TrainingRows, inside: NDArray[np.bool_], n_classes: int, settings: TrainingSettings
+    rows: TrainingRows,
+    inside: NDArray[np.bool_],
+    n_classes: int,
+    settings: TrainingSettings,
+    names: Sequence[str] = FEATURE_NAMES,
 ) -> lightgbm.Booster:
-    """Grow the trees on the rows that are `inside`, on one core; the settings decide every bit."""
+    """Grow the trees on the rows that are `inside`, on one core; the settings decide every bit.
+
+    `names` are those of the columns.
+    """
     import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
 
     data = lightgbm.Dataset(
         rows.values[inside],
         rows.truth[inside],
         weight=rows.weights[inside],
-        feature_name=list(FEATURE_NAMES),
+        feature_name=list(names),
         free_raw_data=True,
     )
     parameters: dict[str, Any] = {

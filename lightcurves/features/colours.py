@@ -1,4 +1,4 @@
-"""Adjacent bands against each other: at their tops, at the end, in the same nights, and in time.
+"""Neighbouring bands against each other: at their tops, at the end, in the same nights, and all along.
 
 A colour is a contrast, (f_blue - f_red)/(|f_blue| + |f_red|), because difference fluxes may be
 negative: a ratio or a magnitude would not exist.
@@ -23,9 +23,14 @@ from lightcurves.features.declare import (
 )
 
 _N_PAIRS: Final = len(LSST_BANDS) - 1
+_N_TRACKS: Final = _N_PAIRS + _N_PAIRS - 1  # the next band, and the one after it
 _SAME_NIGHT_DAYS: Final = 0.5
+_GAP_DAYS: Final = 30.0
+_END_DAYS: Final = 8.0
+_NO_DIRECTION: Final = 1e-9
 _FLUX: Final = frozenset({Input.BAND, Input.FLUX})
 _TIMED: Final = _FLUX | {Input.TIME}
+_TRACKED: Final = _TIMED | {Input.SIGMA}
 
 
 @nb.njit(nogil=True, cache=True)
@@ -71,9 +76,67 @@ def _nights(t: Any, flux: Any, blue: Any, red: Any, out: Any, why: Any) -> None:
 
 
 @nb.njit(nogil=True, cache=True)
+def _compare(t: Any, flux: Any, sigma: Any, here: Any, there: Any, sums: Any) -> int:
+    """Add to `sums` the products of the fluxes of one band with the other's at the same times.
+
+    The other's lies on the line between two points no further apart than 30 d, or is that of a point
+    within 8 d. Sums are of f^2 here, f^2 there and f f, less what the errors put into the squares, and
+    of both squares as they are, all over the variance of both.
+    """
+    n = 0
+    j = there[0]
+    for i in range(here[0], here[1]):
+        while j < there[1] and t[j] < t[i]:
+            j += 1
+        before, after = j > there[0], j < there[1]
+        if before and after and t[j] - t[j - 1] <= _GAP_DAYS:
+            part = (t[i] - t[j - 1]) / (t[j] - t[j - 1])
+            other = (1.0 - part) * flux[j - 1] + part * flux[j]
+            variance = (1.0 - part) ** 2 * sigma[j - 1] ** 2 + part**2 * sigma[j] ** 2
+        elif before and t[i] - t[j - 1] <= _END_DAYS:
+            other, variance = flux[j - 1], sigma[j - 1] ** 2
+        elif after and t[j] - t[i] <= _END_DAYS:
+            other, variance = flux[j], sigma[j] ** 2
+        else:
+            continue
+        weight = 1.0 / (sigma[i] ** 2 + variance)
+        sums[0] += weight * (flux[i] ** 2 - sigma[i] ** 2)
+        sums[1] += weight * (other**2 - variance)
+        sums[2] += weight * flux[i] * other
+        sums[3] += weight * (flux[i] ** 2 + other**2)
+        n += 1
+    return n
+
+
+@nb.njit(nogil=True, cache=True)
+def _tracks(points: Any, bounds: Any, sums: Any, out: Any, why: Any) -> None:
+    """Fill in how much of what two bands share is in the blue one."""
+    t, flux, sigma = points.band_t, points.band_flux, points.band_sigma
+    for pair in range(_N_TRACKS):
+        b = pair % _N_PAIRS
+        r = b + 1 + pair // _N_PAIRS
+        blue, red = bounds[b : b + 2], bounds[r : r + 2]
+        if blue[0] == blue[1] or red[0] == red[1]:
+            why[pair] = NOT_IN_BAND
+            continue
+        sums[:] = 0.0
+        n = _compare(t, flux, sigma, blue, red, sums[0])
+        n += _compare(t, flux, sigma, red, blue, sums[1])
+        difference = sums[0, 0] + sums[1, 1] - sums[0, 1] - sums[1, 0]
+        length = np.hypot(difference, 2.0 * (sums[0, 2] + sums[1, 2]))
+        if n == 0:
+            why[pair] = TOO_FEW_POINTS
+        elif length <= _NO_DIRECTION * (n + sums[0, 3] + sums[1, 3]):
+            why[pair] = NO_VARIATION
+        else:
+            out[pair] = difference / length
+
+
+@nb.njit(nogil=True, cache=True)
 def _colours(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG001
     t, flux = points.band_t, points.band_flux
     top = np.empty(_N_PAIRS + 1, np.int64)
+    sums = np.empty((2, 4))
     for k in range(out.shape[0]):
         bounds = points.band_offsets[k]
         for b in range(_N_PAIRS + 1):
@@ -85,7 +148,7 @@ def _colours(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: AR
         for pair in range(_N_PAIRS):
             blue, red = bounds[pair : pair + 2], bounds[pair + 1 : pair + 3]
             if blue[0] == blue[1] or red[0] == red[1]:
-                why[k, pair::_N_PAIRS] = NOT_IN_BAND
+                why[k, pair : 5 * _N_PAIRS : _N_PAIRS] = NOT_IN_BAND
                 continue
             peak = _contrast(flux[top[pair]], flux[top[pair + 1]])
             end = _contrast(flux[blue[1] - 1], flux[red[1] - 1])
@@ -96,14 +159,18 @@ def _colours(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: AR
             if np.isnan(end):
                 why[k, _N_PAIRS + pair] = NO_VARIATION
             out[k, 2 * _N_PAIRS + pair] = t[top[pair + 1]] - t[top[pair]]
-            nightly = slice(3 * _N_PAIRS + pair, None, _N_PAIRS)
+            nightly = slice(3 * _N_PAIRS + pair, 5 * _N_PAIRS, _N_PAIRS)
             _nights(t, flux, blue, red, out[k, nightly], why[k, nightly])
+        _tracks(points, bounds, sums, out[k, 5 * _N_PAIRS :], why[k, 5 * _N_PAIRS :])
 
 
 def _features() -> tuple[Feature, ...]:
     pairs = [blue + red for blue, red in pairwise(LSST_BANDS)]
+    wider = [blue + red for blue, red in zip(LSST_BANDS, LSST_BANDS[2:], strict=False)]
 
-    def of(name: str, unit: str, formula: str, inputs: frozenset[Input]) -> tuple[Feature, ...]:
+    def of(
+        name: str, unit: str, formula: str, inputs: frozenset[Input], pairs: list[str] = pairs
+    ) -> tuple[Feature, ...]:
         return tuple(
             Feature(f"{p}_{name}", unit, inputs, formula, min_points=2, bands=p) for p in pairs
         )
@@ -124,6 +191,16 @@ def _features() -> tuple[Feature, ...]:
             "1/d",
             "the last of these contrasts minus the first, over the time between their blue points",
             _TIMED,
+        ),
+        *of(
+            "contrast_track",
+            "1",
+            "D / sqrt(D^2 + C^2), D = sum w (f_blue^2 - v_blue - f_red^2 + v_red), C = 2 sum w f_blue f_red, "
+            "v the variances, w = 1/(v_blue + v_red), over all points of both bands: the other band's flux "
+            "on the line between its points if no more than 30 d apart, else its point within 8 d (the "
+            "earlier first); none where the root is below 1e-9 of sum w (f_blue^2 + f_red^2 + v_blue + v_red)",
+            _TRACKED,
+            pairs + wider,
         ),
     )
 

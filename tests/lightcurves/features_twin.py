@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -290,7 +291,45 @@ def colours(p: Points) -> dict[str, Value]:
                 *nights(blue, red),
             ]
         out |= {f"{pair}_{name}": value for name, value in zip(names, values, strict=True)}
+    for b, r in [(b, b + step) for step in (1, 2) for b in range(6 - step)]:
+        out[f"{BANDS[b]}{BANDS[r]}_contrast_track"] = track(p.of(b), p.of(r))
     return out
+
+
+def track(blue: Points, red: Points) -> Value:
+    """The major axis of the cloud of flux pairs, by the eigenvectors of its second moments."""
+    if not len(blue.f) or not len(red.f):
+        return NOT_IN_BAND
+    rows = [(f, s**2, *other) for t, f, s in measured(blue) for other in flux_at(red, t)]
+    rows += [(*other, f, s**2) for t, f, s in measured(red) for other in flux_at(blue, t)]
+    if not rows:
+        return FEW
+    f_blue, v_blue, f_red, v_red = np.array(rows).T
+    w = 1 / (v_blue + v_red)
+    shared = np.sum(w * f_blue * f_red)
+    moments = [[np.sum(w * (f_blue**2 - v_blue)), shared],
+               [shared, np.sum(w * (f_red**2 - v_red))]]  # fmt: skip
+    size = np.sum(w * (f_blue**2 + v_blue + f_red**2 + v_red))
+    if np.hypot(moments[0][0] - moments[1][1], 2 * shared) <= 1e-9 * size:
+        return EQUAL
+    x, y = np.linalg.eigh(np.array(moments))[1][:, 1]
+    return float(x**2 - y**2)
+
+
+def measured(q: Points) -> Iterator[tuple[float, float, float]]:
+    return zip(q.t, q.f, q.s, strict=True)
+
+
+def flux_at(q: Points, t: float) -> list[tuple[float, float]]:
+    """Flux and variance at a time, nothing where no point is near."""
+    before, after = np.flatnonzero(q.t < t)[-1:], np.flatnonzero(q.t >= t)[:1]
+    if before.size and after.size and q.t[after[0]] - q.t[before[0]] <= 30:
+        ends = np.append(before, after)
+        part = (t - q.t[before[0]]) / np.ptp(q.t[ends])
+        shares = np.array([1 - part, part])
+        return [(shares @ q.f[ends], shares**2 @ q.s[ends] ** 2)]
+    near = [i for i in (*before, *after) if abs(q.t[i] - t) <= 8]
+    return [(q.f[i], q.s[i] ** 2) for i in near[:1]]
 
 
 def contrast(blue: float, red: float) -> Value:
