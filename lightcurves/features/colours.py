@@ -198,7 +198,8 @@ def _features() -> tuple[Feature, ...]:
             "D / sqrt(D^2 + C^2), D = sum w (f_blue^2 - v_blue - f_red^2 + v_red), C = 2 sum w f_blue f_red, "
             "v the variances, w = 1/(v_blue + v_red), over all points of both bands: the other band's flux "
             "on the line between its points if no more than 30 d apart, else its point within 8 d (the "
-            "earlier first); none where the root is below 1e-9 of sum w (f_blue^2 + f_red^2 + v_blue + v_red)",
+            "earlier first); none where the root is below 1e-9 of sum w (f_blue^2 + f_red^2 + v_blue "
+            "+ v_red)",
             _TRACKED,
             pairs + wider,
         ),

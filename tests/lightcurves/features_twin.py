@@ -327,7 +327,7 @@ def flux_at(q: Points, t: float) -> list[tuple[float, float]]:
         ends = np.append(before, after)
         part = (t - q.t[before[0]]) / np.ptp(q.t[ends])
         shares = np.array([1 - part, part])
-        return [(shares @ q.f[ends], shares**2 @ q.s[ends] ** 2)]
+        return [(float(shares @ q.f[ends]), float(shares**2 @ q.s[ends] ** 2))]
     near = [i for i in (*before, *after) if abs(q.t[i] - t) <= 8]
     return [(q.f[i], q.s[i] ** 2) for i in near[:1]]
 
