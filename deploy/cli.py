@@ -124,6 +124,17 @@ def explain(
     typer.echo(explain_schema(_settings(), schema))
 
 
+@app.command()
+def schemas(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; made where it is missing.")],
+) -> None:
+    """Write the Avro schemas of what goes out to Kafka, for those who read it."""
+    from stream.messages import write_schemas
+
+    for path in write_schemas(folder):
+        typer.echo(str(path))
+
+
 @app.command("import")
 def import_(
     survey: Annotated[str, typer.Argument(help="plasticc or snpcc.")],

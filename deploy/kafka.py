@@ -14,9 +14,10 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -26,6 +27,7 @@ from deploy import watchdog
 from deploy.java import find_java
 from deploy.kafka_jars import kafka_jars
 from lightcurves.errors import ConfigurationError, UnavailableError
+from stream.access import check_access
 
 HOST = "127.0.0.1"
 LARGEST_MESSAGE = 16 * 1024**2  # alerts are 262 KB in the mean and reach 2 MB
@@ -71,6 +73,39 @@ FOLDER_TIMEOUT_S = watchdog.GRACE_S + 2.0
 LOOK_EVERY_S = 0.1
 
 
+@dataclass(frozen=True)
+class Security:
+    """How clients get into a Kafka that does not let everybody in.
+
+    Attributes
+    ----------
+    protocol
+        ``SSL``, ``SASL_PLAINTEXT`` or ``SASL_SSL``.
+    broker
+        Further lines of ``server.properties``: key store, mechanisms, users.
+    client
+        librdkafka settings of one who may get in, with which we look whether Kafka is up.
+    """
+
+    protocol: str
+    broker: Mapping[str, str] = field(repr=False)
+    client: Mapping[str, str] = field(repr=False)
+
+    def settings(self) -> dict[str, str]:
+        """Return the lines of ``server.properties``."""
+        return {
+            "listener.security.protocol.map": (
+                f"CONTROLLER:PLAINTEXT,{self.protocol}:{self.protocol}"
+            ),
+            "security.inter.broker.protocol": self.protocol,
+            **self.broker,
+        }
+
+
+OPEN: Final = Security("PLAINTEXT", {}, {})
+"""Everybody on this machine gets in."""
+
+
 class EmbeddedKafka:
     """One Apache Kafka on the loopback interface, ended with the Python process that started it.
 
@@ -87,6 +122,8 @@ class EmbeddedKafka:
         Folder with Kafka's jars; `kafka_jars` gives it by default.
     progress
         Called with a line of text at each step that takes time.
+    security
+        Who gets in; everybody on this machine by default.
 
     Raises
     ------
@@ -108,6 +145,7 @@ class EmbeddedKafka:
         heap: str = "512m",
         jars: Path | None = None,
         progress: Callable[[str], None] | None = None,
+        security: Security = OPEN,
     ) -> None:
         self.data_dir = Path(data_dir)
         self.log = self.data_dir / "kafka.log"
@@ -116,6 +154,7 @@ class EmbeddedKafka:
         self._heap = heap
         self._jars = jars
         self._progress = progress
+        self._security = security
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
 
@@ -181,14 +220,17 @@ class EmbeddedKafka:
         self._wait_until_up()
 
     def _write_settings(self, port: int, controller_port: int) -> Path:
+        clients = f"{self._security.protocol}://{HOST}:{port}"
         settings = {
             **BROKER_SETTINGS,
-            "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+            **self._security.settings(),
+            "listeners": f"{clients},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": clients,
             "controller.quorum.voters": f"1@{HOST}:{controller_port}",
             "log.dirs": self._topics,
         }
         path = self.data_dir / "server.properties"
+        path.touch(mode=0o600)  # it may hold passwords
         path.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         return path
 
@@ -220,7 +262,7 @@ class EmbeddedKafka:
             )
 
     def _wait_until_up(self) -> None:
-        admin = _admin(self.bootstrap_servers)
+        admin = _admin(self.bootstrap_servers, self._security.client)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not _answers(admin):
             if self._process is None or self._process.poll() is not None:
@@ -323,13 +365,14 @@ def create_topics(
     Raises
     ------
     UnavailableError
-        Kafka does not answer or refuses.
+        Kafka does not answer or refuses; a refused login or certificate is told at once.
     """
     topics = [
         NewTopic(name, num_partitions=count, config=dict(settings or {}))
         for name, count in partitions.items()
     ]
     if topics:
+        check_access({"bootstrap.servers": bootstrap_servers, **(client or {})}, timeout_s)
         admin = _admin(bootstrap_servers, client)  # has to outlive the answers
         for name, outcome in admin.create_topics(topics, request_timeout=timeout_s).items():
             _await_topic(bootstrap_servers, name, outcome)

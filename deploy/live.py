@@ -27,6 +27,7 @@ from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableErro
 from store import registry
 from store.database import reading
 from store.queries import Counts, counts, rejected_packets
+from stream.access import check_access
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks
 from stream.topic import publish
@@ -67,9 +68,16 @@ def run_stream(settings: Settings, *, once: bool) -> None:
         Kafka or the database is away; while running, `once` excepted, the job waits and goes on.
     """
     from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
-    from stream.job import choose_version, open_session  # noqa: PLC0415 - Spark is slow to import
+    from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
 
     find_java()
+    with sole_user(settings.stream.checkpoint):
+        _run_stream(settings, once=once)
+
+
+def _run_stream(settings: Settings, *, once: bool) -> None:
+    from stream.job import choose_version, open_session  # noqa: PLC0415 - see run_stream
+
     open_store(settings).dispose()
     config = job_config(settings)
     check_kafka(settings)
@@ -143,6 +151,10 @@ def _log_batch(number: int, counts: BatchCounts) -> None:
         number, counts.n_read, counts.n_classified, counts.n_not_evaluated, counts.n_duplicate,
         counts.n_rejected, counts.n_requested,
     )  # fmt: skip
+    if counts.n_lost:
+        LOG.warning(
+            "batch %d: Kafka had removed %d offsets before they were read", number, counts.n_lost
+        )
 
 
 def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
@@ -151,10 +163,11 @@ def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
     Raises
     ------
     UnavailableError
-        Kafka does not answer, or a topic is not there.
+        Kafka does not answer or does not let us in, or a topic is not there.
     """
-    timeout_s = settings.kafka.timeout_s
-    marks = Watermarks(list(settings.kafka.alert_topics), kafka_client(settings), timeout_s)
+    client, timeout_s = kafka_client(settings), settings.kafka.timeout_s
+    check_access(client, timeout_s)
+    marks = Watermarks(list(settings.kafka.alert_topics), client, timeout_s)
     try:
         return marks.now()
     finally:
@@ -244,6 +257,7 @@ def _publish(
     settings: Settings, packets: Iterator[bytes], topic: str | None, rate_per_s: float | None
 ) -> int:
     client: Mapping[str, str] = kafka_client(settings)
+    check_access(client, settings.kafka.timeout_s)
     with CONSOLE.status("sending") as status:
         return publish(
             packets,
@@ -288,11 +302,11 @@ def audit_table(parts: list[PartitionAudit]) -> Table:
     """Return the audit as a table for the terminal."""
     table = Table(title="audit: read = classified + not evaluated + duplicate + rejected")
     for name in ("run", "topic", "partition", "offsets", "read", "classified", "not evaluated", "duplicate",
-                 "rejected", "stored", "waiting", "verdict"):  # fmt: skip
+                 "rejected", "lost", "stored", "waiting", "verdict"):  # fmt: skip
         table.add_column(name, justify="left" if name in {"run", "topic", "verdict"} else "right")
     for part in parts:
         numbers = (part.n_read, part.n_classified, part.n_not_evaluated, part.n_duplicate, part.n_rejected,
-                   part.n_stored)  # fmt: skip
+                   part.n_lost, part.n_stored)  # fmt: skip
         table.add_row(
             part.run_id[:8], part.topic, str(part.partition), f"{part.start_offset}-{part.end_offset}",
             *map(str, numbers), "?" if part.n_waiting is None else str(part.n_waiting),

@@ -131,7 +131,8 @@ class Kafka(Section):
         ("alerts",), min_length=1, description="Topics that carry the alerts."
     )
     classified_topic: Topic = Field(
-        "noctule.classified", description="Topic that gets every scored alert."
+        "noctule.classified",
+        description="Topic that gets every alert with its score, or why there is none.",
     )
     novel_topic: Topic = Field(
         "noctule.novel", description="Topic that gets the alerts that no class explains."
@@ -142,6 +143,18 @@ class Kafka(Section):
     rejected_topic: Topic = Field(
         "noctule.rejected", description="Topic that gets packets that could not be read, as read."
     )
+    desc_topic: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,249}$",
+        description="Topic that gets every scored alert in DESC's form (brokerClassification "
+        "0.9.1). Not set: none is sent.",
+    )
+    registry_url: SecretUrl | None = Field(
+        None,
+        description="Address of the Confluent schema registry in which the schemas of what goes out "
+        "are registered; may hold user:password. Not set: the schema id in a message is its "
+        "schema's version, 100 for 1.0.",
+    )
     client: Annotated[ClientSettings, NoDecode, BeforeValidator(_flat_texts)] = Field(
         ClientSettings({}),
         description="Further settings of librdkafka, for TLS and SASL say; names as librdkafka "
@@ -150,6 +163,13 @@ class Kafka(Section):
     timeout_s: Seconds = Field(
         10.0, description="How long Kafka may take to answer before it counts as away, in seconds."
     )
+
+    @field_validator("registry_url")
+    @classmethod
+    def _is_a_registry(cls, url: SecretUrl | None) -> SecretUrl | None:
+        if url is not None and not re.match(r"https?://[^/]", url.get_secret_value()):
+            raise ValueError("must start with http:// or https://")
+        return url
 
 
 class Schemas(Section):
@@ -198,11 +218,24 @@ class Stream(Section):
     starting: Literal["earliest", "latest"] = Field(
         "earliest", description="Where a run that has no checkpoint yet starts to read."
     )
+    lost_offsets: Literal["stop", "skip"] = Field(
+        "stop",
+        description="What to do where Kafka has removed alerts before they were read: `stop` ends the stream "
+        "with their offsets, `skip` goes on; the audit lists them either way.",
+    )
     trigger_s: float = Field(
         1.0, ge=0, le=3_600, description="Seconds from the start of a batch to that of the next."
     )
     max_alerts_per_batch: Count = Field(
         4000, description="Largest number of alerts in a batch; bounds memory and replay."
+    )
+    tasks: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        1,
+        description="Spark tasks that share a batch: 1 on one machine, one for each executor of a cluster.",
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        2,
+        description="Threads of a task that decode and score; the cores that the machine has for it.",
     )
     max_packet_bytes: int = Field(
         16 * 1024**2,

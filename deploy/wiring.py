@@ -13,6 +13,7 @@ from store.database import migrate, open_database
 from stream.commit import RequestPolicy
 from stream.job import JobConfig, run_id_of
 from stream.outputs import Topics
+from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
 from stream.worker import WorkerConfig
 
@@ -57,10 +58,19 @@ def kafka_client(settings: Settings) -> dict[str, str]:
 
 
 def outgoing_topics(settings: Settings) -> Topics:
-    """Return the names of the topics that a batch is sent to."""
+    """Return where a batch is sent to, and where its schemas are registered."""
     kafka = settings.kafka
+    registry = None
+    if kafka.registry_url is not None:
+        url = kafka.registry_url.get_secret_value()
+        registry = Registry(url, kafka.timeout_s, settings.stream.checkpoint / IDS_FILE)
     return Topics(
-        kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic
+        classified=kafka.classified_topic,
+        novel=kafka.novel_topic,
+        requests=kafka.requests_topic,
+        rejected=kafka.rejected_topic,
+        desc=kafka.desc_topic,
+        registry=registry,
     )
 
 
@@ -68,7 +78,8 @@ def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int
     """Return every topic that a Kafka of our own needs, with its number of partitions."""
     kafka = settings.kafka
     own = (kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
-    return dict.fromkeys(kafka.alert_topics, alert_partitions) | dict.fromkeys(own, 1)
+    desc = (kafka.desc_topic,) if kafka.desc_topic else ()
+    return dict.fromkeys(kafka.alert_topics, alert_partitions) | dict.fromkeys((*own, *desc), 1)
 
 
 TOPIC_SETTINGS: Final = {"max.message.bytes": str(18 << 20)}
@@ -105,6 +116,8 @@ def job_config(settings: Settings) -> JobConfig:
         topics=settings.kafka.alert_topics,
         starting=stream.starting,
         max_alerts=stream.max_alerts_per_batch,
+        tasks=stream.tasks,
+        lost=stream.lost_offsets,
         trigger_s=stream.trigger_s,
         busy_timeout_s=settings.store.busy_timeout_s,
         checkpoint=stream.checkpoint,
@@ -116,6 +129,7 @@ def job_config(settings: Settings) -> JobConfig:
             delta_folder=str(delta_folder(settings)),
             run_id=run_id_of(stream.checkpoint),
             timeout_s=settings.kafka.timeout_s,
+            threads=stream.threads,
         ),
         outgoing=outgoing_topics(settings),
         policy=RequestPolicy(

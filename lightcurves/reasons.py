@@ -30,6 +30,7 @@ class RejectReason(StrEnum):
     TOO_LARGE = "too_large"
     NO_TIME = "no_time"
     NO_ID = "no_id"
+    FAILED = "failed"
 
 
 class NotEvaluated(StrEnum):
@@ -65,6 +66,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
     RejectReason.NO_TIME: "The alert's own time is null or not finite.",
     RejectReason.NO_ID: "The alert has no diaSourceId.",
+    RejectReason.FAILED: "The program failed on this packet, not on those around it: please report it.",
     NotEvaluated.SOLAR_SYSTEM_OBJECT: "The alert belongs to a solar system object.",
     NotEvaluated.NO_OBJECT: "The alert belongs to no object at all.",
     NotEvaluated.NO_FINITE_FLUX: "No point of the light curve has a finite flux and a positive error.",

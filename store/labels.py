@@ -79,14 +79,18 @@ def report_label(
 
 
 def current_label() -> sa.Subquery:
-    """The one label of every object that counts: all columns of ``labels``, to join with."""
-    confidence = sa.func.coalesce(labels.c.confidence, UNSTATED_CONFIDENCE)
-    rank = sa.func.row_number().over(
-        partition_by=labels.c.object_id, order_by=(confidence.desc(), labels.c.label_id.desc())
+    """The one label of every object that counts: all columns of ``labels``, to join with.
+
+    That is a label than which none is better: a join by object reads that object's labels alone,
+    where a window over the ledger would read all of it for each question.
+    """
+    other = labels.alias("other")
+    own, others = (
+        sa.func.coalesce(table.c.confidence, UNSTATED_CONFIDENCE) for table in (labels, other)
     )
-    ranked = sa.select(labels, rank.label("rank")).subquery()
-    columns = [ranked.c[column.name] for column in labels.c]
-    return sa.select(*columns).where(ranked.c.rank == 1).subquery("current_label")
+    newer = sa.and_(others == own, other.c.label_id > labels.c.label_id)
+    better = sa.and_(other.c.object_id == labels.c.object_id, sa.or_(others > own, newer))
+    return sa.select(labels).where(~sa.exists().where(better)).subquery("current_label")
 
 
 def current_labels(connection: sa.Connection) -> dict[int, int]:

@@ -167,10 +167,10 @@ class Counts:
 
 def counts(connection: sa.Connection) -> Counts:
     """Count what the tables hold."""
-    evaluated = _by_reason(connection, classifications)
+    not_evaluated = _by_reason(connection, classifications)
     return Counts(
-        scored=evaluated.pop("", 0),
-        not_evaluated=evaluated,
+        scored=_count(connection, sa.select(classifications)) - sum(not_evaluated.values()),
+        not_evaluated=not_evaluated,
         rejected=_by_reason(connection, rejected),
         duplicates=_count(connection, sa.select(duplicates)),
         queue_open=_count(connection, _open_requests()),
@@ -179,9 +179,10 @@ def counts(connection: sa.Connection) -> Counts:
 
 
 def _by_reason(connection: sa.Connection, table: sa.Table) -> dict[str, int]:
-    """Reason to number of rows; scored alerts have none, which is the empty text."""
-    reason = sa.func.coalesce(table.c.reason, "")
-    query = sa.select(reason, sa.func.count()).group_by(reason).order_by(reason)
+    """Reason to number of rows; scored alerts have none."""
+    reason = table.c.reason
+    query = sa.select(reason, sa.func.count()).where(reason.is_not(None))
+    query = query.group_by(reason).order_by(reason)
     return dict(connection.execute(query).all())
 
 

@@ -29,6 +29,9 @@ _ROW_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # None is SQL's NULL, as in every other column, not the JSON text "null".
 _JSON: Final = sa.JSON(none_as_null=True)
 
+# Most alerts are scored: an index of those that are not stays small.
+_HAS_REASON: Final = sa.text("reason IS NOT NULL")
+
 
 def _where_read() -> list[sa.Column[int] | sa.Column[str]]:
     return [
@@ -75,6 +78,12 @@ classifications: Final = sa.Table(
     sa.Index("ix_classifications_object_time", "object_id", "t_mjd_tai"),
     sa.Index("ix_classifications_healpix", "healpix"),
     sa.Index("ix_classifications_batch", "run_id", "batch_id"),
+    sa.Index(
+        "ix_classifications_reason",
+        "reason",
+        postgresql_where=_HAS_REASON,
+        sqlite_where=_HAS_REASON,
+    ),
 )
 """One row per alert: its score, or the reason why there is none. Key: diaSourceId."""
 
@@ -99,7 +108,10 @@ objects: Final = sa.Table(
     sa.Index("ix_objects_healpix", "healpix"),
     sa.Index("ix_objects_last", "last_mjd_tai"),
     sa.Index("ix_objects_novelty", "novelty"),
-    sa.Index("ix_objects_class", "class_id", "probability"),
+    sa.Index("ix_objects_entropy", "entropy"),
+    sa.Index("ix_objects_class", "class_id", "last_mjd_tai"),
+    sa.Index("ix_objects_class_novelty", "class_id", "novelty"),
+    sa.Index("ix_objects_class_entropy", "class_id", "entropy"),
 )
 """One row per object: a fold over its classifications, taken on with each batch."""
 
@@ -127,9 +139,14 @@ duplicates: Final = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
     sa.Column("arrival_ms", sa.BigInteger, nullable=False),
+    # Names of the columns in which it differs from what was classified; null where it says the same.
+    sa.Column("differs", sa.Text),
     sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset"),
 )
-"""Offsets whose diaSourceId had already been classified from another offset."""
+"""Offsets whose diaSourceId had already been classified from another offset.
+
+The light curve of each lies in Delta, under its offset.
+"""
 
 accounting: Final = sa.Table(
     "accounting",
@@ -145,12 +162,15 @@ accounting: Final = sa.Table(
     sa.Column("n_not_evaluated", sa.BigInteger, nullable=False),
     sa.Column("n_duplicate", sa.BigInteger, nullable=False),
     sa.Column("n_rejected", sa.BigInteger, nullable=False),
+    # Offsets that Kafka had removed before they were read.
+    sa.Column("n_lost", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("model_version", sa.Text, nullable=False),
     sa.Column("feature_digest", sa.Text, nullable=False),
     sa.Column("settings_digest", sa.Text, nullable=False),
     sa.Column("started_ms", sa.BigInteger, nullable=False),
     sa.Column("committed_ms", sa.BigInteger, nullable=False),
     sa.PrimaryKeyConstraint("run_id", "batch_id", "topic", "kafka_partition"),
+    sa.Index("ix_accounting_committed", "committed_ms"),
 )
 """One row per run, batch and partition: what came of the offsets [start_offset, end_offset)."""
 

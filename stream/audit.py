@@ -2,8 +2,9 @@
 
 For every run, topic and partition the accounted ranges must follow each other without gap or
 overlap; every range must add up (read = classified + not evaluated + duplicate + rejected) to as
-many offsets as it spans; and each of these offsets must be in exactly one of the tables. With a
-broker at hand, a partition must also be accounted for up to its end, or the rest is called waiting.
+many offsets as it spans, less those that Kafka had removed before, which are told; and each of these
+offsets must be in exactly one of the tables. With a broker at hand, a partition must also be accounted
+for up to its end, or the rest is called waiting; what is gone of that rest is told, too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class PartitionAudit:
         What the run has accounted for.
     n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected
         Sums over its batches.
+    n_lost
+        Offsets that Kafka had removed before they were read.
     n_stored
         Offsets of that span that are in one of the three tables.
     n_waiting
@@ -50,6 +53,7 @@ class PartitionAudit:
     n_not_evaluated: int
     n_duplicate: int
     n_rejected: int
+    n_lost: int
     n_stored: int
     n_waiting: int | None
     problems: tuple[str, ...]
@@ -90,7 +94,7 @@ def audit(
 
 
 def _never_read(topic: str, partition: int, low: int, high: int) -> PartitionAudit:
-    return PartitionAudit("-", topic, partition, low, low, 0, 0, 0, 0, 0, 0, high - low, ())
+    return PartitionAudit("-", topic, partition, low, low, 0, 0, 0, 0, 0, 0, 0, high - low, ())
 
 
 def _accounts(
@@ -127,11 +131,15 @@ def _audit_partition(
         for table in (tables.classifications, tables.duplicates, tables.rejected)
     )
     problems = [*_broken_chain(rows), *_broken_sums(rows)]
-    if stored != end - start:
-        problems.append(f"{end - start} offsets accounted for, {stored} in the tables")
+    n_lost = sum(row.n_lost for row in rows)
+    if stored != end - start - n_lost:
+        problems.append(f"{end - start - n_lost} offsets accounted for, {stored} in the tables")
     waiting = None
     if ends is not None and (topic, partition) in ends:
         waiting = ends[topic, partition][1] - end
+        low = ends[topic, partition][0]
+        if low > end == _furthest(connection, topic, partition):
+            problems.append(f"offsets {end} to {low - 1} are gone from the topic, unread")
         if waiting < 0:
             problems.append(f"accounted up to {end}, but the topic ends at {end + waiting}")
     n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected = (
@@ -148,10 +156,21 @@ def _audit_partition(
         n_not_evaluated,
         n_duplicate,
         n_rejected,
+        n_lost,
         stored,
         waiting,
         tuple(problems),
     )
+
+
+def _furthest(connection: sa.Connection, topic: str, partition: int) -> int | None:
+    """Return how far any run, at any time, has read a partition."""
+    table = tables.accounting.c
+    mine = sa.and_(table.topic == topic, table.kafka_partition == partition)
+    furthest: int | None = connection.execute(
+        sa.select(sa.func.max(table.end_offset)).where(mine)
+    ).scalar()
+    return furthest
 
 
 _COUNTS = ("n_read", "n_classified", "n_not_evaluated", "n_duplicate", "n_rejected")
@@ -170,8 +189,12 @@ def _broken_sums(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
         parts = sum(getattr(row, name) for name in _COUNTS[1:])
         if row.n_read != parts:
             yield f"batch {row.batch_id}: {row.n_read} read, {parts} accounted for"
-        if row.n_read != row.end_offset - row.start_offset:
-            yield f"batch {row.batch_id}: {row.end_offset - row.start_offset} offsets, {row.n_read} read"
+        n_there = row.end_offset - row.start_offset - row.n_lost
+        if row.n_read != n_there:
+            yield f"batch {row.batch_id}: {n_there} offsets, {row.n_read} read"
+        if row.n_lost:
+            last = row.start_offset + row.n_lost - 1
+            yield f"offsets {row.start_offset} to {last} were gone from the topic before they were read"
 
 
 def _stored(

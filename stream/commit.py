@@ -76,6 +76,7 @@ class BatchCounts:
     n_not_evaluated: int = 0
     n_duplicate: int = 0
     n_rejected: int = 0
+    n_lost: int = 0
     n_requested: int = 0
     replay: bool = False
 
@@ -177,29 +178,30 @@ class _Commit:
             )
             self.connection.execute(sa.delete(table).where(inside))
 
-    def _known(self, ids: list[int]) -> dict[int, Where]:
-        """Return which of the ids have been classified, and from which offset."""
+    def _known(self, ids: list[int]) -> dict[int, Row]:
+        """Return which of the ids have been classified: from which offset, and what they said."""
         table = tables.classifications.c
-        columns = sa.select(
-            table.dia_source_id, table.topic, table.kafka_partition, table.kafka_offset
-        )
-        found: dict[int, Where] = {}
+        columns = sa.select(*(table[name] for name in ("dia_source_id", *_WHERE, *_CONTENT)))
+        found: dict[int, Row] = {}
         for part in _parts(ids):
-            for row in self.connection.execute(columns.where(table.dia_source_id.in_(part))):
-                found[row[0]] = (row[1], row[2], row[3])
+            query = columns.where(table.dia_source_id.in_(part))
+            for row in self.connection.execute(query).mappings():
+                found[row["dia_source_id"]] = dict(row)
         return found
 
     def _split_duplicates(
-        self, alerts: list[Row], known: dict[int, Where]
+        self, alerts: list[Row], known: dict[int, Row]
     ) -> tuple[list[Row], list[Row]]:
         """Split off alerts whose id was classified from another offset, in the past or just now."""
         seen = dict(known)
         first: list[Row] = []
         repeated: list[Row] = []
         for alert in alerts:
-            where = where_of(alert)
-            original = seen.setdefault(alert["dia_source_id"], where)
-            (first if original == where else repeated).append(alert)
+            original = seen.setdefault(alert["dia_source_id"], alert)
+            if where_of(original) == where_of(alert):
+                first.append(alert)
+            else:
+                repeated.append({**alert, "differs": _difference(original, alert)})
         return first, repeated
 
     def _classification(self, alert: Row) -> Row:
@@ -214,7 +216,7 @@ class _Commit:
         return row
 
     def _duplicate(self, alert: Row) -> Row:
-        return {name: alert[name] for name in (*_WHERE, "dia_source_id", "arrival_ms")}
+        return {name: alert[name] for name in (*_WHERE, "dia_source_id", "arrival_ms", "differs")}
 
     def _rejected(self, row: Row) -> Row:
         names = (*_WHERE, "arrival_ms", "processed_ms", "detail", "packet")
@@ -245,6 +247,7 @@ class _Commit:
                     name: counts.get((part["topic"], part["kafka_partition"]), 0)
                     for name, counts in parts.items()
                 },
+                "n_lost": part["n_lost"],
                 "model_version": versions[0],
                 "feature_digest": versions[1],
                 "settings_digest": self.batch.settings_digest,
@@ -254,7 +257,7 @@ class _Commit:
             for part in ranges
         ]
         self._put(tables.accounting, accounts, "run_id", "batch_id", "topic", "kafka_partition")
-        names = ("n_read", *parts)
+        names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
     def _request(self, new: list[Row], policy: RequestPolicy) -> int:
@@ -324,7 +327,22 @@ _COPIED = tuple(
     for column in tables.classifications.c
     if column.name not in {"probabilities", "run_id", "batch_id"}
 )
+_CONTENT = (
+    "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg", "band", "flux_njy", "sigma_njy",
+    "n_points",
+)  # fmt: skip
 _IN_LIST = 500
+
+
+def _difference(original: Row, alert: Row) -> str | None:
+    """Return in which columns two alerts of one id differ; None where in none."""
+    names = [name for name in _CONTENT if _content(original, name) != _content(alert, name)]
+    return ", ".join(names) or None
+
+
+def _content(row: Row, name: str) -> Any:
+    """Return what a row says; no object is 0 in packets and null in the tables."""
+    return row[name] or None if name.endswith("object_id") else row[name]
 
 
 def _can_be_observed(alert: Row) -> bool:

@@ -1,120 +1,243 @@
 """Read an exact range of offsets, again and again, from a consumer that stays open between tasks.
 
-Opening a consumer costs more than a small batch, so a Python worker keeps one for each partition.
-A consumer fetches ahead; what it has read beyond a range belongs to the next batch and is kept.
+Opening a consumer costs more than a small batch, so a Python worker keeps one for each partition. It
+goes on fetching and working beyond the range, so that no core waits while a batch is committed.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from bisect import bisect_left
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from lightcurves.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Executor, Future
 
     from confluent_kafka import Message
 
+Result = TypeVar("Result")
+
 _ANSWER_S: Final = 1.0
+_FILL_S: Final = 0.05
+"""librdkafka waits so long for a list to be full: what an alert may lose in a quiet stream."""
 
 
 class Range(NamedTuple):
-    """Offsets ``[start, end)`` of one partition."""
+    """Offsets ``[start, end)`` of one partition; so many before `start` are gone from Kafka."""
 
     topic: str
     partition: int
     start: int
     end: int
+    n_lost: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to read and nothing to tell."""
+        return self.start - self.n_lost == self.end
 
 
-class RangeReader:
-    """A consumer of one partition that reads ranges.
+@dataclass
+class _Piece(Generic[Result]):
+    """Messages that follow each other, and what is being made of them."""
 
-    Parameters
+    offsets: list[int]
+    made: Future[Result]
+
+
+class Limits(NamedTuple):
+    """How a :class:`RangeReader` goes about it.
+
+    Attributes
     ----------
-    topic, partition
-        What to read.
-    client
-        librdkafka settings, ``bootstrap.servers`` among them.
+    chunk
+        Messages that are worked on together.
+    ahead
+        Messages beyond the range that may be worked on before they are asked for.
     timeout_s
         How long nothing may arrive before the broker counts as away.
     """
 
-    def __init__(
-        self, topic: str, partition: int, client: Mapping[str, Any], timeout_s: float
-    ) -> None:
-        self._topic = topic
-        self._partition = partition
-        self._timeout_s = timeout_s
-        self._consumer = Consumer(consumer_settings(client))
-        self._position: int | None = None
-        self._ahead: deque[Message] = deque()
-        self._end_seen = -1  # where the partition ended when the broker last said so
+    chunk: int = 128
+    ahead: int = 2048
+    timeout_s: float = 30.0
 
-    def read(self, start: int, end: int, at_most: int) -> Iterator[list[Message]]:
-        """Give the messages of ``[start, end)`` in lists of up to `at_most`.
+
+class RangeReader(Generic[Result]):
+    """Reads ranges of one partition, and works ahead of what is asked for.
+
+    A thread of its own fetches messages and hands them to `pool`; what lies beyond a range when the
+    range is done belongs to the next one, which usually finds its work done. A range that begins
+    elsewhere, or is to be worked on for another version, starts afresh.
+
+    Parameters
+    ----------
+    where
+        Topic and partition.
+    client
+        librdkafka settings, ``bootstrap.servers`` among them.
+    work
+        ``work(messages, version)`` makes of a list of messages what :meth:`read` gives; called in
+        `pool`.
+    pool
+        Where the work is done; shared by readers.
+    budget
+        Shared by readers: so many lists may be fetched and not yet worked on.
+    limits
+        How much is done at a time and ahead, and how long a silent broker is waited for.
+    """
+
+    def __init__(
+        self,
+        where: tuple[str, int],
+        client: Mapping[str, Any],
+        work: Callable[[list[Message], str], Result],
+        pool: Executor,
+        budget: threading.Semaphore,
+        limits: Limits,
+    ) -> None:
+        self._where = where
+        self._work = work
+        self._pool = pool
+        self._budget = budget
+        self._limits = limits
+        self._consumer = Consumer(consumer_settings(client))
+        self._changed = threading.Condition()
+        self._pieces: deque[_Piece[Result]] = deque()
+        self._n_ahead = 0
+        self._position = -1  # what read() gives next
+        self._version = ""
+        self._wanted: int | None = None  # where the thread is to start afresh
+        self._end_seen = -1  # where the partition ended when the broker last said so
+        self._error: Exception | None = None
+        self._open = True
+        self._thread = threading.Thread(target=self._fetch, name=f"fetch-{where}", daemon=True)
+        self._thread.start()
+
+    def begin(self, start: int, version: str = "") -> None:
+        """Fetch and work from `start` on, unless that is what goes on already."""
+        with self._changed:
+            if self._error is None and (self._position, self._version) == (start, version):
+                return
+            self._wanted = self._position = start
+            self._version = version
+            self._pieces.clear()
+            self._n_ahead = 0
+            self._error = None
+            self._end_seen = -1
+            self._changed.notify_all()
+
+    def read(self, start: int, end: int, version: str = "") -> Iterator[tuple[Result, int, int]]:
+        """Give what was made of the messages of ``[start, end)``, in their order.
+
+        Each is the result for a list of messages, with the bounds of those of the range within it.
 
         Raises
         ------
         UnavailableError
             Nothing arrived for `timeout_s`, or the range is no longer (or not yet) in the topic.
         """
-        self._seek(start)
-        position = start
-        while position < end:
-            messages = self._take(end, at_most)
-            if messages:
-                position = offset_of(messages[-1]) + 1
-                self._position = position
-                yield messages
-            else:
-                position = end  # only offsets without a message were left: control records, say
+        self.begin(start, version)
+        while self._position < end:
+            piece = self._next(end)
+            if piece is None:  # only offsets without a message are left: control records, say
+                break
+            low = bisect_left(piece.offsets, self._position)
+            high = bisect_left(piece.offsets, end)
+            try:
+                made = piece.made.result()
+            except BaseException:
+                self._position = -1  # whoever asks again gets the work done again
+                raise
+            with self._changed:
+                self._position = piece.offsets[high - 1] + 1
+                self._n_ahead -= high - low
+                if high == len(piece.offsets):
+                    self._pieces.popleft()
+                self._changed.notify_all()
+            yield made, low, high
         self._position = end
 
     def close(self) -> None:
-        """Close the consumer."""
+        """End the thread and close the consumer."""
+        with self._changed:
+            self._open = False
+            self._changed.notify_all()
+        self._thread.join()
         self._consumer.close()
 
-    def _seek(self, start: int) -> None:
-        if self._position == start:
-            return
-        self._ahead.clear()
-        self._end_seen = -1
-        self._consumer.assign([TopicPartition(self._topic, self._partition, start)])
-        self._position = start
+    def _next(self, end: int) -> _Piece[Result] | None:
+        """Wait for the next messages; None where the range has no more."""
+        deadline = time.monotonic() + self._limits.timeout_s
+        with self._changed:
+            while not self._pieces:
+                if self._error is not None:
+                    raise self._error
+                if self._end_seen >= end:
+                    return None
+                if time.monotonic() > deadline:
+                    raise self._unavailable(f"no message for {self._limits.timeout_s:g} s")
+                self._changed.wait(_ANSWER_S)
+            return self._pieces[0] if self._pieces[0].offsets[0] < end else None
 
-    def _take(self, end: int, at_most: int) -> list[Message]:
-        """Return the next messages below `end`; an empty list where the range has no more."""
-        if not self._ahead:
-            self._fetch(end, at_most)
-        taken: list[Message] = []
-        while self._ahead and len(taken) < at_most and offset_of(self._ahead[0]) < end:
-            taken.append(self._ahead.popleft())
-        return taken
+    # -- in the thread -------------------------------------------------------------------------
 
-    def _fetch(self, end: int, at_most: int) -> None:
-        """Fetch until there is a message, or the partition's end at or beyond `end` is reached."""
-        deadline = time.monotonic() + self._timeout_s
-        while not self._ahead and self._end_seen < end:
-            for message in self._consumer.consume(at_most, _ANSWER_S):
-                error = message.error()
-                if error is None:
-                    self._ahead.append(message)
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
-                    self._end_seen = offset_of(message)
-                elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-                    raise UnavailableError("Kafka", f"{self._where()}: {error.str()}")
-            if not self._ahead and self._end_seen < end and time.monotonic() > deadline:
-                raise UnavailableError(
-                    "Kafka", f"{self._where()}: no message for {self._timeout_s:g} s"
-                )
+    def _fetch(self) -> None:
+        while True:
+            with self._changed:
+                while self._open and self._wanted is None and not self._may_fetch():
+                    self._changed.wait()
+                if not self._open:
+                    return
+                wanted, self._wanted = self._wanted, None
+            if wanted is not None:
+                self._consumer.assign([TopicPartition(*self._where, wanted)])
+            try:
+                messages = self._consumer.consume(self._limits.chunk, _FILL_S)
+            except (KafkaException, RuntimeError) as error:
+                messages = []
+                with self._changed:
+                    self._error = self._unavailable(str(error))
+                    self._changed.notify_all()
+            if messages:
+                self._budget.acquire()
+                with self._changed:
+                    if self._wanted is not None or not self._take(messages):
+                        self._budget.release()
+                    self._changed.notify_all()
 
-    def _where(self) -> str:
-        return f"{self._topic}[{self._partition}] at offset {self._position}"
+    def _may_fetch(self) -> bool:
+        return self._position >= 0 and self._error is None and self._n_ahead < self._limits.ahead
+
+    def _take(self, messages: list[Message]) -> bool:
+        """Hand messages to the pool; say whether there were any."""
+        good = []
+        for message in messages:
+            error = message.error()
+            if error is None:
+                good.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
+                self._end_seen = offset_of(message)
+            elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+                self._error = self._unavailable(error.str())
+        if good:
+            made = self._pool.submit(self._work, good, self._version)
+            made.add_done_callback(lambda _: self._budget.release())
+            self._pieces.append(_Piece([offset_of(message) for message in good], made))
+            self._n_ahead += len(good)
+        return bool(good)
+
+    def _unavailable(self, why: str) -> UnavailableError:
+        topic, partition = self._where
+        return UnavailableError("Kafka", f"{topic}[{partition}] at offset {self._position}: {why}")
 
 
 def offset_of(message: Message) -> int:

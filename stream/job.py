@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
 import sys
 import uuid
 from contextlib import contextmanager
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from pyspark.sql.streaming.query import StreamingQuery
 
 RUN_FILE: Final = "noctule-run-id"
+LOCK_FILE: Final = "noctule-lock"
 LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
 
 
@@ -45,8 +48,9 @@ class JobConfig:
 
     Attributes
     ----------
-    topics, starting, max_alerts
-        What is read: topics, where a new checkpoint begins, the most alerts of one batch.
+    topics, starting, max_alerts, tasks
+        What is read: topics, where a new checkpoint begins, the most alerts of one batch, and how many
+        tasks share it.
     checkpoint
         Spark's folder; it also keeps the run's id.
     store_url, alias
@@ -59,6 +63,8 @@ class JobConfig:
         How label requests are chosen.
     settings_digest
         Stamped into the accounting.
+    lost
+        "stop" or "skip": what to do where Kafka has removed offsets before they were read.
     trigger_s, busy_timeout_s
         Seconds between batches, and how long to wait for another writer's lock.
     """
@@ -73,6 +79,8 @@ class JobConfig:
     outgoing: Topics | None
     policy: RequestPolicy
     settings_digest: str
+    tasks: int = 1
+    lost: str = "stop"
     trigger_s: float = 1.0
     busy_timeout_s: float = 30.0
 
@@ -86,6 +94,31 @@ def run_id_of(checkpoint: Path) -> str:
         draft.write_text(uuid.uuid4().hex)
         draft.rename(file)
     return file.read_text()
+
+
+@contextmanager
+def sole_user(checkpoint: Path) -> Iterator[None]:
+    """Hold `checkpoint` for this process; the lock goes when the process does, however it ends.
+
+    Raises
+    ------
+    ConfigurationError
+        Another stream holds it: two on one checkpoint would plan the same offsets twice.
+    """
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    with (checkpoint / LOCK_FILE).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigurationError(
+                f"another stream ({file.read()}) uses the checkpoint {checkpoint}: stop it, or give this "
+                "one a NOCTULE_STATE of its own"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
 
 
 def open_session(master: str, *, driver_memory: str, log_file: Path) -> SparkSession:
@@ -194,6 +227,8 @@ def start(
         "topics": json.dumps(config.topics),
         "starting": config.starting,
         "max_alerts": str(config.max_alerts),
+        "tasks": str(config.tasks),
+        "lost": config.lost,
         "timeout_s": str(config.worker.timeout_s),
         "store_url": config.store_url,
         "alias": config.alias,

@@ -1,13 +1,14 @@
 """What goes out to Kafka after a batch: at least once, identical bytes for a repeat.
 
-Messages are JSON (identifiers as strings, null where not evaluated), keyed by diaSourceId; rejected
-packets go out as they came in, with their reason in the headers. Everything is read back from the
-tables by (run, batch), so that a replay sends the same bytes again.
+Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by
+diaSourceId; DESC's form has no frame, because its readers expect none; rejected packets go out as
+they came in, with their reason in the headers. Everything is read back from the tables by (run,
+batch), so that a replay sends the same bytes again.
 """
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,50 +18,92 @@ from confluent_kafka import KafkaException, Producer
 from lightcurves.errors import UnavailableError
 from store import tables
 from store.database import reading
+from stream.access import Troubles
+from stream.messages import (
+    CLASSIFICATION,
+    LABEL_REQUEST,
+    classification_body,
+    desc_body,
+    frame,
+    label_request_body,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_IDS: Final = frozenset({"dia_source_id", "object_id", "ss_object_id"})
-_CLASSIFIED: Final = (
-    "dia_source_id", "object_id", "ss_object_id", "survey", "t_mjd_tai", "arrival_ms", "ra_deg",
-    "dec_deg", "reason", "class_id", "probability", "probabilities", "prediction_set", "entropy",
-    "margin", "novelty", "novelty_far", "model_version", "feature_digest",
-)  # fmt: skip
-_REQUESTED: Final = (
-    "request_id", "object_id", "dia_source_id", "night", "strategy", "utility", "why", "model_version",
-    "ra_deg", "dec_deg", "band", "flux_njy", "t_mjd_tai",
-)  # fmt: skip
+    from stream.schema_ids import Registry
+
+_FLUSH_S: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Names of the outgoing topics, and the false-alarm rate below which an alert is novel."""
+    """Where to, and in which form.
+
+    Attributes
+    ----------
+    classified, novel, requests, rejected
+        Names of topics.
+    desc
+        Topic for DESC's form of what was scored; empty sends none.
+    novel_far
+        The false-alarm rate at or below which an alert is novel.
+    registry
+        Where the frames' schema ids come from; None: they are the schemas' versions.
+    """
 
     classified: str
     novel: str
     requests: str
     rejected: str
+    desc: str = ""
     novel_far: float = 0.01
+    registry: Registry | None = None
+
+    def frames(self) -> dict[str, bytes]:
+        """Return what precedes a message, by topic; asks the registry, if there is one."""
+        schemas = {
+            self.classified: CLASSIFICATION,
+            self.novel: CLASSIFICATION,
+            self.requests: LABEL_REQUEST,
+        }
+        if self.registry is None:
+            ids = {topic: schema.default_id for topic, schema in schemas.items()}
+        else:
+            ids = self.registry.ids(schemas)
+        return {topic: frame(schema_id) for topic, schema_id in ids.items()}
 
 
 def outgoing(
-    connection: sa.Connection, run_id: str, batch_id: int, topics: Topics
+    connection: sa.Connection,
+    run_id: str,
+    batch_id: int,
+    topics: Topics,
+    frames: Mapping[str, bytes] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Give the messages of a batch, in a fixed order."""
+    """Give the messages of a batch, in a fixed order; `frames` are :meth:`Topics.frames`, kept."""
+    frames = topics.frames() if frames is None else frames
     for row in _rows(connection, tables.classifications, run_id, batch_id):
-        message = _json(row, _CLASSIFIED)
-        yield {"topic": topics.classified, "key": str(row["dia_source_id"]), "value": message}
-        if row["novelty_far"] is not None and row["novelty_far"] <= topics.novel_far:
-            yield {"topic": topics.novel, "key": str(row["dia_source_id"]), "value": message}
+        yield from _of_alert(row, topics, frames)
     for row in _rows(connection, tables.label_requests, run_id, batch_id):
         yield {
             "topic": topics.requests,
             "key": str(row["object_id"]),
-            "value": _json(row, _REQUESTED),
+            "value": frames[topics.requests] + label_request_body(row),
         }
     for row in _rows(connection, tables.rejected, run_id, batch_id):
         yield {"topic": topics.rejected, "value": row["packet"], "headers": _why_rejected(row)}
+
+
+def _of_alert(
+    row: Mapping[str, Any], topics: Topics, frames: Mapping[str, bytes]
+) -> Iterator[dict[str, Any]]:
+    key, body = str(row["dia_source_id"]), classification_body(row)
+    yield {"topic": topics.classified, "key": key, "value": frames[topics.classified] + body}
+    if row["novelty_far"] is not None and row["novelty_far"] <= topics.novel_far:
+        yield {"topic": topics.novel, "key": key, "value": frames[topics.novel] + body}
+    if topics.desc and row["probabilities"] is not None:
+        yield {"topic": topics.desc, "key": key, "value": desc_body(row)}
 
 
 def _rows(
@@ -69,14 +112,6 @@ def _rows(
     mine = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
     query = sa.select(table).where(mine).order_by(*table.primary_key.columns)
     yield from (dict(row) for row in connection.execute(query).mappings())
-
-
-def _json(row: Mapping[str, Any], names: tuple[str, ...]) -> bytes:
-    values = {name: row[name] for name in names}
-    texts = {
-        name: None if values[name] is None else str(values[name]) for name in _IDS & values.keys()
-    }
-    return json.dumps({**values, **texts}, separators=(",", ":")).encode()
 
 
 def _why_rejected(row: Mapping[str, Any]) -> list[tuple[str, bytes]]:
@@ -95,11 +130,20 @@ class Outputs:
         Where to.
     timeout_s
         How long a batch may take to be acknowledged.
+
+    Raises
+    ------
+    UnavailableError
+        The schema registry does not answer; see :meth:`stream.schema_ids.Registry.ids`.
+    ConfigurationError
+        It refuses the schemas.
     """
 
     def __init__(self, client: Mapping[str, Any], topics: Topics, timeout_s: float) -> None:
         self._topics = topics
+        self._frames = topics.frames()
         self._timeout_s = timeout_s
+        self._troubles = Troubles()
         self._producer = Producer(
             {
                 "enable.idempotence": True,
@@ -108,6 +152,7 @@ class Outputs:
                 "message.max.bytes": 32 << 20,
                 "delivery.timeout.ms": int(timeout_s * 1000),
                 **client,
+                "error_cb": self._troubles,
             }
         )
         self._failures: list[str] = []
@@ -123,14 +168,23 @@ class Outputs:
         self._failures.clear()
         n = 0
         with reading(engine) as connection:
-            for message in outgoing(connection, run_id, batch_id, self._topics):
+            for message in outgoing(connection, run_id, batch_id, self._topics, self._frames):
                 self._produce(message)
                 n += 1
-        left = self._producer.flush(self._timeout_s)
+        self._await_all()
+        return n
+
+    def _await_all(self) -> None:
+        """Wait for every acknowledgement, but not for one that we shall not get."""
+        deadline = time.monotonic() + self._timeout_s
+        while left := self._producer.flush(_FLUSH_S):
+            if self._troubles.refused:
+                raise UnavailableError("Kafka", self._troubles.hint())
+            if time.monotonic() > deadline:
+                break
         if left or self._failures:
             why = self._failures[0] if self._failures else f"{left} messages unacknowledged"
             raise UnavailableError("Kafka", f"{why}: is it running, and do the topics exist?")
-        return n
 
     def _produce(self, message: dict[str, Any]) -> None:
         while True:

@@ -22,6 +22,7 @@ _WHERE: Final = [
 _RANGE_FIELDS: Final = [
     ("end_offset", pa.int64()),
     ("n_read", pa.int64()),
+    ("n_lost", pa.int64()),
     ("started_ms", pa.int64()),
     ("delta_file", pa.string()),
     ("delta_bytes", pa.int64()),

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_of
-from lightcurves.errors import ConfigurationError
+from lightcurves.errors import ConfigurationError, NoctuleError
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
@@ -33,6 +33,8 @@ FEATURES_TYPE: Final = pa.struct([(name, pa.float64()) for name in FEATURE_NAMES
 
 # A worker serves the champion and, during a replay or a swap, one version beside it.
 _MODELS_KEPT: Final = 2
+_TOO_MANY_GUILTY: Final = 16
+_DETAIL_LENGTH: Final = 500
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,52 @@ class Scorer:
         return self._models[version]
 
     def score_packets(self, packets: list[bytes] | Packets, version: str) -> Scored:
-        """Decode and score framed packets with model `version`."""
+        """Decode and score framed packets with model `version`.
+
+        A packet on which the program fails, whatever lies around it, is rejected as ``failed``.
+
+        Raises
+        ------
+        NoctuleError
+            A service is away, or something is set up wrongly: no packet's fault.
+        Exception
+            The program fails on all of many packets, or not again: no packet's fault either.
+        """
         laid = packets_of(packets) if isinstance(packets, list) else packets
-        return score_batch(self.decoder.decode(laid), self.model(version))
+        model = self.model(version)
+        try:
+            return score_batch(self.decoder.decode(laid), model)
+        except NoctuleError:
+            raise
+        except Exception:
+            guilty = self._guilty(laid, np.arange(laid.starts.size), model)
+            if not guilty or laid.starts.size == len(guilty) >= _TOO_MANY_GUILTY:
+                raise
+        ends = laid.ends.copy()
+        ends[list(guilty)] = laid.starts[list(guilty)]
+        scored = score_batch(self.decoder.decode(laid._replace(ends=ends)), model)
+        for name, told in (
+            ("reject_reason", dict.fromkeys(guilty, str(RejectReason.FAILED))),
+            ("detail", guilty),
+        ):
+            texts = scored.rows[name].to_pylist()
+            scored.rows[name] = pa.array([told.get(k, text) for k, text in enumerate(texts)])
+        return scored
+
+    def _guilty(self, packets: Packets, members: NDArray[np.int64], model: Model) -> dict[int, str]:
+        """Return which of the packets fail alone, and how, by halving."""
+        part = Packets(packets.data, packets.starts[members], packets.ends[members])
+        try:
+            score_batch(self.decoder.decode(part), model)
+        except NoctuleError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, one packet must not stop the others
+            if members.size == 1:
+                return {int(members[0]): f"{type(error).__name__}: {error}"[:_DETAIL_LENGTH]}
+            half = members.size // 2
+            first = self._guilty(packets, members[:half], model)
+            return first | self._guilty(packets, members[half:], model)
+        return {}
 
     def score_arrow(
         self, batches: Iterator[pa.RecordBatch], version: str

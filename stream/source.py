@@ -2,7 +2,8 @@
 
 It plans ranges and knows nothing of science: what happens to a range is the function that the
 option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
-``starting`` (earliest or latest), ``max_alerts`` of a batch (0: no limit), ``timeout_s``; ``run``
+``starting`` (earliest or latest), ``max_alerts`` of a batch (0: no limit), ``tasks`` that a batch is
+cut into, ``lost`` (stop or skip, where Kafka has removed what was not read yet), ``timeout_s``; ``run``
 and ``choose_version`` as ``module:function``, which get all options to read their own from.
 
 An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
@@ -24,7 +25,7 @@ from pyspark.sql.streaming.datasource import (
     SupportsTriggerAvailableNow,
 )
 
-from lightcurves.errors import UnavailableError
+from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.consumer import Range, Watermarks
 from stream.rows import SPARK_SCHEMA
 
@@ -62,12 +63,12 @@ class AlertSource(DataSource):
         return AlertStreamReader(dict(self.options))
 
 
-class PlannedRange(InputPartition):
-    """One task: a range and the model version that scores it."""
+class PlannedTask(InputPartition):
+    """One task: ranges of its partitions and the model version that scores them."""
 
-    def __init__(self, part: Range, version: str) -> None:
+    def __init__(self, parts: tuple[Range, ...], version: str) -> None:
         super().__init__(None)
-        self.part = part
+        self.parts = parts
         self.version = version
 
 
@@ -101,11 +102,15 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         ------
         UnavailableError
             A topic ends before `start`: it is not the one that was read.
+        ConfigurationError
+            Kafka has removed what was to be read, and ``lost`` is stop.
         """
         bounds = self._bounds()
         ends = self._target or {key: high for key, (_, high) in bounds.items()}
         known = {key: end for key, end in ends.items() if key in start}
         refuse_other_topics(start, known)
+        if self._options["lost"] == "stop":
+            refuse_lost_offsets(start, {key: bounds[key][0] for key in known})
         at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
         goal = plan_batch(start, known, at_most)
         goal |= {key: bounds[key][self._side] for key in ends if key not in start}
@@ -132,10 +137,18 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._target = {key: bounds[1] for key, bounds in self._bounds().items()}
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
-        """Return one task per topic partition that has something to read."""
+        """Return the tasks that have something to read, each with all ranges of its partitions.
+
+        A partition always goes to the task of the same number, so that the worker that ran it finds
+        its consumer, as far as Spark lets it: with one task it always does.
+        """
         keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
-        ranges = [Range(*split_key(key), start[key], end[key]) for key in keys]
-        return [PlannedRange(part, end[MODEL_KEY]) for part in ranges if part.end > part.start]
+        bounds = self._bounds()
+        ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
+        n_tasks = int(self._options["tasks"])
+        tasks = [ranges[k::n_tasks] for k in range(n_tasks)]
+        busy = [tuple(task) for task in tasks if not all(part.is_empty for part in task)]
+        return [PlannedTask(parts, end[MODEL_KEY]) for parts in busy]
 
     def _bounds(self) -> dict[str, tuple[int, int]]:
         if self._marks is None:
@@ -153,10 +166,10 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     # -- in a worker ---------------------------------------------------------------------------
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        """Run the named function over the partition's range."""
-        assert isinstance(partition, PlannedRange)  # noqa: S101 - Spark hands back what was planned
+        """Run the named function over the task's ranges."""
+        assert isinstance(partition, PlannedTask)  # noqa: S101 - Spark hands back what was planned
         run = named_function(self._options["run"])
-        yield from run(partition.part, partition.version, self._options)
+        yield from run(partition.parts, partition.version, self._options)
 
 
 def split_key(key: str) -> tuple[str, int]:
@@ -186,6 +199,34 @@ def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> No
                 f"{key} ends at {end}, but {start[key]} had been read: the topic was made anew; "
                 "give it another name, or start with another NOCTULE_STATE",
             )
+
+
+def refuse_lost_offsets(start: Mapping[str, Any], lows: Mapping[str, int]) -> None:
+    """Raise if a topic no longer has what is to be read next.
+
+    Raises
+    ------
+    ConfigurationError
+        With the offsets, and what to do.
+    """
+    lost = [f"{start[key]} to {low - 1} of {key}" for key, low in lows.items() if low > start[key]]
+    if lost:
+        raise ConfigurationError(
+            f"Kafka removed offsets before they were read: {', '.join(lost)}. Set stream.lost_offsets to "
+            "'skip' to go on without them, and give the topic a longer retention"
+        )
+
+
+def what_is_left(key: str, start: int, end: int, low: int) -> Range:
+    """Return the range of a partition whose first offset is `low`.
+
+    Examples
+    --------
+    >>> what_is_left("alerts:7", 10, 30, 12)
+    Range(topic='alerts', partition=7, start=12, end=30, n_lost=2)
+    """
+    first = min(max(start, low), end)
+    return Range(*split_key(key), first, end, first - start)
 
 
 def plan_batch(

@@ -8,27 +8,32 @@ Spark then pickles a reference to it, and a worker that runs the next task finds
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
-from dataclasses import asdict, dataclass, field
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from store.clock import now_ms
 from store.delta import LightCurveFile
-from stream.consumer import Range, RangeReader, offset_of
+from stream.consumer import Limits, Range, RangeReader, offset_of
 from stream.rows import MESSAGE, RANGE, fill
 from stream.scoring import Scored, Scorer, ScorerConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
 
 
-READERS_KEPT: Final = 4
-"""Each fetches up to 64 MB ahead, and Spark may give a worker any partition."""
+PREFETCH_KB: Final = 128 * 1024
+"""So much do the consumers of a worker fetch ahead, together."""
+ROWS_A_GROUP: Final = 1024
+"""A Parquet file is written so many rows at a time: few large groups are half the work of many small."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,12 @@ class WorkerConfig:
         Of the checkpoint that this run belongs to.
     timeout_s
         How long a silent broker is waited for.
+    threads
+        So many lists of messages are decoded and scored at a time.
     chunk
         Messages that are decoded and scored together; bounds a worker's memory.
+    ahead
+        Messages of a partition that are scored before a batch asks for them.
     """
 
     client: dict[str, Any]
@@ -56,7 +65,9 @@ class WorkerConfig:
     delta_folder: str
     run_id: str
     timeout_s: float = 30.0
-    chunk: int = 256
+    threads: int = 2
+    chunk: int = 128
+    ahead: int = 2048
 
     def to_options(self) -> dict[str, str]:
         """Return the same as text, for Spark to carry to the workers."""
@@ -69,74 +80,127 @@ class WorkerConfig:
         return cls(**{**values, "scorer": ScorerConfig(**values["scorer"])})
 
 
-@dataclass
+class Worked(NamedTuple):
+    """What a list of messages becomes: rows for Spark, and what goes to Delta of the readable ones."""
+
+    rows: pa.RecordBatch
+    kept: pa.Table
+    seconds: float
+
+    def part(self, low: int, high: int) -> Worked:
+        """Return what messages `low` to `high` (exclusive) became."""
+        if (low, high) == (0, self.rows.num_rows):
+            return self
+        offsets = self.rows["kafka_offset"].to_numpy()
+        first, last = np.searchsorted(
+            self.kept["kafka_offset"].to_numpy(), (offsets[low], offsets[high - 1] + 1)
+        )
+        share = (high - low) / self.rows.num_rows
+        return Worked(self.rows[low:high], self.kept[int(first) : int(last)], self.seconds * share)
+
+
 class _Kept:
     """A worker's state."""
 
-    scorer: Scorer
-    readers: OrderedDict[tuple[str, int], RangeReader] = field(default_factory=OrderedDict)
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        self.scorer = Scorer(config.scorer)
+        self.pool = ThreadPoolExecutor(config.threads, "score")
+        # One list for each thread to begin with next.
+        self.budget = threading.Semaphore(2 * config.threads)
+        self.readers: dict[tuple[str, int], RangeReader[Worked]] = {}
 
-    def reader(self, part: Range, config: WorkerConfig) -> RangeReader:
-        key = (part.topic, part.partition)
-        if key not in self.readers:
-            self.readers[key] = RangeReader(*key, config.client, config.timeout_s)
-        self.readers.move_to_end(key)
-        while len(self.readers) > READERS_KEPT:
-            self.readers.popitem(last=False)[1].close()
-        return self.readers[key]
+    def readers_of(self, parts: Sequence[Range]) -> dict[Range, RangeReader[Worked]]:
+        """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
+        wanted = {(part.topic, part.partition) for part in parts}
+        for key in self.readers.keys() - wanted:
+            self.readers.pop(key).close()
+        limits = Limits(self.config.chunk, self.config.ahead, self.config.timeout_s)
+        share = {"queued.max.messages.kbytes": PREFETCH_KB // len(wanted)}
+        for key in wanted - self.readers.keys():
+            self.readers[key] = RangeReader(
+                key, share | self.config.client, self.work, self.pool, self.budget, limits
+            )
+        return {part: self.readers[part.topic, part.partition] for part in parts}
+
+    def work(self, messages: list[Message], version: str) -> Worked:
+        """Decode and score messages of one partition."""
+        begin = time.perf_counter()
+        packets = [message.value() or b"" for message in messages]
+        scored = self.scorer.score_packets(packets, version)
+        where = read_where(messages)
+        run = pa.array([self.config.run_id] * len(messages))
+        kept = scored.to_keep({**where, "run_id": run})
+        rows = message_rows(where, packets, scored)
+        return Worked(rows, kept, time.perf_counter() - begin)
 
 
 _KEPT: dict[str, _Kept] = {}
 
 
-def run(part: Range, version: str, options: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
+def run(
+    parts: Sequence[Range], version: str, options: Mapping[str, str]
+) -> Iterator[pa.RecordBatch]:
     """Run a task; the function that the data source's option ``run`` names."""
-    yield from run_range(part, version, WorkerConfig.from_options(options))
+    yield from run_ranges(parts, version, WorkerConfig.from_options(options))
 
 
-def run_range(part: Range, version: str, config: WorkerConfig) -> Iterator[pa.RecordBatch]:
-    """Consume `part`, score it with model `version`, give the rows of :mod:`stream.rows`.
+def run_ranges(
+    parts: Sequence[Range], version: str, config: WorkerConfig
+) -> Iterator[pa.RecordBatch]:
+    """Consume `parts`, score them with model `version`, give the rows of :mod:`stream.rows`.
 
-    The messages' rows come in offset order; the range's own row comes last.
+    An empty range says that its partition is this worker's too: it is worked on ahead.
+
+    The messages' rows come partition by partition in offset order, then the ranges' own rows; the
+    first of these names the file that was written.
     """
     started_ms = now_ms()
-    kept = _KEPT.setdefault(repr(config), _Kept(Scorer(config.scorer)))
+    kept = _KEPT.setdefault(repr(config), _Kept(config))
     file = LightCurveFile(Path(config.delta_folder)) if config.delta_folder else None
-    batches = []
-    for messages in kept.reader(part, config).read(part.start, part.end, config.chunk):
-        packets = [message.value() or b"" for message in messages]
-        scored = kept.scorer.score_packets(packets, version)
-        where = read_where(part, messages)
-        if file is not None:
-            run = pa.array([config.run_id] * len(messages))
-            file.append(scored.to_keep({**where, "run_id": run}))
-        batches.append(message_rows(where, packets, scored))
-    yield from batches
+    waiting: list[pa.Table] = []
+    n_read = dict.fromkeys(parts, 0)
+    readers = kept.readers_of(parts)
+    for part in parts:
+        readers[part].begin(part.start, version)
+    parts = [part for part in parts if not part.is_empty]
+    for part in parts:
+        for whole, low, high in readers[part].read(part.start, part.end, version):
+            worked = whole.part(low, high)
+            n_read[part] += worked.rows.num_rows
+            waiting.append(worked.kept)
+            if file is not None and sum(table.num_rows for table in waiting) >= ROWS_A_GROUP:
+                file.append(pa.concat_tables(waiting))
+                waiting = []
+            yield worked.rows
+    if file is not None and any(table.num_rows for table in waiting):
+        file.append(pa.concat_tables(waiting))
     written = file.close() if file is not None else None
-    n_read = sum(batch.num_rows for batch in batches)
+    names = ([written] + [None] * len(parts))[: len(parts)]
     yield fill(
         {
-            "kind": pa.array([RANGE]),
-            "topic": pa.array([part.topic]),
-            "kafka_partition": pa.array([part.partition]),
-            "kafka_offset": pa.array([part.start]),
-            "end_offset": pa.array([part.end]),
-            "n_read": pa.array([n_read]),
-            "started_ms": pa.array([started_ms]),
-            "delta_file": pa.array([written.name if written else None], pa.string()),
-            "delta_bytes": pa.array([written.n_bytes if written else None], pa.int64()),
-            "delta_rows": pa.array([written.n_rows if written else None], pa.int64()),
+            "kind": pa.array([RANGE] * len(parts)),
+            "topic": pa.array([part.topic for part in parts]),
+            "kafka_partition": pa.array([part.partition for part in parts]),
+            "kafka_offset": pa.array([part.start - part.n_lost for part in parts]),
+            "end_offset": pa.array([part.end for part in parts]),
+            "n_read": pa.array([n_read[part] for part in parts]),
+            "n_lost": pa.array([part.n_lost for part in parts]),
+            "started_ms": pa.array([started_ms] * len(parts)),
+            "delta_file": pa.array([w and w.name for w in names], pa.string()),
+            "delta_bytes": pa.array([w and w.n_bytes for w in names], pa.int64()),
+            "delta_rows": pa.array([w and w.n_rows for w in names], pa.int64()),
         },
-        1,
+        len(parts),
     )
 
 
-def read_where(part: Range, messages: list[Message]) -> dict[str, pa.Array]:
+def read_where(messages: list[Message]) -> dict[str, pa.Array]:
     """Return where and when each message was read."""
     n = len(messages)
     return {
-        "topic": pa.array([part.topic] * n),
-        "kafka_partition": pa.array([part.partition] * n, pa.int32()),
+        "topic": pa.array([message.topic() for message in messages]),
+        "kafka_partition": pa.array([message.partition() for message in messages], pa.int32()),
         "kafka_offset": pa.array([offset_of(message) for message in messages], pa.int64()),
         "arrival_ms": pa.array([message.timestamp()[1] for message in messages], pa.int64()),
         "processed_ms": pa.array([now_ms()] * n, pa.int64()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from deploy.kafka import EmbeddedKafka
 from lightcurves.errors import ConfigurationError, UnavailableError
 from tests.postgres import PostgresServer, find_postgres
 from tests.registry import SchemaRegistry, registry_app
+from tests.secured import SecuredKafka, secured
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -38,6 +40,16 @@ def data_dir() -> Path:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    """A Kafka that takes TLS and a password; see :mod:`tests.secured`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl command to make certificates: apt-get install openssl")
+    folder = tmp_path_factory.mktemp("secured")
+    with EmbeddedKafka(folder / "kafka", security=secured(folder)) as running:
+        yield SecuredKafka(running, folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
 
 import pytest
+from confluent_kafka import Message
 
 from deploy.kafka import create_topics
 from store.database import migrate, open_database, reading
 from store.queries import counts
-from stream.consumer import RangeReader
+from stream.consumer import Limits, RangeReader
 from stream.topic import publish
 
 
@@ -39,6 +42,10 @@ def test_the_tables_on_the_postgres_of_the_compose_file() -> None:
         engine.dispose()
 
 
+def values(messages: list[Message], _version: str) -> list[bytes | None]:
+    return [message.value() for message in messages]
+
+
 def test_a_range_from_a_kafka_in_a_container() -> None:
     from testcontainers.community.kafka import KafkaContainer  # noqa: PLC0415 - needs Docker
 
@@ -46,7 +53,10 @@ def test_a_range_from_a_kafka_in_a_container() -> None:
         address = server.get_bootstrap_server()
         create_topics(address, {"alerts": 1})
         publish((bytes([k]) for k in range(50)), bootstrap_servers=address, topic="alerts")
-        reader = RangeReader("alerts", 0, {"bootstrap.servers": address}, 20.0)
-        got = [m.value() for part in reader.read(10, 40, 7) for m in part]
-        reader.close()
+        with ThreadPoolExecutor(1) as pool:
+            reader = RangeReader(
+                ("alerts", 0), {"bootstrap.servers": address}, values, pool, Semaphore(2), Limits(7)
+            )
+            got = [value for made, a, b in reader.read(10, 40) for value in made[a:b]]
+            reader.close()
     assert got == [bytes([k]) for k in range(10, 40)]

@@ -159,7 +159,7 @@ def check_close(values: NDArray[np.float64], expected: NDArray[np.float64], tol:
 
 
 def test_every_feature_equals_its_textbook_twin() -> None:
-    check_twins(objects(200, seed=2), 1e-9)
+    check_twins(objects(150, seed=2), 1e-9)
 
 
 def test_long_light_curves_equal_their_twins() -> None:
@@ -193,7 +193,7 @@ def test_float32_measurements_cost_less_than_a_thousandth() -> None:
     """
     flares = [full(supernova(seed, n=60)) for seed in range(30)], unknown(30)
     unfitted = ~np.isin(TWINNED, list(FITTED))
-    for made, compared in ((objects(100, seed=4), unfitted), (flares, np.ones_like(unfitted))):
+    for made, compared in ((objects(75, seed=4), unfitted), (flares, np.ones_like(unfitted))):
         exact = changed(made, unrounded, 4)
         values, _ = feature_arrays(table_of(*exact))
         for row, (expected, _) in zip(values[:, COLUMNS], twins(exact), strict=True):
@@ -282,7 +282,7 @@ def test_a_feature_depends_on_what_it_declares_and_on_nothing_else(
 
 
 @HELD
-@pytest.mark.parametrize("factor", [2.0**-100, 3.0, 2.0**100])
+@pytest.mark.parametrize("factor", [2.0**-100, 3.0, 2.0**100], ids=["tiny", "3", "huge"])
 def test_fluxes_and_errors_scale_as_declared(group: Group, factor: float) -> None:
     """Sums of numbers three times as large are rounded otherwise; a fit to no flare then ends elsewhere."""
     scaled = changed(

@@ -66,7 +66,8 @@ def bad(offset: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def batch(alerts: list[dict[str, Any]]) -> pa.Table:
+def batch(alerts: list[dict[str, Any]], n_lost: int = 0) -> pa.Table:
+    """Rows of a batch; so many offsets before the first were gone."""
     by_partition = itertools.groupby(
         sorted(alerts, key=lambda a: (a["kafka_partition"], a["kafka_offset"])),
         lambda a: a["kafka_partition"],
@@ -74,16 +75,21 @@ def batch(alerts: list[dict[str, Any]]) -> pa.Table:
     ranges = []
     for partition, members in by_partition:
         offsets = [m["kafka_offset"] for m in members]
-        span = {"kafka_offset": min(offsets), "end_offset": max(offsets) + 1}
+        span = {"kafka_offset": min(offsets) - n_lost, "end_offset": max(offsets) + 1}
         counted = {"kafka_partition": partition, "n_read": len(offsets), "started_ms": 1}
-        ranges.append({"kind": RANGE, "topic": "t", **span, **counted})
+        ranges.append({"kind": RANGE, "topic": "t", **span, **counted, "n_lost": n_lost})
     return pa.Table.from_pylist([*alerts, *ranges], schema=ROWS_SCHEMA)
 
 
 def commit(
-    engine: sa.Engine, number: int, alerts: list[dict[str, Any]], run: str = "run"
+    engine: sa.Engine,
+    number: int,
+    alerts: list[dict[str, Any]],
+    run: str = "run",
+    n_lost: int = 0,
 ) -> BatchCounts:
-    return commit_sql(engine, batch(alerts), BatchId(run, number, "s1"), POLICY, CLASSES, 99)
+    rows = batch(alerts, n_lost)
+    return commit_sql(engine, rows, BatchId(run, number, "s1"), POLICY, CLASSES, 99)
 
 
 def rows(engine: sa.Engine, table: sa.Table) -> list[dict[str, Any]]:
@@ -107,6 +113,43 @@ def test_a_batch_adds_up(engine: sa.Engine) -> None:
     assert rows(engine, rejected)[0]["packet"] == b"\0\1"
     assert [row["kafka_offset"] for row in rows(engine, duplicates)] == [2]
     assert problems(engine) == []
+
+
+def test_a_repeat_that_says_something_else_is_flagged(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1), alert(1, 2), alert(2, 3, object_id=0, ss_object_id=9)])
+    same = {"t_mjd_tai": 60000.2}
+    later = [
+        alert(3, 1, **same),
+        alert(4, 1, **same, flux_njy=501.0, band=None),
+        alert(5, 2, t_mjd_tai=60000.2 + 1 / 1000, object_id=8, n_points=6),
+        alert(6, 3, t_mjd_tai=60000.2 + 2 / 1000, object_id=0, ss_object_id=9, processed_ms=77, entropy=0.1),
+        alert(7, 4, **same),
+        alert(8, 4, **same, sigma_njy=0.0),
+    ]
+    commit(engine, 1, later)
+    assert {row["kafka_offset"]: row["differs"] for row in rows(engine, duplicates)} == {
+        3: None,
+        4: "band, flux_njy",
+        5: "object_id, n_points",
+        6: None,
+        8: "sigma_njy",
+    }
+    assert [row["flux_njy"] for row in rows(engine, classifications)] == [500.0] * 4
+    assert problems(engine) == []
+
+
+def test_offsets_that_were_gone_are_told(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1), alert(1, 2)])
+    counts = commit(engine, 1, [alert(7, 3)], n_lost=5)
+    assert (counts.n_read, counts.n_lost) == (1, 5)
+    assert problems(engine) == ["offsets 2 to 6 were gone from the topic before they were read"]
+    with engine.connect() as connection:
+        (part,) = audit(connection, {("t", 0): (9, 12)})
+    assert part.problems[1:] == ("offsets 8 to 8 are gone from the topic, unread",)
+    commit(engine, 0, [alert(10, 4)], run="another")  # another run may have read them
+    with engine.connect() as connection:
+        parts = audit(connection, {("t", 0): (9, 12)})
+    assert [problem for part in parts for problem in part.problems] == [part.problems[0]]
 
 
 def test_a_replay_writes_nothing(engine: sa.Engine) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
+from threading import Semaphore
 from typing import ClassVar
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql.streaming.datasource import ReadAllAvailable
 
 from deploy.kafka import EmbeddedKafka, create_topics
-from lightcurves.errors import UnavailableError
-from stream.consumer import Range, RangeReader, Watermarks
-from stream.source import AlertStreamReader, PlannedRange, plan_batch
+from lightcurves.errors import ConfigurationError, UnavailableError
+from stream.consumer import Limits, Range, RangeReader, Watermarks
+from stream.source import AlertStreamReader, PlannedTask, plan_batch
 from stream.topic import publish
 
 keys = st.sampled_from([f"t:{k}" for k in range(5)])
@@ -55,43 +59,118 @@ def numbered(kafka: EmbeddedKafka) -> str:
     return "numbered"
 
 
+Reader = RangeReader[list[int]]
+LIMITS = Limits(chunk=7, ahead=40, timeout_s=5.0)
+
+
+def numbers(messages: list[Message], version: str) -> list[int]:
+    """Read what the messages say, negative for the version "negative"."""
+    sign = -1 if version == "negative" else 1
+    return [sign * int(message.value() or b"") for message in messages]
+
+
+@contextmanager
+def opened(
+    kafka: EmbeddedKafka,
+    topic: str,
+    work: Callable[[list[Message], str], list[int]] = numbers,
+) -> Iterator[Reader]:
+    client = {"bootstrap.servers": kafka.bootstrap_servers}
+    with ThreadPoolExecutor(2) as pool:
+        made = RangeReader((topic, 0), client, work, pool, Semaphore(3), LIMITS)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
 @pytest.fixture
-def reader(kafka: EmbeddedKafka, numbered: str) -> Iterator[RangeReader]:
-    made = RangeReader(numbered, 0, {"bootstrap.servers": kafka.bootstrap_servers}, 5.0)
-    yield made
-    made.close()
+def reader(kafka: EmbeddedKafka, numbered: str) -> Iterator[Reader]:
+    with opened(kafka, numbered) as made:
+        yield made
 
 
-def read(reader: RangeReader, start: int, end: int, at_most: int = 64) -> list[int]:
-    return [int(m.value() or b"") for part in reader.read(start, end, at_most) for m in part]
+def read(reader: Reader, start: int, end: int, version: str = "") -> list[int]:
+    return [n for made, a, b in reader.read(start, end, version) for n in made[a:b]]
 
 
-def test_ranges_in_a_row_lose_and_repeat_nothing(reader: RangeReader) -> None:
+def test_ranges_in_a_row_lose_and_repeat_nothing(reader: Reader) -> None:
     rng = random.Random(3)
     cuts = [0, *sorted(rng.sample(range(1, 500), 20)), 500]
-    got = [n for a, b in pairwise(cuts) for n in read(reader, a, b, 7)]
+    got = [n for a, b in pairwise(cuts) for n in read(reader, a, b)]
     assert got == list(range(500))
 
 
-def test_ranges_in_any_order_are_exact(reader: RangeReader) -> None:
+def test_ranges_in_any_order_are_exact(reader: Reader) -> None:
     rng = random.Random(4)
     for _ in range(30):
         a, b = sorted(rng.sample(range(501), 2))
         assert read(reader, a, b) == list(range(a, b))
 
 
-def test_a_range_that_is_left_half_read_does_not_spoil_the_next(reader: RangeReader) -> None:
-    parts = reader.read(0, 400, 10)
+def test_a_range_that_is_left_half_read_does_not_spoil_the_next(reader: Reader) -> None:
+    parts = reader.read(0, 400)
     next(parts)
     assert read(reader, 200, 220) == list(range(200, 220))
     assert read(reader, 10, 15) == list(range(10, 15))
 
 
 def test_offsets_that_are_gone_are_an_error_not_a_gap(kafka: EmbeddedKafka, numbered: str) -> None:
-    reader = RangeReader(numbered, 0, {"bootstrap.servers": kafka.bootstrap_servers}, 3.0)
-    with pytest.raises(UnavailableError, match=r"numbered\[0\] at offset 900"):
+    with (
+        opened(kafka, numbered) as reader,
+        pytest.raises(UnavailableError, match=r"numbered\[0\] at offset 900"),
+    ):
         read(reader, 900, 910)
-    reader.close()
+
+
+def test_another_version_makes_everything_anew(reader: Reader) -> None:
+    assert read(reader, 0, 20) == list(range(20))
+    assert read(reader, 20, 30, "negative") == [-n for n in range(20, 30)]
+    assert read(reader, 30, 45, "negative") == [-n for n in range(30, 45)]
+    assert read(reader, 45, 60) == list(range(45, 60))
+
+
+def test_work_goes_on_beyond_the_range_but_not_for_ever(
+    kafka: EmbeddedKafka, numbered: str
+) -> None:
+    done: list[int] = []
+
+    def noted(messages: list[Message], version: str) -> list[int]:
+        found = numbers(messages, version)
+        done.extend(found)
+        return found
+
+    with opened(kafka, numbered, noted) as reader:
+        assert read(reader, 0, 10) == list(range(10))
+        deadline = time.monotonic() + 10
+        while max(done) < 49 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert 49 <= max(done) < 10 + LIMITS.ahead + LIMITS.chunk
+        n_done = len(done)
+        assert read(reader, 10, 40) == list(range(10, 40))
+        assert sorted(set(done)) == list(range(max(done) + 1))
+        assert len(done) == len(set(done)) >= n_done  # nothing twice
+
+
+def test_work_that_fails_is_done_again_when_asked_again(
+    kafka: EmbeddedKafka, numbered: str
+) -> None:
+    broken = [True]
+
+    def sometimes(messages: list[Message], version: str) -> list[int]:
+        found = numbers(messages, version)
+        if broken[0] and 20 in found:
+            raise UnavailableError("registry", "away")
+        return found
+
+    with opened(kafka, numbered, sometimes) as reader:
+        with pytest.raises(UnavailableError, match="away"):
+            read(reader, 0, 40)
+        with pytest.raises(UnavailableError, match="away"):
+            read(reader, 14, 40)
+        broken[0] = False
+        assert read(reader, 14, 40) == list(range(14, 40))
 
 
 def test_a_broker_that_is_away_is_said_in_one_line() -> None:
@@ -120,7 +199,7 @@ class Bounds(AlertStreamReader):
 
 
 def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0"})
+    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
     start = {"t:0": 4, "model": "m"}
     reader.bounds = {"t:0": (0, 4), "t:1": (100, 130)}  # type: ignore[misc]
     noted = reader.latestOffset(start, ReadAllAvailable())
@@ -128,13 +207,34 @@ def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:
     assert reader.partitions(start, noted) == []
     read = reader.latestOffset(noted, ReadAllAvailable())
     (planned,) = reader.partitions(noted, read)
-    assert isinstance(planned, PlannedRange)
-    assert planned.part == Range("t", 1, 100, 130)
+    assert isinstance(planned, PlannedTask)
+    assert planned.parts == (Range("t", 0, 4, 4), Range("t", 1, 100, 130))
     assert reader.latestOffset(read, ReadAllAvailable()) == read
 
 
+def test_what_kafka_removed_before_it_was_read_stops_the_stream() -> None:
+    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader.bounds = {"t:0": (9, 20), "t:1": (3, 4)}  # type: ignore[misc]
+    with pytest.raises(
+        ConfigurationError, match=r"offsets before .*: 4 to 8 of t:0\. Set stream\.l"
+    ):
+        reader.latestOffset({"t:0": 4, "t:1": 3, "model": "m"}, ReadAllAvailable())
+
+
+def test_or_is_skipped_and_counted() -> None:
+    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "skip"})
+    reader.bounds = {"t:0": (9, 20), "t:1": (30, 30), "t:2": (0, 5)}  # type: ignore[misc]
+    start = {"t:0": 4, "t:1": 3, "t:2": 5, "model": "m"}
+    end = reader.latestOffset(start, ReadAllAvailable())
+    (planned,) = reader.partitions(start, end)
+    assert isinstance(planned, PlannedTask)
+    some, all_lost, idle = planned.parts
+    assert (some, all_lost) == (Range("t", 0, 9, 20, 5), Range("t", 1, 30, 30, 27))
+    assert [part.is_empty for part in (some, all_lost, idle)] == [False, False, True]
+
+
 def test_a_topic_that_was_made_anew_is_refused() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0"})
+    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
     reader.bounds = {"t:0": (0, 3)}  # type: ignore[misc]
     with pytest.raises(UnavailableError, match="made anew"):
         reader.latestOffset({"t:0": 812, "model": "m"}, ReadAllAvailable())
@@ -152,9 +252,10 @@ def test_offsets_without_a_message_end_a_range(kafka: EmbeddedKafka) -> None:
     producer.commit_transaction(20)
     client = {"bootstrap.servers": kafka.bootstrap_servers}
     marks = Watermarks(["transactional"], client, 5.0)
-    (bounds,) = marks.now().values()
+    deadline = time.monotonic() + 20
+    while marks.now() != {("transactional", 0): (0, 4)}:  # three messages and the commit marker
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     marks.close()
-    assert bounds == (0, 4)  # three messages and the commit marker
-    reader = RangeReader("transactional", 0, client, 5.0)
-    assert read(reader, 0, 4) == [0, 1, 2]
-    reader.close()
+    with opened(kafka, "transactional") as reader:
+        assert read(reader, 0, 4) == [0, 1, 2]

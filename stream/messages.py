@@ -1,0 +1,123 @@
+"""What goes out to Kafka, as bytes: rows of the tables into Avro.
+
+The schemas are the files in ``stream/schemas``, which ``noctule schemas FOLDER`` hands out and
+``docs/messages.md`` describes. A value depends on its row and its schema id alone, never on the
+process that makes it, but for the release of noctule that DESC's form names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import fastavro
+import fastavro.schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_FOLDER: Final = Path(__file__).with_name("schemas")
+
+# Tells fastavro which branch of [null, array] is meant; finding out by itself takes twice as long.
+_ARRAY: Final = "array"
+
+BROKER_NAME: Final = "noctule"
+BROKER_VERSION: Final = version("noctule")
+
+
+@dataclass(frozen=True)
+class MessageSchema:
+    """The schema of one kind of message.
+
+    Attributes
+    ----------
+    file
+        Its file in :data:`SCHEMA_FOLDER`.
+    text
+        The same as one line, as a registry gets it.
+    default_id
+        What stands in the frame where there is no registry: ``major * 100 + minor`` of the schema's
+        version, as Rubin numbers its own.
+    """
+
+    file: str
+    text: str
+    default_id: int
+    _parsed: Any
+
+    def encode(self, record: Mapping[str, Any]) -> bytes:
+        """Return the Avro body of a record."""
+        body = BytesIO()
+        fastavro.schemaless_writer(body, self._parsed, record)
+        return body.getvalue()
+
+
+def _schema(file: str) -> MessageSchema:
+    read = json.loads((SCHEMA_FOLDER / file).read_text())
+    major, minor = map(int, read.get("version", "0.0").split("."))
+    text = json.dumps(read, separators=(",", ":"))
+    return MessageSchema(file, text, 100 * major + minor, fastavro.schema.parse_schema(read))
+
+
+CLASSIFICATION: Final = _schema("noctule.v1.Classification.avsc")
+LABEL_REQUEST: Final = _schema("noctule.v1.LabelRequest.avsc")
+DESC: Final = _schema("elasticc.v0_9_1.brokerClassification.avsc")
+
+
+def frame(schema_id: int) -> bytes:
+    """Return what precedes the body: byte 0, then the schema's id in 4 bytes, big-endian."""
+    return b"\0" + schema_id.to_bytes(4, "big")
+
+
+def classification_body(row: Mapping[str, Any]) -> bytes:
+    """Return a row of ``classifications`` as the body of a :data:`CLASSIFICATION`."""
+    if row["probabilities"] is None:
+        return CLASSIFICATION.encode(row)
+    arrays = {
+        "probabilities": (_ARRAY, _by_class(row["probabilities"])),
+        "prediction_set": (_ARRAY, row["prediction_set"]),
+    }
+    return CLASSIFICATION.encode({**row, **arrays})
+
+
+def label_request_body(row: Mapping[str, Any]) -> bytes:
+    """Return a row of ``label_requests`` as the body of a :data:`LABEL_REQUEST`."""
+    return LABEL_REQUEST.encode(row)
+
+
+def desc_body(row: Mapping[str, Any]) -> bytes:
+    """Return a row of ``classifications`` that was scored as the body of a :data:`DESC`."""
+    return DESC.encode(
+        {
+            "alertId": row["dia_source_id"],
+            "diaSourceId": row["dia_source_id"],
+            "elasticcPublishTimestamp": row["arrival_ms"],
+            "brokerIngestTimestamp": row["processed_ms"],
+            "brokerName": BROKER_NAME,
+            "brokerVersion": BROKER_VERSION,
+            "classifierName": f"noctule-{row['model_version']}",
+            "classifierParams": f"features={row['feature_digest']}",
+            "classifications": _by_class(row["probabilities"]),
+        }
+    )
+
+
+def _by_class(probabilities: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return probabilities by class, in an order that no database's JSON can change."""
+    by_class = sorted((int(class_id), p) for class_id, p in probabilities.items())
+    return [{"classId": class_id, "probability": p} for class_id, p in by_class]
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Copy every schema's file into `folder`, which is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for schema in (CLASSIFICATION, LABEL_REQUEST, DESC):
+        path = folder / schema.file
+        path.write_bytes((SCHEMA_FOLDER / schema.file).read_bytes())
+        written.append(path)
+    return written

@@ -1,0 +1,94 @@
+"""A packet on which the program itself fails: found by halving, kept, and in nobody's way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import stream.scoring
+from lightcurves.errors import UnavailableError
+from models.scoring import Model
+from stream.scoring import Scored, Scorer, ScorerConfig
+
+OUCH = ZeroDivisionError("ouch")
+
+
+@pytest.fixture
+def scorer(trained_models: list[Path]) -> Scorer:
+    return Scorer(ScorerConfig(models_folder=str(trained_models[0].parent)))
+
+
+def fail_on(
+    monkeypatch: pytest.MonkeyPatch, guilty: set[int], error: Exception = OUCH
+) -> list[int]:
+    """Let scoring fail wherever one of the alerts is there; return the sizes that were tried."""
+    sound = stream.scoring.score_batch
+    tried: list[int] = []
+
+    def score_batch(alerts: pa.Table, model: Model) -> Scored:
+        tried.append(alerts.num_rows)
+        if guilty & set(alerts["dia_source_id"].to_pylist()):
+            raise error
+        return sound(alerts, model)
+
+    monkeypatch.setattr(stream.scoring, "score_batch", score_batch)
+    return tried
+
+
+def ids_of(scored: Scored) -> list[Any]:
+    ids: list[Any] = scored.rows["dia_source_id"].to_pylist()
+    return ids
+
+
+def test_the_guilty_are_rejected_and_the_others_scored_as_ever(
+    scorer: Scorer,
+    trained_models: list[Path],
+    real_packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = trained_models[0].name
+    packets = [*real_packets[:20], b"no alert"]
+    usual = scorer.score_packets(packets, version)
+    guilty = [3, 4, 17]
+    tried = fail_on(monkeypatch, {ids_of(usual)[k] for k in guilty})
+    scored = scorer.score_packets(packets, version)
+    assert [k for k in range(20) if not scored.readable[k]] == guilty
+    for k in guilty:
+        assert scored.rows["reject_reason"][k].as_py() == "failed"
+        assert scored.rows["detail"][k].as_py() == "ZeroDivisionError: ouch"
+    assert scored.rows["reject_reason"][20].as_py() == "bad_frame"
+    others = np.setdiff1d(np.arange(21), guilty)
+    for name, column in scored.rows.items():
+        assert column.take(pa.array(others)).equals(usual.rows[name].take(pa.array(others))), name
+    assert len(tried) < 2 * 3 * 6
+
+
+def test_a_service_that_is_away_is_no_packets_fault(
+    scorer: Scorer,
+    trained_models: list[Path],
+    real_packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = trained_models[0].name
+    first = ids_of(scorer.score_packets(real_packets[:1], version))[0]
+    tried = fail_on(monkeypatch, {first}, UnavailableError("registry", "away"))
+    with pytest.raises(UnavailableError):
+        scorer.score_packets(real_packets[:8], version)
+    assert tried == [8]
+
+
+def test_a_program_that_fails_on_everything_rejects_nothing(
+    scorer: Scorer,
+    trained_models: list[Path],
+    real_packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = trained_models[0].name
+    everything = set(ids_of(scorer.score_packets(real_packets, version)))
+    fail_on(monkeypatch, everything)
+    with pytest.raises(ZeroDivisionError):
+        scorer.score_packets(real_packets, version)
