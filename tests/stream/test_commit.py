@@ -122,7 +122,15 @@ def test_a_repeat_that_says_something_else_is_flagged(engine: sa.Engine) -> None
         alert(3, 1, **same),
         alert(4, 1, **same, flux_njy=501.0, band=None),
         alert(5, 2, t_mjd_tai=60000.2 + 1 / 1000, object_id=8, n_points=6),
-        alert(6, 3, t_mjd_tai=60000.2 + 2 / 1000, object_id=0, ss_object_id=9, processed_ms=77, entropy=0.1),
+        alert(
+            6,
+            3,
+            t_mjd_tai=60000.2 + 2 / 1000,
+            object_id=0,
+            ss_object_id=9,
+            processed_ms=77,
+            entropy=0.1,
+        ),
         alert(7, 4, **same),
         alert(8, 4, **same, sigma_njy=0.0),
     ]
