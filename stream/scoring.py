@@ -6,6 +6,7 @@ three agree to the last bit.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,11 +97,12 @@ class Scored(NamedTuple):
 
 @dataclass
 class Scorer:
-    """Scores packets with any version of the model; keeps models and plans between calls."""
+    """Scores packets with any version of the model, in any thread; keeps models and plans."""
 
     config: ScorerConfig
     decoder: Decoder = field(init=False)
     _models: OrderedDict[str, Model] = field(default_factory=OrderedDict, init=False)
+    _loading: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         """Open the schema source."""
@@ -108,15 +110,18 @@ class Scorer:
 
     def model(self, version: str) -> Model:
         """Return the model of `version`, loaded once."""
-        if version not in self._models:
-            loaded = load_model(Path(self.config.models_folder) / version)
-            if loaded.manifest.model_version != version:
-                raise ConfigurationError(f"models/{version} holds {loaded.manifest.model_version}")
-            self._models[version] = loaded
-        self._models.move_to_end(version)
-        while len(self._models) > _MODELS_KEPT:
-            self._models.popitem(last=False)
-        return self._models[version]
+        with self._loading:
+            if version not in self._models:
+                loaded = load_model(Path(self.config.models_folder) / version)
+                if loaded.manifest.model_version != version:
+                    raise ConfigurationError(
+                        f"models/{version} holds {loaded.manifest.model_version}"
+                    )
+                self._models[version] = loaded
+            self._models.move_to_end(version)
+            while len(self._models) > _MODELS_KEPT:
+                self._models.popitem(last=False)
+            return self._models[version]
 
     def score_packets(self, packets: list[bytes] | Packets, version: str) -> Scored:
         """Decode and score framed packets with model `version`.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,7 +84,6 @@ class Worked(NamedTuple):
 
     rows: pa.RecordBatch
     kept: pa.Table
-    seconds: float
 
     def part(self, low: int, high: int) -> Worked:
         """Return what messages `low` to `high` (exclusive) became."""
@@ -95,8 +93,7 @@ class Worked(NamedTuple):
         first, last = np.searchsorted(
             self.kept["kafka_offset"].to_numpy(), (offsets[low], offsets[high - 1] + 1)
         )
-        share = (high - low) / self.rows.num_rows
-        return Worked(self.rows[low:high], self.kept[int(first) : int(last)], self.seconds * share)
+        return Worked(self.rows[low:high], self.kept[int(first) : int(last)])
 
 
 class _Kept:
@@ -125,17 +122,31 @@ class _Kept:
 
     def work(self, messages: list[Message], version: str) -> Worked:
         """Decode and score messages of one partition."""
-        begin = time.perf_counter()
         packets = [message.value() or b"" for message in messages]
         scored = self.scorer.score_packets(packets, version)
         where = read_where(messages)
         run = pa.array([self.config.run_id] * len(messages))
         kept = scored.to_keep({**where, "run_id": run})
-        rows = message_rows(where, packets, scored)
-        return Worked(rows, kept, time.perf_counter() - begin)
+        return Worked(message_rows(where, packets, scored), kept)
+
+    def close(self) -> None:
+        """Stop fetching and scoring."""
+        for reader in self.readers.values():
+            reader.close()
+        self.pool.shutdown(cancel_futures=True)
 
 
 _KEPT: dict[str, _Kept] = {}
+
+
+def _kept(config: WorkerConfig) -> _Kept:
+    """Return the state for `config`; that of another stream, which has ended, is let go."""
+    key = repr(config)
+    if key not in _KEPT:
+        while _KEPT:
+            _KEPT.popitem()[1].close()
+        _KEPT[key] = _Kept(config)
+    return _KEPT[key]
 
 
 def run(
@@ -156,7 +167,7 @@ def run_ranges(
     first of these names the file that was written.
     """
     started_ms = now_ms()
-    kept = _KEPT.setdefault(repr(config), _Kept(config))
+    kept = _kept(config)
     file = LightCurveFile(Path(config.delta_folder)) if config.delta_folder else None
     waiting: list[pa.Table] = []
     n_read = dict.fromkeys(parts, 0)
