@@ -169,10 +169,15 @@ def _features() -> tuple[Feature, ...]:
     wider = [blue + red for blue, red in zip(LSST_BANDS, LSST_BANDS[2:], strict=False)]
 
     def of(
-        name: str, unit: str, formula: str, inputs: frozenset[Input], pairs: list[str] = pairs
+        name: str,
+        unit: str,
+        formula: str,
+        inputs: frozenset[Input],
+        pairs: list[str] = pairs,
+        least: int = 2,
     ) -> tuple[Feature, ...]:
         return tuple(
-            Feature(f"{p}_{name}", unit, inputs, formula, min_points=2, bands=p) for p in pairs
+            Feature(f"{p}_{name}", unit, inputs, formula, min_points=least, bands=p) for p in pairs
         )
 
     contrast = "(f_blue - f_red) / (|f_blue| + |f_red|)"
@@ -191,6 +196,7 @@ def _features() -> tuple[Feature, ...]:
             "1/d",
             "the last of these contrasts minus the first, over the time between their blue points",
             _TIMED,
+            least=3,
         ),
         *of(
             "contrast_track",

@@ -227,7 +227,7 @@ VARIABILITY: Final = Family(
             _TIMED,
             "-<t_i - t_(i-1)> / ln r, r = mean p_i p_(i-1) / (chi2_constant - 1): the time in which a damped "
             "random walk forgets; null unless 0 < r < 1",
-            min_points=2,
+            min_points=3,
             paper="Kelly, Bechtold & Siemiginowska 2009, ApJ 698, 895, eq. 3, "
             "doi:10.1088/0004-637X/698/1/895; from the neighbours' mean product",
             varies=True,
