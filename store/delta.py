@@ -64,7 +64,11 @@ class LightCurveFile:
         if self._writer is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(
-                self._folder / self._name, table.schema, compression="zstd", compression_level=1
+                self._folder / self._name,
+                table.schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=texts_of(table.schema),
             )
         self._writer.write_table(table)
         self._n_rows += table.num_rows
@@ -76,6 +80,13 @@ class LightCurveFile:
         self._writer.close()
         size = (self._folder / self._name).stat().st_size
         return Written(self._name, size, self._n_rows)
+
+
+def texts_of(schema: pa.Schema) -> list[str]:
+    """Return the Parquet paths of columns of text: numbers hardly repeat, a dictionary costs time."""
+    plain = [field.name for field in schema if pa.types.is_string(field.type)]
+    nested = [field.name for field in POINT if pa.types.is_string(field.type)]
+    return [*plain, *(f"light_curve.list.element.{name}" for name in nested)]
 
 
 def on_disk(table: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE, POINT_TYPE
@@ -70,3 +71,17 @@ def test_a_table_that_has_all_columns_is_left_alone(tmp_path: Path) -> None:
 
 def test_no_table_has_no_rows(tmp_path: Path) -> None:
     assert read_light_curve(tmp_path / "none", 1) is None
+
+
+def test_texts_have_dictionaries_and_numbers_have_none(tmp_path: Path) -> None:
+    schema = schema_of(LIGHT_CURVE_TYPE, ["a"]).append(pa.field("topic", pa.string()))
+    row = {**ALERT, "light_curve": [POINT] * 2, "features": {"a": 1}, "topic": "alerts"}
+    file = LightCurveFile(tmp_path)
+    file.append(pa.Table.from_pylist([row] * 3, schema=schema))
+    written = file.close()
+    assert written is not None
+    group = pq.read_metadata(tmp_path / written.name).row_group(0)
+    columns = [group.column(k) for k in range(group.num_columns)]
+    with_dictionary = {c.path_in_schema for c in columns if "RLE_DICTIONARY" in c.encodings}
+    points = "light_curve.list.element"
+    assert with_dictionary == {"topic", f"{points}.band", f"{points}.kind"}
