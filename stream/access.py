@@ -47,6 +47,10 @@ class Troubles:
         elif error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - says nothing more
             self._last = error
 
+    def forget(self) -> None:
+        """Begin anew: what was refused may be granted now."""
+        self._refusal = self._last = None
+
     @property
     def refused(self) -> bool:
         """Whether login or TLS failed: waiting does not help."""

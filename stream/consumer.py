@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from lightcurves.errors import UnavailableError
+from stream.access import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -109,7 +110,8 @@ class RangeReader(Generic[Result]):
         self._pool = pool
         self._budget = budget
         self._limits = limits
-        self._consumer = Consumer(consumer_settings(client))
+        self._troubles = Troubles()
+        self._consumer = Consumer(consumer_settings(client) | {"error_cb": self._troubles})
         self._changed = threading.Condition()
         self._pieces: deque[_Piece[Result]] = deque()
         self._n_ahead = 0
@@ -132,6 +134,7 @@ class RangeReader(Generic[Result]):
             self._pieces.clear()
             self._n_ahead = 0
             self._error = None
+            self._troubles.forget()
             self._end_seen = -1
             self._changed.notify_all()
 
@@ -206,6 +209,10 @@ class RangeReader(Generic[Result]):
                 messages = []
                 with self._changed:
                     self._error = self._unavailable(str(error))
+                    self._changed.notify_all()
+            if self._troubles.refused:
+                with self._changed:
+                    self._error = self._unavailable(self._troubles.hint())
                     self._changed.notify_all()
             if messages:
                 self._budget.acquire()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import stat
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 from typing import Any
 
 import pytest
+from confluent_kafka import Message
 from confluent_kafka import admin as kafka_admin
 
 from deploy.kafka import OPEN, EmbeddedKafka, create_topics
@@ -17,7 +20,7 @@ from deploy.settings import redacted
 from deploy.wiring import kafka_client
 from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.access import check_access
-from stream.consumer import Watermarks
+from stream.consumer import Limits, RangeReader, Watermarks
 from stream.outputs import Outputs
 from stream.topic import publish
 from tests.deploy.test_cli import noctule, one_line
@@ -119,6 +122,21 @@ def test_a_producer_that_is_refused_says_so_too(
     begin = time.monotonic()
     with pytest.raises(UnavailableError, match=hint):
         outputs.send(engine, RUN, BATCH)
+    assert time.monotonic() - begin < SOON_S
+
+
+@pytest.mark.parametrize("case", ["password", "certificate"])
+def test_a_reader_that_is_refused_says_so_too(secured_kafka: SecuredKafka, case: str) -> None:
+    client, hint = refusals(secured_kafka)[case]
+
+    def nothing(_messages: list[Message], _version: str) -> None: ...
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        reader = RangeReader(("alerts", 0), client, nothing, pool, Semaphore(1), Limits())
+        with pytest.raises(UnavailableError, match=hint):
+            next(reader.read(0, 5))
+        reader.close()
     assert time.monotonic() - begin < SOON_S
 
 
