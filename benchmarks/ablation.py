@@ -83,18 +83,18 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
         losses[variant] = -np.log(np.maximum(p[np.arange(len(p)), rows.truth], 1e-9))
         scores[variant] = macro_f1(p.argmax(axis=1), rows.truth, len(class_ids), rows.weights)
     print(file=sys.stderr)
-    found = {
-        variant: {
+    found = {}
+    for variant, loss in losses.items():
+        change = loss - losses["all"]
+        found[variant] = {
             "log_loss": float(np.average(loss, weights=rows.weights)),
-            "log_loss_change": float(np.average(loss - losses["all"], weights=rows.weights)),
-            "error": error_of_mean(loss - losses["all"], rows),
+            "log_loss_change": float(np.average(change, weights=rows.weights)),
+            "error": error_of_mean(change, rows),
             "whole_log_loss": float(loss[whole].mean()),
-            "whole_log_loss_change": float((loss - losses["all"])[whole].mean()),
-            "whole_error": float((loss - losses["all"])[whole].std() / np.sqrt(whole.sum())),
+            "whole_log_loss_change": float(change[whole].mean()),
+            "whole_error": float(change[whole].std() / np.sqrt(whole.sum())),
             "macro_f1": float(scores[variant]),
         }
-        for variant, loss in losses.items()
-    }
     table_rows = [
         (
             variant,

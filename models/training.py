@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from lightcurves.features.declare import Family
 
-CONTEXT_COLUMNS: Final = ("host_z_phot", "host_z_phot_err", "host_offset_arcsec", "mw_ebv")
+CONTEXT_COLUMNS: Final = tuple(n for n in Context._fields if n not in {"ra_deg", "dec_deg"})
 """What a light-curve folder may know of an object and LSST's packets do not say."""
 
 

@@ -67,9 +67,9 @@ class Limits(NamedTuple):
         How long nothing may arrive before the broker counts as away.
     """
 
-    chunk: int = 128
-    ahead: int = 2048
-    timeout_s: float = 30.0
+    chunk: int
+    ahead: int
+    timeout_s: float
 
 
 class RangeReader(Generic[Result]):

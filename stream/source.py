@@ -85,6 +85,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._options = dict(options)
         self._marks: Watermarks | None = None
         self._target: dict[str, int] | None = None
+        self._seen: dict[str, tuple[int, int]] = {}  # what the broker said last
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         its consumer, as far as Spark lets it: with one task it always does.
         """
         keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
-        bounds = self._bounds()
+        bounds = self._seen or self._bounds()  # a replay plans no offset before
         ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
         n_tasks = int(self._options["tasks"])
         tasks = [ranges[k::n_tasks] for k in range(n_tasks)]
@@ -155,9 +156,10 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             topics = json.loads(self._options["topics"])
             timeout_s = float(self._options["timeout_s"])
             self._marks = Watermarks(topics, json.loads(self._options["client"]), timeout_s)
-        return {
+        self._seen = {
             f"{topic}:{number}": bounds for (topic, number), bounds in self._marks.now().items()
         }
+        return self._seen
 
     def _choose_version(self) -> str:
         version: str = named_function(self._options["choose_version"])(self._options)

@@ -179,14 +179,17 @@ def run_ranges(
         for whole, low, high in readers[part].read(part.start, part.end, version):
             worked = whole.part(low, high)
             n_read[part] += worked.rows.num_rows
-            waiting.append(worked.kept)
-            if file is not None and sum(table.num_rows for table in waiting) >= ROWS_A_GROUP:
-                file.append(pa.concat_tables(waiting))
-                waiting = []
+            if file is not None:
+                waiting.append(worked.kept)
+                if sum(table.num_rows for table in waiting) >= ROWS_A_GROUP:
+                    file.append(pa.concat_tables(waiting))
+                    waiting = []
             yield worked.rows
-    if file is not None and any(table.num_rows for table in waiting):
-        file.append(pa.concat_tables(waiting))
-    written = file.close() if file is not None else None
+    written = None
+    if file is not None:
+        if any(table.num_rows for table in waiting):
+            file.append(pa.concat_tables(waiting))
+        written = file.close()
     names = ([written] + [None] * len(parts))[: len(parts)]
     yield fill(
         {

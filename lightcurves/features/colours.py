@@ -24,6 +24,7 @@ from lightcurves.features.declare import (
 
 _N_PAIRS: Final = len(LSST_BANDS) - 1
 _N_TRACKS: Final = _N_PAIRS + _N_PAIRS - 1  # the next band, and the one after it
+_FIRST_TRACK: Final = 5 * _N_PAIRS  # behind five features of each pair
 _SAME_NIGHT_DAYS: Final = 0.5
 _GAP_DAYS: Final = 30.0
 _END_DAYS: Final = 8.0
@@ -148,7 +149,7 @@ def _colours(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: AR
         for pair in range(_N_PAIRS):
             blue, red = bounds[pair : pair + 2], bounds[pair + 1 : pair + 3]
             if blue[0] == blue[1] or red[0] == red[1]:
-                why[k, pair : 5 * _N_PAIRS : _N_PAIRS] = NOT_IN_BAND
+                why[k, pair:_FIRST_TRACK:_N_PAIRS] = NOT_IN_BAND
                 continue
             peak = _contrast(flux[top[pair]], flux[top[pair + 1]])
             end = _contrast(flux[blue[1] - 1], flux[red[1] - 1])
@@ -159,9 +160,9 @@ def _colours(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: AR
             if np.isnan(end):
                 why[k, _N_PAIRS + pair] = NO_VARIATION
             out[k, 2 * _N_PAIRS + pair] = t[top[pair + 1]] - t[top[pair]]
-            nightly = slice(3 * _N_PAIRS + pair, 5 * _N_PAIRS, _N_PAIRS)
+            nightly = slice(3 * _N_PAIRS + pair, _FIRST_TRACK, _N_PAIRS)
             _nights(t, flux, blue, red, out[k, nightly], why[k, nightly])
-        _tracks(points, bounds, sums, out[k, 5 * _N_PAIRS :], why[k, 5 * _N_PAIRS :])
+        _tracks(points, bounds, sums, out[k, _FIRST_TRACK:], why[k, _FIRST_TRACK:])
 
 
 def _features() -> tuple[Feature, ...]:

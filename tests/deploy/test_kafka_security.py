@@ -133,7 +133,7 @@ def test_a_reader_that_is_refused_says_so_too(secured_kafka: SecuredKafka, case:
 
     begin = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
-        reader = RangeReader(("alerts", 0), client, nothing, pool, Semaphore(1), Limits())
+        reader = RangeReader(("alerts", 0), client, nothing, pool, Semaphore(1), Limits(8, 8, 30.0))
         with pytest.raises(UnavailableError, match=hint):
             next(reader.read(0, 5))
         reader.close()

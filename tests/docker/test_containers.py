@@ -42,6 +42,9 @@ def test_the_tables_on_the_postgres_of_the_compose_file() -> None:
         engine.dispose()
 
 
+LIMITS = Limits(chunk=7, ahead=40, timeout_s=20.0)
+
+
 def values(messages: list[Message], _version: str) -> list[bytes | None]:
     return [message.value() for message in messages]
 
@@ -55,7 +58,7 @@ def test_a_range_from_a_kafka_in_a_container() -> None:
         publish((bytes([k]) for k in range(50)), bootstrap_servers=address, topic="alerts")
         with ThreadPoolExecutor(1) as pool:
             reader = RangeReader(
-                ("alerts", 0), {"bootstrap.servers": address}, values, pool, Semaphore(2), Limits(7)
+                ("alerts", 0), {"bootstrap.servers": address}, values, pool, Semaphore(2), LIMITS
             )
             got = [value for made, a, b in reader.read(10, 40) for value in made[a:b]]
             reader.close()

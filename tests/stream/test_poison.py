@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,14 @@ from stream.scoring import Scored, Scorer, ScorerConfig
 OUCH = ZeroDivisionError("ouch")
 
 
+Score = Callable[[list[bytes]], Scored]
+
+
 @pytest.fixture
-def scorer(trained_models: list[Path]) -> Scorer:
-    return Scorer(ScorerConfig(models_folder=str(trained_models[0].parent)))
+def score(trained_models: list[Path]) -> Score:
+    model = trained_models[0]
+    scorer = Scorer(ScorerConfig(models_folder=str(model.parent)))
+    return partial(scorer.score_packets, version=model.name)
 
 
 def fail_on(
@@ -45,17 +52,13 @@ def ids_of(scored: Scored) -> list[Any]:
 
 
 def test_the_guilty_are_rejected_and_the_others_scored_as_ever(
-    scorer: Scorer,
-    trained_models: list[Path],
-    real_packets: list[bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    score: Score, real_packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = trained_models[0].name
     packets = [*real_packets[:20], b"no alert"]
-    usual = scorer.score_packets(packets, version)
+    usual = score(packets)
     guilty = [3, 4, 17]
     tried = fail_on(monkeypatch, {ids_of(usual)[k] for k in guilty})
-    scored = scorer.score_packets(packets, version)
+    scored = score(packets)
     assert [k for k in range(20) if not scored.readable[k]] == guilty
     for k in guilty:
         assert scored.rows["reject_reason"][k].as_py() == "failed"
@@ -68,27 +71,19 @@ def test_the_guilty_are_rejected_and_the_others_scored_as_ever(
 
 
 def test_a_service_that_is_away_is_no_packets_fault(
-    scorer: Scorer,
-    trained_models: list[Path],
-    real_packets: list[bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    score: Score, real_packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = trained_models[0].name
-    first = ids_of(scorer.score_packets(real_packets[:1], version))[0]
+    first = ids_of(score(real_packets[:1]))[0]
     tried = fail_on(monkeypatch, {first}, UnavailableError("registry", "away"))
     with pytest.raises(UnavailableError):
-        scorer.score_packets(real_packets[:8], version)
+        score(real_packets[:8])
     assert tried == [8]
 
 
 def test_a_program_that_fails_on_everything_rejects_nothing(
-    scorer: Scorer,
-    trained_models: list[Path],
-    real_packets: list[bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    score: Score, real_packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = trained_models[0].name
-    everything = set(ids_of(scorer.score_packets(real_packets, version)))
+    everything = set(ids_of(score(real_packets)))
     fail_on(monkeypatch, everything)
     with pytest.raises(ZeroDivisionError):
-        scorer.score_packets(real_packets, version)
+        score(real_packets)
