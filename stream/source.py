@@ -30,7 +30,7 @@ from stream.consumer import Range, Watermarks
 from stream.rows import SPARK_SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
     from pyspark.sql.types import StructType
@@ -110,8 +110,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         ends = self._target or {key: high for key, (_, high) in bounds.items()}
         known = {key: end for key, end in ends.items() if key in start}
         refuse_other_topics(start, known)
-        if self._options["lost"] == "stop":
-            refuse_lost_offsets(start, {key: bounds[key][0] for key in known})
+        self._may_lose(start, known, bounds)
         at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
         goal = plan_batch(start, known, at_most)
         goal |= {key: bounds[key][self._side] for key in ends if key not in start}
@@ -142,14 +141,26 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
         A partition always goes to the task of the same number, so that the worker that ran it finds
         its consumer, as far as Spark lets it: with one task it always does.
+
+        Raises
+        ------
+        ConfigurationError
+            Kafka has removed what a batch of old, now replayed, was to read, and ``lost`` is stop.
         """
         keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
         bounds = self._seen or self._bounds()  # a replay plans no offset before
+        self._may_lose(start, keys, bounds)
         ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
         n_tasks = int(self._options["tasks"])
         tasks = [ranges[k::n_tasks] for k in range(n_tasks)]
         busy = [tuple(task) for task in tasks if not all(part.is_empty for part in task)]
         return [PlannedTask(parts, end[MODEL_KEY]) for parts in busy]
+
+    def _may_lose(
+        self, start: dict[str, Any], keys: Iterable[str], bounds: dict[str, tuple[int, int]]
+    ) -> None:
+        if self._options["lost"] == "stop":
+            refuse_lost_offsets(start, {key: bounds[key][0] for key in keys})
 
     def _bounds(self) -> dict[str, tuple[int, int]]:
         if self._marks is None:

@@ -221,6 +221,13 @@ def test_what_kafka_removed_before_it_was_read_stops_the_stream() -> None:
         reader.latestOffset({"t:0": 4, "t:1": 3, "model": "m"}, ReadAllAvailable())
 
 
+def test_so_does_what_it_removed_before_a_replay() -> None:
+    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader.bounds = {"t:0": (9, 20)}  # type: ignore[misc]
+    with pytest.raises(ConfigurationError, match=r": 4 to 8 of t:0\."):
+        reader.partitions({"t:0": 4, "model": "m"}, {"t:0": 12, "model": "m"})
+
+
 def test_or_is_skipped_and_counted() -> None:
     reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "skip"})
     reader.bounds = {"t:0": (9, 20), "t:1": (30, 30), "t:2": (0, 5)}  # type: ignore[misc]
