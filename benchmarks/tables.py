@@ -29,6 +29,7 @@ from benchmarks.setting import finish, print_table
 from store import portal_queries, queries, tables
 from store.database import MIGRATIONS, migrate, open_database, reading
 from store.labels import label_queue
+from store.maintenance import analyse
 from store.sky import healpix_of
 from stream.commit import BatchId, RequestPolicy, commit_sql
 from stream.outputs import Topics, outgoing
@@ -348,18 +349,6 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         "a batch, to send": batch,
         "label queue": lambda c, _: label_queue(c, limit=50),
     }  # fmt: skip
-
-
-def analyse(engine: sa.Engine) -> None:
-    """Let the database count what it plans by."""
-    if engine.dialect.name == "postgresql":
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for name in ("classifications", "objects", "accounting"):
-                connection.execute(sa.text(f"VACUUM (ANALYZE) {name}"))
-        return
-    with engine.begin() as connection:
-        connection.execute(sa.text("PRAGMA analysis_limit = 1000"))
-        connection.execute(sa.text("ANALYZE"))
 
 
 def latencies_ms(engine: sa.Engine, survey: Survey) -> dict[str, tuple[float, float]]:

@@ -324,6 +324,19 @@ def portal(
 
 
 @app.command()
+def maintain(
+    every: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Go on, with a round every so many seconds; one by default."),
+    ] = None,
+) -> None:
+    """Keep the tables small, also beside the stream: join files, empty superseded light curves, clean up."""
+    from deploy.live import run_maintain
+
+    run_maintain(_settings(), every)
+
+
+@app.command()
 def audit(
     since: Annotated[
         datetime | None, typer.Option(help="Only batches committed from then on (local time).")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deploy.sections import Settings
+    from store.maintenance import Saved
     from stream.commit import BatchCounts
 
 LOG: Final = logging.getLogger("noctule")
@@ -284,6 +285,36 @@ def run_portal(settings: Settings) -> None:
         alias=settings.models.alias,
     )
     serve(app, settings.portal.host, settings.portal.port)
+
+
+def run_maintain(settings: Settings, every_s: float | None) -> None:
+    """Keep the tables small: one round, or with `every_s` one so many seconds until stopped."""
+    from store.maintenance import Retention, maintain  # noqa: PLC0415 - numba
+
+    retention = Retention(**settings.maintenance.model_dump())
+    stop = stop_event() if every_s else None
+    while True:
+        try:
+            engine = open_store(settings)
+            saved = maintain(engine, delta_folder(settings), retention, LOG.info)
+            engine.dispose()
+            CONSOLE.print(saved_text(saved))
+        except UnavailableError as error:
+            if stop is None:
+                raise
+            LOG.warning("%s; trying again in %.0f s", error, every_s)
+        if stop is None or stop.wait(every_s):
+            return
+
+
+def saved_text(saved: Saved) -> str:
+    """Return what a round of maintenance came to as one line."""
+    (files, left), (n_bytes, bytes_left) = saved.files, saved.n_bytes
+    return (
+        f"{files} files of {n_bytes / 1e6:.1f} MB are {left} of {bytes_left / 1e6:.1f} MB; "
+        f"{saved.n_emptied} light curves emptied; {saved.n_vacuumed} files deleted, "
+        f"{saved.vacuumed_bytes / 1e6:.1f} MB; {saved.n_log_files} of the log"
+    )
 
 
 def run_audit(settings: Settings, since_ms: int, until_ms: int | None) -> list[PartitionAudit]:

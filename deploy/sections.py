@@ -276,6 +276,29 @@ class Store(Section):
         return url
 
 
+class Maintenance(Section):
+    """What `noctule maintain` keeps, and for how long."""
+
+    light_curve_days: float = Field(
+        30.0,
+        ge=0,
+        le=36_500,
+        description="A light curve is kept so many days after its alert was read, even where a later "
+        "alert of the object holds its points. Scores and features are kept for ever; so are the "
+        "light curves of every object's newest alert and of objects with a label or a request for one.",
+    )
+    orphan_hours: int = Field(
+        24,
+        ge=1,
+        le=8_760,
+        description="Files of the Delta table that are no part of it are deleted at this age, in hours: "
+        "more than any batch takes, and than any reader does.",
+    )
+    file_mb: int = Field(
+        64, ge=1, le=4_096, description="Size to which files of the Delta table are joined, in MB."
+    )
+
+
 class Models(Section):
     """The classifier."""
 
@@ -398,6 +421,7 @@ class Settings(BaseSettings):
     schemas: Schemas = Schemas()
     stream: Stream = Stream()
     store: Store = Store()
+    maintenance: Maintenance = Maintenance()
     models: Models = Models()
     learning: Learning = Learning()
     portal: Portal = Portal()

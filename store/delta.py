@@ -3,11 +3,13 @@
 Workers write Parquet files into the table's folder; the driver then commits their names in one
 transaction that carries the batch number. A batch that is replayed after a crash finds its number
 taken and adds nothing; the file of a task that ran twice stays an orphan for ``vacuum``.
+
+:mod:`store.maintenance` joins files and empties light curves that nobody needs: an alert's row stays
+for ever, its ``light_curve`` may be null.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,8 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
-from deltalake.exceptions import TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from lightcurves.errors import UnavailableError
+from store.clock import now_ms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +38,16 @@ POINT: Final = pa.struct(
     ]
 )
 """A point as it lies on disk: plain text where memory has dictionaries, which Delta does not know."""
+
+REWRITER: Final = "noctule-maintenance"
+"""Application of the transactions that replace files; see `replace_files`."""
+
+CONFIGURATION: Final = {
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 days",
+}
+"""A batch a second makes 86,400 files of the log a day, and nobody reads the table as it once was;
+Delta's own 30 and 7 days would be millions of files, and as many tombstones in every checkpoint."""
 
 
 class Written(NamedTuple):
@@ -50,10 +65,13 @@ class LightCurveFile:
     ----------
     folder
         The table's folder.
+    rows_in_a_group
+        Rows of a row group, of those that are added at a time; all by default.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows_in_a_group: int | None = None) -> None:
         self._folder = folder
+        self._rows_in_a_group = rows_in_a_group
         self._name = f"{uuid.uuid4().hex}.parquet"
         self._writer: pq.ParquetWriter | None = None
         self._n_rows = 0
@@ -70,7 +88,7 @@ class LightCurveFile:
                 compression_level=1,
                 use_dictionary=texts_of(table.schema),
             )
-        self._writer.write_table(table)
+        self._writer.write_table(table, self._rows_in_a_group)
         self._n_rows += table.num_rows
 
     def close(self) -> Written | None:
@@ -104,7 +122,9 @@ def ensure_table(folder: Path, schema: pa.Schema) -> None:
     """
     nothing = on_disk(schema.empty_table())
     wanted = Schema.from_arrow(nothing.schema)
-    table = DeltaTable.create(str(folder), wanted, mode="ignore")
+    table = DeltaTable.create(str(folder), wanted, mode="ignore", configuration=CONFIGURATION)
+    if not CONFIGURATION.items() <= table.metadata().configuration.items():
+        table.alter.set_table_properties(CONFIGURATION)
     if not _names(wanted.to_arrow()) <= _names(table.schema().to_arrow()):
         write_deltalake(table, nothing, mode="append", schema_mode="merge")
 
@@ -129,11 +149,20 @@ def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int)
     -------
     bool
         False where this batch had been committed before: nothing was done.
+
+    Raises
+    ------
+    UnavailableError
+        A file is gone, vacuumed as an orphan before its batch got here. The table would be broken;
+        a replay of the batch writes it anew.
     """
     table = DeltaTable(str(folder))
     done = table.transaction_version(app_id)
     if done is not None and done >= batch_id:
         return False
+    for file in files:
+        if not (folder / file.name).is_file():
+            raise UnavailableError("Delta table", f"{file.name} is gone before it was committed")
     table.create_write_transaction(
         [_action(file) for file in files],
         "append",
@@ -143,9 +172,51 @@ def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int)
     return True
 
 
-def _action(file: Written) -> AddAction:
+def _action(file: Written, *, data_change: bool = True) -> AddAction:
     stats = f'{{"numRecords": {file.n_rows}}}'
-    return AddAction(file.name, file.n_bytes, {}, time.time_ns() // 1_000_000, True, stats)  # noqa: FBT003
+    return AddAction(file.name, file.n_bytes, {}, now_ms(), data_change, stats)
+
+
+def replace_files(table: DeltaTable, old: list[Written], new: Written) -> bool:
+    """Put `new` in the place of `old`, in one transaction; appends do not conflict with it.
+
+    Parameters
+    ----------
+    table
+        As it was when `old` was read, and not read again since.
+    old, new
+        The same alerts.
+
+    Returns
+    -------
+    bool
+        False where another did so meanwhile: the table is as if this had not been called.
+
+    Notes
+    -----
+    delta-rs takes a transaction of added and removed files for a blind append, and two that remove the
+    same file both succeed: every row would be there twice. So each carries the next number of one
+    application, and of two that have seen the same number one fails.
+    """
+    turn = (table.transaction_version(REWRITER) or 0) + 1
+    removed = [RemoveAction(file.name, False, now_ms(), file.n_bytes, {}) for file in old]  # noqa: FBT003
+    try:
+        table.create_write_transaction(
+            [_action(new, data_change=False), *removed],
+            "append",
+            table.schema(),
+            commit_properties=CommitProperties(app_transactions=[Transaction(REWRITER, turn)]),
+        )
+    except CommitFailedError:
+        return False
+    return True
+
+
+def files_of(table: DeltaTable) -> list[Written]:
+    """Return the files that make the table up."""
+    found = pa.table(table.get_add_actions(flatten=True))
+    columns = (found[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    return [Written(*values) for values in zip(*columns, strict=True)]
 
 
 def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
@@ -163,7 +234,8 @@ def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
 def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
     """Return the alerts of the objects, each once, with the light curve that its packet showed.
 
-    An alert that several runs have read counts once. Empty where nothing was written yet.
+    An alert that several runs have read counts once; one whose light curve is no longer kept is left
+    out. Empty where nothing was written yet.
     """
     schema = pa.schema(
         [
@@ -183,5 +255,6 @@ def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
     rows = (
         table.to_pyarrow_dataset().to_table(columns=list(schema.names), filter=wanted).cast(schema)
     )
+    rows = rows.filter(pc.is_valid(rows["light_curve"]))
     _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
     return rows.take(pa.array(first))

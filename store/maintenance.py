@@ -1,0 +1,418 @@
+"""Keeps the tables small, beside the stream: joins files, empties light curves that nobody needs.
+
+`maintain` does, in order, each step safe to be killed in:
+
+1. *Rewrite.* Small files are joined, and files of which a good part is superseded are written anew
+   without it. A file is written first and swapped in afterwards, in one transaction
+   (:func:`store.delta.replace_files`): whoever is killed in between leaves an orphan.
+2. *Vacuum.* Files that are no part of the table any more, or never became one, go once they are older
+   than the stated age: a file that a running task writes, or that waits for its commit, is younger.
+3. *Log.* A checkpoint of Delta's log, which keeps the batch numbers of every run; then log files older
+   than a day go.
+4. *Database.* What the planner counts by, and on PostgreSQL dead rows.
+
+Which light curve is superseded, :func:`superseded` says; docs/decisions/0009-thinning.md says why. The
+row of an alert, its scores and its features stay for ever.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numba as nb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+from deltalake import DeltaTable
+
+from store import tables
+from store.clock import now_ms
+from store.database import reading
+from store.delta import LightCurveFile, Written, files_of, replace_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+DAY_MS: Final = 86_400_000
+ROWS_IN_A_GROUP: Final = 1024
+"""Rows are sorted by object: who asks for one object reads one group of each file."""
+
+_FEWEST: Final = 8
+"""So few small files are not worth their rewriting yet; each byte is joined about three times."""
+_SMALL: Final = 0.25
+"""A file below this part of the target is small."""
+_WASTED: Final = 0.25
+"""A file is written anew where this part of its points is superseded."""
+_PASSES: Final = 3
+_SAME_DAYS: Final = 1e-6
+_ANALYSED_ROWS: Final = 1000
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long things are kept; the settings' section ``maintenance``.
+
+    Attributes
+    ----------
+    file_mb
+        Size that files are joined to.
+    light_curve_days
+        A light curve is kept so long after its alert was read, superseded or not.
+    orphan_hours
+        Age at which a file that is not part of the table goes. More than any batch takes, and more
+        than any reader does.
+    """
+
+    file_mb: int = 64
+    light_curve_days: float = 30.0
+    orphan_hours: int = 24
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a round of maintenance came to.
+
+    Attributes
+    ----------
+    files, n_bytes
+        Of the table: before and after.
+    n_emptied
+        Light curves that went.
+    n_vacuumed, vacuumed_bytes
+        Files that were deleted.
+    n_log_files
+        Files of Delta's log that were deleted.
+    overtaken
+        Another maintenance was at work on the same files: the rest was left to it.
+    """
+
+    files: tuple[int, int] = (0, 0)
+    n_bytes: tuple[int, int] = (0, 0)
+    n_emptied: int = 0
+    n_vacuumed: int = 0
+    vacuumed_bytes: int = 0
+    n_log_files: int = 0
+    overtaken: bool = False
+
+
+def maintain(
+    engine: sa.Engine,
+    folder: Path,
+    retention: Retention,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Saved:
+    """Do one round of maintenance of the Delta table at `folder` and of the database; see the module.
+
+    Parameters
+    ----------
+    engine
+        The database: it says which objects have labels or requests, and is analysed.
+    folder
+        The table's; nothing is done where there is none yet.
+    retention
+        How long things are kept.
+    progress
+        Called with a line of text after each step.
+    """
+    saved = Saved()
+    if DeltaTable.is_deltatable(str(folder)):
+        rewriting = _Rewriting(folder, retention, protected_objects(engine), now_ms())
+        before = files_of(DeltaTable(str(folder)))
+        rewriting.run(progress)
+        vacuumed = vacuum(folder, retention.orphan_hours)
+        progress(f"{len(vacuumed)} files deleted that are no part of the table")
+        n_log_files = shorten_log(folder)
+        progress(f"{n_log_files} files of the log deleted")
+        after = files_of(DeltaTable(str(folder)))
+        saved = Saved(
+            files=(len(before), len(after)),
+            n_bytes=(_bytes_of(before), _bytes_of(after)),
+            n_emptied=rewriting.n_emptied,
+            n_vacuumed=len(vacuumed),
+            vacuumed_bytes=sum(vacuumed.values()),
+            n_log_files=n_log_files,
+            overtaken=rewriting.overtaken,
+        )
+    analyse(engine)
+    progress("database analysed")
+    return saved
+
+
+def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
+    """Return the objects that a training may use every alert of: those labelled or asked for."""
+    with reading(engine) as connection:
+        found = {
+            object_id
+            for table in (tables.labels, tables.label_requests)
+            for object_id in connection.execute(sa.select(table.c.object_id)).scalars()
+        }
+    return np.array(sorted(found), np.int64)
+
+
+class Glance(NamedTuple):
+    """What the rule needs of alerts, one value each.
+
+    ``object_id`` int64, 0 where there is none; ``t`` float64, time of the alert (MJD TAI);
+    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64, of the light
+    curve as it is kept; ``kept`` bool, whether it is.
+    """
+
+    object_id: NDArray[np.int64]
+    t: NDArray[np.float64]
+    start: NDArray[np.float64]
+    processed_ms: NDArray[np.int64]
+    n_points: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+
+
+def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> NDArray[np.bool_]:
+    """Say of which alerts the light curve is not needed any more.
+
+    A light curve is kept where one of these holds:
+
+    - it is the newest of its object: what the page shows and a re-scoring scores;
+    - its object has a label or a request for one: a training takes its alerts as they were;
+    - it was read at `before_ms` or later;
+    - it reaches further back than all that are kept of later alerts: packets hold about a year, and
+      from one alert a year the whole history can be put together;
+    - it belongs to no object: packets of the Solar System hold no history.
+
+    Parameters
+    ----------
+    alerts
+        In any order. Those that are not kept any more count for nothing, and are not superseded.
+    protected
+        Objects of which all is kept.
+    before_ms
+        Wall clock; alerts that were read later are kept.
+
+    Returns
+    -------
+    ndarray of bool
+        One for each alert.
+    """
+    rows = np.flatnonzero(alerts.kept & (alerts.object_id != 0))
+    order = rows[np.lexsort((-alerts.start[rows], alerts.t[rows], alerts.object_id[rows]))]
+    out = np.zeros(len(alerts.kept), bool)
+    out[order] = _covered(alerts.object_id[order], alerts.t[order], alerts.start[order])
+    out &= alerts.processed_ms < before_ms
+    out &= ~np.isin(alerts.object_id, protected)
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Cover each object's history with the fewest alerts, walking from the newest back.
+
+    Of the alerts that still meet what is kept, the one that reaches furthest back is kept next; where
+    none does, there is a gap, and the alert before it is next.
+    """
+    out = np.ones(len(t), np.bool_)
+    reach, best = 0.0, -1
+    for i in range(len(t) - 1, -1, -1):
+        if i + 1 == len(t) or object_id[i + 1] != object_id[i]:  # its newest
+            out[i] = False
+            reach = start[i]
+        else:
+            if t[i] < reach and best >= 0:
+                out[best] = False
+                reach, best = start[best], -1
+            if start[i] < reach - _SAME_DAYS and (best < 0 or start[i] < start[best]):
+                best = i
+        if best >= 0 and (i == 0 or object_id[i - 1] != object_id[i]):
+            out[best] = False
+            best = -1
+    return out
+
+
+def glance(path: Path) -> Glance:
+    """Read of a file what the rule needs; of light curves one small column, for their lengths."""
+    file = pq.ParquetFile(path)
+    columns = [file.schema.column(k).path for k in range(len(file.schema))]
+    inside = [name for name in columns if name.startswith("light_curve.")]
+    wanted = ("object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms")
+    rows = file.read(columns=[*wanted, inside[-1]])
+
+    def numbers(name: str, kind: pa.DataType) -> NDArray[Any]:
+        column = rows[name] if name in rows.column_names else pa.nulls(rows.num_rows, kind)
+        return np.asarray(pc.fill_null(column, pa.scalar(0, kind)))
+
+    t = numbers("t_mjd_tai", pa.float64())
+    lengths = pc.list_value_length(rows["light_curve"])
+    return Glance(
+        numbers("object_id", pa.int64()),
+        t,
+        t - numbers("days_since_first_detection", pa.float64()),
+        numbers("processed_ms", pa.int64()),
+        np.asarray(pc.fill_null(lengths, 0), np.int64),
+        np.asarray(pc.is_valid(rows["light_curve"])),
+    )
+
+
+class Seen(NamedTuple):
+    """A file of the table, which of its light curves are superseded, and their part of its points."""
+
+    file: Written
+    superseded: NDArray[np.bool_]
+    wasted: float
+
+
+def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
+    """Return which files are worth their rewriting, in groups that become one file each.
+
+    A group is read into memory as a whole, so it holds about `target_bytes`, as on disk.
+    """
+    groups: list[list[Seen]] = [[]]
+    for seen in files:
+        if seen.wasted < _WASTED and seen.file.n_bytes >= _SMALL * target_bytes:
+            continue
+        if groups[-1] and _group_bytes([*groups[-1], seen]) > target_bytes:
+            groups.append([])
+        groups[-1].append(seen)
+    return [group for group in groups if _is_worth_it(group, target_bytes)]
+
+
+def _is_worth_it(group: list[Seen], target_bytes: int) -> bool:
+    joined = len(group) > 1 and _group_bytes(group) >= _SMALL * target_bytes
+    return joined or len(group) >= _FEWEST or any(seen.wasted >= _WASTED for seen in group)
+
+
+def _group_bytes(group: list[Seen]) -> int:
+    return sum(seen.file.n_bytes for seen in group)
+
+
+@dataclass
+class _Rewriting:
+    """One round's rewriting of files."""
+
+    folder: Path
+    retention: Retention
+    protected: NDArray[np.int64]
+    now_ms: int
+    n_emptied: int = 0
+    overtaken: bool = False
+    _glances: dict[str, Glance] = field(default_factory=dict)
+
+    def run(self, progress: Callable[[str], None]) -> None:
+        """Rewrite, and rewrite what came of it: what was emptied is small, and is joined in turn."""
+        for _ in range(_PASSES):  # and no more: the stream goes on, so there is always something
+            groups = choose_groups(self._seen(), self.retention.file_mb << 20)
+            if not groups:
+                return
+            for number, group in enumerate(groups, 1):
+                if not self._rewrite(group):
+                    self.overtaken = True
+                    progress("another maintenance is at work: the rest is left to it")
+                    return
+                progress(f"group {number} of {len(groups)}: {len(group)} files are one")
+
+    def _seen(self) -> list[Seen]:
+        files = files_of(DeltaTable(str(self.folder)))
+        self._glances = {
+            file.name: self._glances.get(file.name) or glance(self.folder / file.name)
+            for file in files
+        }
+        if not files:
+            return []
+        alerts = Glance(*map(np.concatenate, zip(*self._glances.values(), strict=True)))
+        before_ms = self.now_ms - round(self.retention.light_curve_days * DAY_MS)
+        gone = superseded(alerts, self.protected, before_ms)
+        ends = np.cumsum([len(one.kept) for one in self._glances.values()])
+        return [
+            Seen(file, part, _share(part, self._glances[file.name].n_points))
+            for file, part in zip(files, np.split(gone, ends[:-1]), strict=True)
+        ]
+
+    def _rewrite(self, group: list[Seen]) -> bool:
+        """Write `group` as one file and swap it in; False where another did so before."""
+        table = DeltaTable(str(self.folder))
+        old = [seen.file for seen in group]
+        if not set(old) <= set(files_of(table)):
+            return False
+        emptied = np.concatenate([seen.superseded for seen in group])
+        rows = self._read(old, pa.schema(table.schema().to_arrow()))
+        file = LightCurveFile(self.folder, rows_in_a_group=ROWS_IN_A_GROUP)
+        file.append(in_order(rows, emptied))
+        new = file.close()
+        assert new is not None  # noqa: S101 - rows were added
+        if not replace_files(table, old, new):
+            (self.folder / new.name).unlink()
+            return False
+        self.n_emptied += int(emptied.sum())
+        return True
+
+    def _read(self, files: list[Written], schema: pa.Schema) -> pa.Table:
+        """Read files row for row in their order; what an older one lacks is null."""
+        parts = [
+            ds.dataset(self.folder / file.name, schema=schema, format="parquet").to_table()
+            for file in files
+        ]
+        return pa.concat_tables(parts)
+
+
+def in_order(rows: pa.Table, emptied: NDArray[np.bool_]) -> pa.Table:
+    """Return `rows` by object and time, the light curves null where `emptied`."""
+    keys = [np.asarray(pc.fill_null(rows[name], 0)) for name in ("t_mjd_tai", "object_id")]
+    order = np.lexsort(keys)
+    at = rows.schema.get_field_index("light_curve")
+    light_curves = rows["light_curve"].combine_chunks().take(pa.array(order, mask=emptied[order]))
+    others = rows.drop_columns(["light_curve"]).take(pa.array(order))
+    return others.add_column(at, rows.schema.field(at), light_curves)
+
+
+def _share(part: NDArray[np.bool_], n_points: NDArray[np.int64]) -> float:
+    return float(n_points[part].sum() / max(1, n_points.sum()))
+
+
+def _bytes_of(files: Iterable[Written]) -> int:
+    return sum(file.n_bytes for file in files)
+
+
+def vacuum(folder: Path, hours: int) -> dict[str, int]:
+    """Delete files that are no part of the table and older than `hours`; their sizes by name."""
+    table = DeltaTable(str(folder))
+
+    def unneeded(*, dry_run: bool) -> list[str]:
+        return table.vacuum(hours, dry_run, enforce_retention_duration=False, full=True)
+
+    names = unneeded(dry_run=True)
+    if not names:  # a vacuum of nothing would still write into the log
+        return {}
+    sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+    return {name: sizes.get(name, 0) for name in unneeded(dry_run=False)}
+
+
+def shorten_log(folder: Path) -> int:
+    """Write a checkpoint of Delta's log and delete what it makes needless; the number of files."""
+    table = DeltaTable(str(folder))
+    table.create_checkpoint()
+    before = _log_files(folder)
+    table.cleanup_metadata()
+    return len(before - _log_files(folder))
+
+
+def _log_files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "_delta_log").iterdir()}
+
+
+def analyse(engine: sa.Engine) -> None:
+    """Let the database count what it plans by, and take up dead rows; neither stops a writer for long.
+
+    SQLite has no room to give back: rows are added or overwritten, hardly ever deleted.
+    """
+    if engine.dialect.name == "postgresql":
+        with engine.connect() as opened:
+            connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            for table in tables.METADATA.sorted_tables:
+                connection.execute(sa.text(f"VACUUM (ANALYZE) {table.name}"))
+        return
+    with engine.begin() as connection:
+        connection.execute(sa.text(f"PRAGMA analysis_limit = {_ANALYSED_ROWS}"))
+        connection.execute(sa.text("ANALYZE"))
