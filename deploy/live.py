@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from deploy.sections import Settings
     from store.maintenance import Saved
     from stream.commit import BatchCounts
+    from stream.report import BatchReport
 
 LOG: Final = logging.getLogger("noctule")
 CONSOLE: Final = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
@@ -120,9 +121,9 @@ def _run_query(
     """
     from stream.job import start  # noqa: PLC0415 - see run_stream
 
-    def on_batch(number: int, counts: BatchCounts) -> None:
+    def on_batch(report: BatchReport) -> None:
         progressed.set()
-        _log_batch(number, counts)
+        _log_batch(report.batch_id, report.counts)
 
     if stop.is_set():
         return

@@ -87,7 +87,12 @@ class Model:
 
     def score_arrays(self, table: pa.Table) -> Scores:
         """Score `table` into arrays; see :meth:`score`."""
-        features, why = feature_arrays(table)
+        return self.score_features(table, *feature_arrays(table))
+
+    def score_features(
+        self, table: pa.Table, features: NDArray[np.float64], why: NDArray[np.int8]
+    ) -> Scores:
+        """Score `table`, whose features are known; see :meth:`score`."""
         reason = not_evaluated(table, why)
         rows = np.flatnonzero(~is_given(reason))
         n_classes = len(self.manifest.class_ids)

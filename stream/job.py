@@ -7,12 +7,14 @@ import json
 import os
 import socket
 import sys
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
@@ -24,9 +26,11 @@ from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
 from stream.outputs import Outputs, Topics
+from stream.report import BatchReport, Refused
 from stream.rows import RANGE, SCORE_SPARK_SCHEMA
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
+from stream.stages import WORKER_STAGES, Stages
 from stream.worker import WorkerConfig
 
 if TYPE_CHECKING:
@@ -210,7 +214,7 @@ def start(
     config: JobConfig,
     *,
     once: bool = False,
-    on_batch: Callable[[int, BatchCounts], None] | None = None,
+    on_batch: Callable[[BatchReport], None] | None = None,
 ) -> StreamingQuery:
     """Start the query; with `once` it ends when it has read what is in the topics now.
 
@@ -222,7 +226,21 @@ def start(
     choose_version({"store_url": config.store_url, "alias": config.alias})
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
-    options = {
+    rows = spark.readStream.format(SOURCE_NAME).options(**source_options(config)).load()
+    trigger: dict[str, Any] = (
+        {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
+    )
+    return (
+        rows.writeStream.foreachBatch(Sink(config, on_batch))
+        .option("checkpointLocation", str(config.checkpoint))
+        .trigger(**trigger)
+        .start()
+    )
+
+
+def source_options(config: JobConfig) -> dict[str, str]:
+    """Return the options of the data source; see :mod:`stream.source`."""
+    return {
         **config.worker.to_options(),
         "topics": json.dumps(config.topics),
         "starting": config.starting,
@@ -235,16 +253,6 @@ def start(
         "run": "stream.worker:run",
         "choose_version": "stream.job:choose_version",
     }
-    rows = spark.readStream.format(SOURCE_NAME).options(**options).load()
-    trigger: dict[str, Any] = (
-        {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
-    )
-    return (
-        rows.writeStream.foreachBatch(Sink(config, on_batch))
-        .option("checkpointLocation", str(config.checkpoint))
-        .trigger(**trigger)
-        .start()
-    )
 
 
 class Sink:
@@ -255,12 +263,10 @@ class Sink:
     config
         The job's.
     on_batch
-        Called with the batch's number and counts after everything was written.
+        Called after everything was written.
     """
 
-    def __init__(
-        self, config: JobConfig, on_batch: Callable[[int, BatchCounts], None] | None
-    ) -> None:
+    def __init__(self, config: JobConfig, on_batch: Callable[[BatchReport], None] | None) -> None:
         self._config = config
         self._on_batch = on_batch
         self._outputs: Outputs | None = None
@@ -269,20 +275,30 @@ class Sink:
 
     def __call__(self, frame: DataFrame, batch_id: int) -> None:
         """Write one batch."""
-        rows = frame.toArrow()
+        stages = Stages()
+        begin = time.perf_counter()
+        with stages("handover"):
+            rows = frame.toArrow()
         if rows.num_rows == 0:
             return
         config = self._config
         engine = _engine(config.store_url, config.busy_timeout_s)
         batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
-        counts = commit_sql(engine, rows, batch, config.policy, self._class_ids(rows), now_ms())
+        with stages("sql"):
+            committed_ms = now_ms()
+            counts = commit_sql(
+                engine, rows, batch, config.policy, self._class_ids(rows), committed_ms
+            )
         if config.worker.delta_folder:
-            folder = Path(config.worker.delta_folder)
-            commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
+            with stages("delta"):
+                folder = Path(config.worker.delta_folder)
+                commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
         if self._outputs is not None:
-            self._outputs.send(engine, batch.run_id, batch_id)
+            with stages("kafka"):
+                self._outputs.send(engine, batch.run_id, batch_id)
         if self._on_batch is not None:
-            self._on_batch(batch_id, counts)
+            total_s = time.perf_counter() - begin
+            self._on_batch(report_of(rows, batch, counts, stages, total_s, committed_ms))
 
     def _class_ids(self, rows: pa.Table) -> tuple[int, ...]:
         versions = rows["model_version"].drop_null().unique().to_pylist()
@@ -304,6 +320,42 @@ def written_files(rows: pa.Table) -> list[Written]:
         for row in ranges
         if row["delta_file"] is not None
     ]
+
+
+def report_of(
+    rows: pa.Table,
+    batch: BatchId,
+    counts: BatchCounts,
+    stages: Stages,
+    total_s: float,
+    committed_ms: int,
+) -> BatchReport:
+    """Return what is told of a batch; `stages` are the driver's so far."""
+    is_range = pc.equal(rows["kind"], RANGE)
+    tasks = rows.filter(is_range)["stages_s"].drop_null().to_pylist()
+    for spent in tasks:
+        stages.add(dict(zip(WORKER_STAGES, spent, strict=False)))
+    longest = max((spent[-1] for spent in tasks), default=0.0)
+    stages.seconds["handover"] = max(0.0, stages.seconds["handover"] - longest)
+    messages = rows.filter(pc.invert(is_range))
+    bad = pc.is_valid(messages["reject_reason"])
+    arrival_ms = messages.filter(pc.invert(bad))["arrival_ms"].to_numpy()
+    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _REFUSED_TOLD).to_pylist()
+    versions = messages["model_version"].drop_null().unique().to_pylist()
+    return BatchReport(
+        batch.run_id,
+        batch.batch_id,
+        counts,
+        dict(stages.seconds),
+        total_s,
+        np.maximum(0.0, (committed_ms - arrival_ms) / 1000),
+        versions[0] if versions else "",
+        tuple(Refused(*row.values()) for row in refused),
+    )
+
+
+_REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
+_REFUSED_TOLD: Final = 20
 
 
 def score_with_spark(frame: DataFrame, scorer: Scorer, version: str) -> DataFrame:

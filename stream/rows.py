@@ -27,6 +27,7 @@ _RANGE_FIELDS: Final = [
     ("delta_file", pa.string()),
     ("delta_bytes", pa.int64()),
     ("delta_rows", pa.int64()),
+    ("stages_s", pa.list_(pa.float64())),
 ]
 _MESSAGE_FIELDS: Final = [
     ("arrival_ms", pa.int64()),
@@ -64,7 +65,8 @@ _SCORE_FIELDS: Final = [
 ROWS_SCHEMA: Final = pa.schema([*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS])
 """``kind`` says which fields are filled: a range row has the range's, a message row the others'.
 
-A range row's ``kafka_offset`` is its first offset, ``end_offset`` one past its last.
+A range row's ``kafka_offset`` is its first offset, ``end_offset`` one past its last; ``stages_s`` are
+the seconds of the task's :data:`stream.stages.WORKER_STAGES`, then of the task in all.
 ``probabilities`` are in the order of the model's classIds.
 """
 

@@ -20,13 +20,15 @@ from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_of
 from lightcurves.errors import ConfigurationError, NoctuleError
 from lightcurves.features.registry import FEATURE_NAMES
+from lightcurves.features.table import feature_arrays
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
 from models.scoring import Model, Scores, is_given, load_model, set_column
 from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
+from stream.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -78,12 +80,15 @@ class Scored(NamedTuple):
         The alerts' light curves, and their features as a struct of float64, null where not evaluated.
     readable
         bool: which rows were decoded.
+    stages_s
+        Seconds by stage of :mod:`stream.stages`.
     """
 
     rows: dict[str, pa.Array]
     light_curves: pa.ChunkedArray
     features: pa.StructArray
     readable: NDArray[np.bool_]
+    stages_s: Mapping[str, float]
 
     def to_keep(self, where: dict[str, pa.Array]) -> pa.Table:
         """Return what goes to Delta of the readable packets; `where` are columns of all rows."""
@@ -138,7 +143,7 @@ class Scorer:
         laid = packets_of(packets) if isinstance(packets, list) else packets
         model = self.model(version)
         try:
-            return score_batch(self.decoder.decode(laid), model)
+            return self._score(laid, model)
         except NoctuleError:
             raise
         except Exception:
@@ -147,7 +152,7 @@ class Scorer:
                 raise
         ends = laid.ends.copy()
         ends[list(guilty)] = laid.starts[list(guilty)]
-        scored = score_batch(self.decoder.decode(laid._replace(ends=ends)), model)
+        scored = self._score(laid._replace(ends=ends), model)
         for name, told in (
             ("reject_reason", dict.fromkeys(guilty, str(RejectReason.FAILED))),
             ("detail", guilty),
@@ -156,11 +161,17 @@ class Scorer:
             scored.rows[name] = pa.array([told.get(k, text) for k, text in enumerate(texts)])
         return scored
 
+    def _score(self, packets: Packets, model: Model) -> Scored:
+        stages = Stages()
+        with stages("decode"):
+            alerts = self.decoder.decode(packets)
+        return score_batch(alerts, model, stages)
+
     def _guilty(self, packets: Packets, members: NDArray[np.int64], model: Model) -> dict[int, str]:
         """Return which of the packets fail alone, and how, by halving."""
         part = Packets(packets.data, packets.starts[members], packets.ends[members])
         try:
-            score_batch(self.decoder.decode(part), model)
+            self._score(part, model)
         except NoctuleError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, one packet must not stop the others
@@ -188,7 +199,7 @@ class Scorer:
             yield pa.RecordBatch.from_arrays(arrays, names=list(SCORE_COLUMNS))
 
 
-def score_batch(alerts: pa.Table, model: Model) -> Scored:
+def score_batch(alerts: pa.Table, model: Model, stages: Stages | None = None) -> Scored:
     """Score decoded alerts.
 
     Parameters
@@ -197,11 +208,24 @@ def score_batch(alerts: pa.Table, model: Model) -> Scored:
         From :meth:`lightcurves.decode.Decoder.decode`.
     model
         One version scores the whole batch.
+    stages
+        What has been spent on these alerts already.
     """
-    scores = model.score_arrays(alerts)
+    stages = Stages() if stages is None else stages
+    with stages("features"):
+        features = feature_arrays(alerts)
+    with stages("score"):
+        scores = model.score_features(alerts, *features)
+    with stages("rows"):
+        return _lay_out(alerts, model, scores, stages.seconds)
+
+
+def _lay_out(
+    alerts: pa.Table, model: Model, scores: Scores, stages_s: Mapping[str, float]
+) -> Scored:
     rejected = alerts["reject_reason"].combine_chunks()
     readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
-    rows = {**_alert_columns(alerts), **_score_columns(model, scores)}
+    rows = {**_alert_columns(alerts), **score_columns(model, scores)}
     rows["reject_reason"] = rejected
     rows["detail"] = pa.array(
         [
@@ -211,7 +235,9 @@ def score_batch(alerts: pa.Table, model: Model) -> Scored:
         pa.string(),
     )
     reason = pa.array(scores.reason, pa.string(), mask=~readable)
-    return Scored({**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable)
+    return Scored(
+        {**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable, stages_s
+    )
 
 
 def delta_schema() -> pa.Schema:
@@ -235,7 +261,8 @@ def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
     return columns
 
 
-def _score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
+def score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
+    """Return those of :data:`stream.rows.SCORE_COLUMNS` that a model decides, but for ``reason``."""
     missing = is_given(scores.reason)
     n, n_classes = scores.probabilities.shape
 

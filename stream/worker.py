@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from store.delta import LightCurveFile
 from stream.consumer import Limits, Range, RangeReader, offset_of
 from stream.rows import MESSAGE, RANGE, fill
 from stream.scoring import Scored, Scorer, ScorerConfig
+from stream.stages import WORKER_STAGES, Stages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,20 +82,29 @@ class WorkerConfig:
 
 
 class Worked(NamedTuple):
-    """What a list of messages becomes: rows for Spark, and what goes to Delta of the readable ones."""
+    """What a list of messages becomes.
+
+    ``rows`` for Spark, ``kept`` of the readable ones for Delta, seconds by stage for the report.
+    """
 
     rows: pa.RecordBatch
     kept: pa.Table
+    stages_s: Mapping[str, float]
 
     def part(self, low: int, high: int) -> Worked:
         """Return what messages `low` to `high` (exclusive) became."""
         if (low, high) == (0, self.rows.num_rows):
             return self
+        share = (high - low) / self.rows.num_rows
         offsets = self.rows["kafka_offset"].to_numpy()
         first, last = np.searchsorted(
             self.kept["kafka_offset"].to_numpy(), (offsets[low], offsets[high - 1] + 1)
         )
-        return Worked(self.rows[low:high], self.kept[int(first) : int(last)])
+        stages_s = {stage: share * seconds for stage, seconds in self.stages_s.items()}
+        return Worked(self.rows[low:high], self.kept[int(first) : int(last)], stages_s)
+
+
+Piece = tuple[Worked, int, int]
 
 
 class _Kept:
@@ -124,10 +135,14 @@ class _Kept:
         """Decode and score messages of one partition."""
         packets = [message.value() or b"" for message in messages]
         scored = self.scorer.score_packets(packets, version)
-        where = read_where(messages)
-        run = pa.array([self.config.run_id] * len(messages))
-        kept = scored.to_keep({**where, "run_id": run})
-        return Worked(message_rows(where, packets, scored), kept)
+        stages = Stages()
+        stages.add(scored.stages_s)
+        with stages("rows"):
+            where = read_where(messages)
+            run = pa.array([self.config.run_id] * len(messages))
+            kept = scored.to_keep({**where, "run_id": run})
+            rows = message_rows(where, packets, scored)
+        return Worked(rows, kept, stages.seconds)
 
     def close(self) -> None:
         """Stop fetching and scoring."""
@@ -164,9 +179,11 @@ def run_ranges(
     An empty range says that its partition is this worker's too: it is worked on ahead.
 
     The messages' rows come partition by partition in offset order, then the ranges' own rows; the
-    first of these names the file that was written.
+    first of these names the file that was written, and where the time went.
     """
     started_ms = now_ms()
+    stages = Stages()
+    begin = time.perf_counter()
     kept = _kept(config)
     file = LightCurveFile(Path(config.delta_folder)) if config.delta_folder else None
     waiting: list[pa.Table] = []
@@ -176,20 +193,27 @@ def run_ranges(
         readers[part].begin(part.start, version)
     parts = [part for part in parts if not part.is_empty]
     for part in parts:
-        for whole, low, high in readers[part].read(part.start, part.end, version):
+        pieces = readers[part].read(part.start, part.end, version)
+        while piece := _next(pieces, stages):
+            whole, low, high = piece
             worked = whole.part(low, high)
+            stages.add(worked.stages_s)
             n_read[part] += worked.rows.num_rows
             if file is not None:
                 waiting.append(worked.kept)
                 if sum(table.num_rows for table in waiting) >= ROWS_A_GROUP:
-                    file.append(pa.concat_tables(waiting))
+                    with stages("write"):
+                        file.append(pa.concat_tables(waiting))
                     waiting = []
             yield worked.rows
     written = None
     if file is not None:
-        if any(table.num_rows for table in waiting):
-            file.append(pa.concat_tables(waiting))
-        written = file.close()
+        with stages("write"):
+            if any(table.num_rows for table in waiting):
+                file.append(pa.concat_tables(waiting))
+            written = file.close()
+    stages.seconds["task"] = time.perf_counter() - begin
+    spent = [stages.seconds[stage] for stage in (*WORKER_STAGES, "task")]
     names = ([written] + [None] * len(parts))[: len(parts)]
     yield fill(
         {
@@ -204,9 +228,15 @@ def run_ranges(
             "delta_file": pa.array([w and w.name for w in names], pa.string()),
             "delta_bytes": pa.array([w and w.n_bytes for w in names], pa.int64()),
             "delta_rows": pa.array([w and w.n_rows for w in names], pa.int64()),
+            "stages_s": pa.array([spent] + [None] * (len(parts) - 1), pa.list_(pa.float64())),
         },
         len(parts),
     )
+
+
+def _next(pieces: Iterator[Piece], stages: Stages) -> Piece | None:
+    with stages("wait"):
+        return next(pieces, None)
 
 
 def read_where(messages: list[Message]) -> dict[str, pa.Array]:

@@ -15,6 +15,7 @@ import stream.scoring
 from lightcurves.errors import UnavailableError
 from models.scoring import Model
 from stream.scoring import Scored, Scorer, ScorerConfig
+from stream.stages import Stages
 
 OUCH = ZeroDivisionError("ouch")
 
@@ -36,11 +37,11 @@ def fail_on(
     sound = stream.scoring.score_batch
     tried: list[int] = []
 
-    def score_batch(alerts: pa.Table, model: Model) -> Scored:
+    def score_batch(alerts: pa.Table, model: Model, stages: Stages) -> Scored:
         tried.append(alerts.num_rows)
         if guilty & set(alerts["dia_source_id"].to_pylist()):
             raise error
-        return sound(alerts, model)
+        return sound(alerts, model, stages)
 
     monkeypatch.setattr(stream.scoring, "score_batch", score_batch)
     return tried

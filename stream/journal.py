@@ -1,0 +1,125 @@
+"""What the log says of a batch: a line of its counts, its rejected packets, and why it was slow.
+
+Every line carries ``run_id``, ``batch_id`` and ``model_version`` as fields, for a log in JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from stream.stages import DRIVER_STAGES, WORKER_STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream.report import BatchReport
+
+LOG: Final = logging.getLogger("noctule")
+
+REST: Final = "rest"
+_HINTS: Final[Mapping[str, str]] = {
+    "wait": "Kafka delivered slowly, or scoring did: see its broker, and the stages of the workers",
+    "decode": "more cores and stream.threads help, or fewer alerts in a batch",
+    "features": "more cores and stream.threads help, or fewer alerts in a batch",
+    "score": "more cores and stream.threads help, or a smaller model",
+    "rows": "more cores and stream.threads help, or fewer alerts in a batch",
+    "write": "the disk below store.delta is slow",
+    "handover": "Spark is busy, or starting its workers: see logs/spark.log",
+    "sql": "the database is slow, or another writer held its lock",
+    "delta": "the disk below store.delta is slow, or the table has many files: noctule maintain",
+    "kafka": "the brokers acknowledge slowly",
+    REST: "no stage covers it: the machine was busy with something else",
+}
+
+
+def log_batch(report: BatchReport, slow_batch_s: float) -> None:
+    """Log a batch.
+
+    Parameters
+    ----------
+    report
+        The batch.
+    slow_batch_s
+        One that took longer is explained.
+    """
+    counts, number = report.counts, report.batch_id
+    known = fields_of(report)
+    if counts.replay:
+        LOG.info("batch %d: committed before, nothing written twice", number, extra=known)
+    else:
+        LOG.info(
+            "batch %d: %d read, %d scored, %d not evaluated, %d duplicate, %d rejected, %d requested",
+            number, counts.n_read, counts.n_classified, counts.n_not_evaluated, counts.n_duplicate,
+            counts.n_rejected, counts.n_requested, extra=known,
+        )  # fmt: skip
+        _log_rejected(report)
+    if counts.n_lost:
+        LOG.warning(
+            "batch %d: Kafka had removed %d offsets before they were read",
+            number, counts.n_lost, extra=_ids(report),
+        )  # fmt: skip
+    if report.total_s > slow_batch_s:
+        LOG.warning("%s", explain(report), extra=known)
+
+
+def _ids(report: BatchReport) -> dict[str, Any]:
+    return {
+        "run_id": report.run_id,
+        "batch_id": report.batch_id,
+        "model_version": report.model_version,
+    }
+
+
+def fields_of(report: BatchReport) -> dict[str, Any]:
+    """Return all that a report says in numbers."""
+    return {
+        **_ids(report),
+        **asdict(report.counts),
+        "total_s": round(report.total_s, 3),
+        "stages_s": {stage: round(spent, 3) for stage, spent in report.stages_s.items()},
+        "slowest_stage": slowest(report),
+        "latency_max_s": round(float(report.latency_s.max()), 3) if report.latency_s.size else None,
+    }
+
+
+def _log_rejected(report: BatchReport) -> None:
+    for packet in report.rejected:
+        LOG.warning(
+            "batch %d: rejected %s[%d] offset %d: %s",
+            report.batch_id, packet.topic, packet.partition, packet.offset, packet.reason,
+            extra={**_ids(report), **packet._asdict()},
+        )  # fmt: skip
+    untold = report.counts.n_rejected - len(report.rejected)
+    if report.rejected and untold > 0:
+        LOG.warning(
+            "batch %d: and %d more: see the table rejected",
+            report.batch_id, untold, extra=_ids(report),
+        )  # fmt: skip
+
+
+def spent(report: BatchReport) -> dict[str, float]:
+    """Return seconds by stage, the longest first; what none explains is the `REST`."""
+    driver = sum(report.stages_s.get(stage, 0.0) for stage in DRIVER_STAGES)
+    workers = sum(report.stages_s.get(stage, 0.0) for stage in WORKER_STAGES)
+    rest = max(0.0, report.total_s - driver - workers)
+    found = {**report.stages_s, REST: rest}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def slowest(report: BatchReport) -> str:
+    """Return the stage that took most."""
+    return next(iter(spent(report)))
+
+
+def explain(report: BatchReport) -> str:
+    """Return a line that says where the time of a batch went, and what may help."""
+    stages = spent(report)
+    name = next(iter(stages))
+    told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+    return (
+        f"batch {report.batch_id} took {report.total_s:.1f} s for {report.counts.n_read:,} alerts, "
+        f"{stages[name]:.1f} s of it in {name}: {_HINTS.get(name, 'an unknown stage')} "
+        f"(seconds, the workers' summed over their threads: {told})"
+    )

@@ -1,0 +1,105 @@
+"""How far the stream is behind: in messages, and in seconds.
+
+It compares what Kafka holds with what Spark has committed, and asks Kafka itself, so that the lag of
+a query that hangs grows as it should.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, Final
+
+from stream.source import MODEL_KEY, split_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+_MOST_SAMPLES: Final = 2_000  # of a partition; older ones are thinned
+
+
+class Lag:
+    """What is in the topics and what of it is done.
+
+    Parameters
+    ----------
+    done
+        One past the last committed offset, by (topic, partition), from before this process began;
+        partitions that no batch has reached are left out.
+    from_start
+        Whether such a partition is read from its first offset, or from its end.
+
+    Notes
+    -----
+    The age of what waits is taken from when this process first saw its offset in the topic. What was
+    there when the process began is at least as old as that; once a batch of it is through, as old as
+    that batch's newest alert.
+    """
+
+    def __init__(self, done: Mapping[Place, int], *, from_start: bool) -> None:
+        self._done = dict(done)
+        self._from_start = from_start
+        self._ends: dict[Place, int] = {}
+        self._seen: dict[Place, tuple[list[int], list[float]]] = {}
+        self._newest_s: float | None = None
+
+    def see(self, bounds: Mapping[Place, tuple[int, int]], now_s: float) -> None:
+        """Take note of what Kafka holds: first offset and one past the last of every partition."""
+        for place, (low, high) in bounds.items():
+            self._done.setdefault(place, low if self._from_start else high)
+            self._ends[place] = high
+            ends, times = self._seen.setdefault(place, ([], []))
+            if not ends or high > ends[-1]:
+                ends.append(high)
+                times.append(now_s)
+                if len(ends) > _MOST_SAMPLES:
+                    del ends[1:-1:2], times[1:-1:2]
+
+    def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Take note of how far Spark is."""
+        for place, offset in offsets.items():
+            self._done[place] = max(offset, self._done.get(place, 0))
+
+    def handled(self, newest_s: float) -> None:
+        """Take note of when the newest alert that is through came into Kafka."""
+        self._newest_s = newest_s
+
+    def messages(self) -> dict[Place, int]:
+        """Messages that wait, by (topic, partition); empty until Kafka was asked."""
+        return {place: max(0, end - self._done[place]) for place, end in self._ends.items()}
+
+    def seconds(self, now_s: float) -> float:
+        """Age of the oldest message that waits; 0 where none does."""
+        waiting = [place for place, n in self.messages().items() if n]
+        return max((max(0.0, now_s - self._since(place)) for place in waiting), default=0.0)
+
+    def _since(self, place: Place) -> float:
+        """When the first message that waits was there for the first time, as far as is known."""
+        ends, times = self._seen[place]
+        at = bisect_right(ends, self._done[place])
+        if at == 0 and self._newest_s is not None:
+            return min(self._newest_s, times[0])
+        return times[min(at, len(times) - 1)]
+
+
+def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:
+    """Return how far Spark is, by (topic, partition), from a query's ``lastProgress``.
+
+    Examples
+    --------
+    >>> offsets_of({"sources": [{"endOffset": '{"alerts:0": 812, "model": "1"}'}]})
+    {('alerts', 0): 812}
+    >>> offsets_of(None)
+    {}
+    """
+    found: dict[Place, int] = {}
+    for source in (progress or {}).get("sources", ()):
+        offsets = source.get("endOffset") or {}
+        given = json.loads(offsets) if isinstance(offsets, str) else offsets
+        for key, offset in (given or {}).items():
+            if key != MODEL_KEY:
+                found[split_key(key)] = int(offset)
+    return found

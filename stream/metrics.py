@@ -1,0 +1,218 @@
+"""What the stream process tells Prometheus. Counts begin at 0 with the process.
+
+The driver alone keeps metrics: what a worker knows travels to it with the rows
+(:mod:`stream.report`), so nothing is shared between processes. What has to survive a restart is
+computed from the tables by the portal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from stream.health import State
+from stream.stages import DRIVER_STAGES, WORKER_STAGES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike
+    from prometheus_client import Metric
+
+    from stream.health import Monitor
+    from stream.report import BatchReport
+
+OUTCOMES: Final = ("classified", "not_evaluated", "duplicate", "rejected")
+
+STAGE_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+LATENCY_BOUNDS_S: Final = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300, 1_800, 7_200)
+BATCH_BOUNDS: Final = (1, 10, 30, 100, 300, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000)
+
+
+class Buckets:
+    """A histogram that takes the values of a batch at once.
+
+    Parameters
+    ----------
+    bounds
+        Upper bounds of the buckets, each of which holds its own bound, in ascending order.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = np.array(bounds, np.float64)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+
+    def add(self, values: ArrayLike) -> None:
+        """Count values; NaN counts for the last bucket alone, and not for the sum."""
+        given = np.atleast_1d(np.asarray(values, np.float64))
+        at = np.searchsorted(self._bounds, given, side="left")
+        self._counts += np.bincount(at, minlength=len(self._counts))
+        self._sum += float(np.nansum(given))
+
+    def cumulated(self) -> tuple[list[tuple[str, float]], float]:
+        """Return Prometheus' buckets, and the sum of the values."""
+        names = [*map(str, self._bounds.tolist()), "+Inf"]
+        return list(zip(names, np.cumsum(self._counts).tolist(), strict=True)), self._sum
+
+
+class StreamMetrics(Collector):
+    """All metrics of the stream process, in a registry of their own.
+
+    Parameters
+    ----------
+    monitor
+        What it knows of state and lag is told too.
+    slow_batch_s
+        A batch that takes longer counts as slow.
+    clock
+        Seconds since 1970 UTC.
+    """
+
+    def __init__(
+        self, monitor: Monitor, *, slow_batch_s: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._monitor = monitor
+        self._slow_batch_s = slow_batch_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._alerts = dict.fromkeys(OUTCOMES, 0)
+        self._n: Counter[str] = Counter()
+        stages = (*WORKER_STAGES, *DRIVER_STAGES)
+        self._stages = {stage: Buckets(STAGE_BOUNDS_S) for stage in stages}
+        self._total = Buckets(STAGE_BOUNDS_S)
+        self._latency = Buckets(LATENCY_BOUNDS_S)
+        self._sizes = Buckets(BATCH_BOUNDS)
+        self._last_batch: float | None = None
+        self._model_version = ""
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def observe(self, report: BatchReport) -> None:
+        """Count a batch; one that had been committed before a restart counts as replayed alone."""
+        counts = report.counts
+        with self._lock:
+            self._last_batch = self._clock()
+            self._model_version = report.model_version or self._model_version
+            self._n["slow"] += report.total_s > self._slow_batch_s
+            self._total.add(report.total_s)
+            for stage, seconds in report.stages_s.items():
+                self._stages.setdefault(stage, Buckets(STAGE_BOUNDS_S)).add(seconds)
+            if counts.replay:
+                self._n["replayed"] += 1
+                return
+            self._n["new"] += 1
+            self._n["lost"] += counts.n_lost
+            self._n["requested"] += counts.n_requested
+            for outcome in OUTCOMES:
+                self._alerts[outcome] += getattr(counts, f"n_{outcome}")
+            self._sizes.add(counts.n_read)
+            self._latency.add(report.latency_s)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics as they are now."""
+        with self._lock:
+            found = [*self._counters(), *self._histograms(), *self._model()]
+        yield from found
+        yield from self._state()
+
+    def _counters(self) -> Iterator[Metric]:
+        alerts = CounterMetricFamily(
+            "noctule_stream_alerts", "Alerts read, by what came of them.", labels=["outcome"]
+        )
+        for outcome, n in self._alerts.items():
+            alerts.add_metric([outcome], n)
+        yield alerts
+        batches = CounterMetricFamily(
+            "noctule_stream_batches",
+            "Batches, new or replayed after a crash (committed before it, so not counted again).",
+            labels=["kind"],
+        )
+        for kind in ("new", "replayed"):
+            batches.add_metric([kind], self._n[kind])
+        yield batches
+        for name, text, key in (
+            ("noctule_stream_slow_batches", "Batches longer than stream.slow_batch_s.", "slow"),
+            ("noctule_stream_lost_offsets", "Offsets gone from Kafka before being read.", "lost"),
+            ("noctule_stream_label_requests", "Requests for spectra made.", "requested"),
+        ):
+            yield CounterMetricFamily(name, text, value=self._n[key])
+
+    def _histograms(self) -> Iterator[Metric]:
+        stages = HistogramMetricFamily(
+            "noctule_stream_stage_seconds", "Seconds of a batch by stage.", labels=["stage"]
+        )
+        for stage, histogram in self._stages.items():
+            stages.add_metric([stage], *histogram.cumulated())
+        yield stages
+        for name, text, histogram in (
+            ("noctule_stream_batch_seconds", "From first task to last sink.", self._total),
+            ("noctule_stream_batch_alerts", "Messages of a batch.", self._sizes),
+            ("noctule_stream_latency_seconds", "Kafka's stamp to committed row.", self._latency),
+        ):
+            buckets, total = histogram.cumulated()
+            yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
+
+    def _model(self) -> Iterator[Metric]:
+        model = GaugeMetricFamily(
+            "noctule_stream_model_info",
+            "1 for the model that scored the last batch.",
+            labels=["version"],
+        )
+        if self._model_version:
+            model.add_metric([self._model_version], 1)
+        yield model
+        if self._last_batch is not None:
+            yield GaugeMetricFamily(
+                "noctule_stream_last_batch_timestamp_seconds",
+                "When the last batch was through.",
+                value=self._last_batch,
+            )
+
+    def _state(self) -> Iterator[Metric]:
+        waiting, seconds = self._monitor.lag()
+        lag = GaugeMetricFamily(
+            "noctule_stream_lag_messages",
+            "Messages in Kafka that no batch has committed.",
+            labels=["topic", "partition"],
+        )
+        for (topic, partition), n in sorted(waiting.items()):
+            lag.add_metric([topic, str(partition)], n)
+        yield lag
+        if waiting:
+            yield GaugeMetricFamily(
+                "noctule_stream_lag_seconds", "Age of the oldest message that waits.", value=seconds
+            )
+        state = GaugeMetricFamily(
+            "noctule_stream_state", "1 for what the process is about.", labels=["state"]
+        )
+        for each in State:
+            state.add_metric([each], each is self._monitor.state)
+        yield state
+        health = self._monitor.health()
+        for name, text, value in (
+            ("noctule_stream_healthy", "What /healthz says.", health.healthy),
+            ("noctule_stream_ready", "What /readyz says.", health.ready),
+        ):
+            yield GaugeMetricFamily(name, text, value=int(value))
+        yield CounterMetricFamily(
+            "noctule_stream_restarts",
+            "How often the query was started again after an outage.",
+            value=self._monitor.n_restarts,
+        )

@@ -1,0 +1,50 @@
+"""Where the time of a batch goes, counted by whoever spends it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+WORKER_STAGES: Final = ("wait", "decode", "features", "score", "rows", "write")
+"""Waiting for messages and their scores, decoding, features, models, rows of Arrow, Parquet.
+
+Decoding to rows are summed over a worker's threads, and may have been done before the batch began.
+"""
+DRIVER_STAGES: Final = ("handover", "sql", "delta", "kafka")
+"""What Spark takes beside the longest task, the SQL transaction, the Delta one, messages until they are
+acknowledged."""
+
+
+class Stages:
+    """Seconds by stage, summed.
+
+    Examples
+    --------
+    >>> stages = Stages()
+    >>> with stages("decode"):
+    ...     pass
+    >>> list(stages.seconds)
+    ['decode']
+    """
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time inside for `stage`."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - begin
+
+    def add(self, seconds: Mapping[str, float], part: float = 1.0) -> None:
+        """Add `part` of what another has counted."""
+        for stage, spent in seconds.items():
+            self.seconds[stage] += part * spent
