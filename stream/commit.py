@@ -5,8 +5,8 @@ Steps, in order:
 1. SQL, one transaction: classifications, objects, duplicates, rejected, label requests, accounting.
    Where the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
 2. Delta: the workers' files become part of the table, under (run, batch).
-3. Kafka (:mod:`stream.outputs`): at least once; what was sent is read back from step 1's tables, so
-   a repeat has identical bytes.
+3. Kafka (:mod:`stream.outputs`): at least once; what is sent are the rows of step 1, from memory or,
+   at a replay, from the tables: the bytes are the same.
 4. Spark writes the batch's commit into its checkpoint.
 
 A crash before 1 leaves nothing but orphan files; between 1 and 2, 2 and 3, or 3 and 4 the replay
@@ -16,7 +16,8 @@ finds what is done and does the rest.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,13 @@ class BatchCounts:
     replay: bool = False
 
 
+class Committed(NamedTuple):
+    """What came of a batch, and its rows of ``classifications`` by diaSourceId; None at a replay."""
+
+    counts: BatchCounts
+    classified: list[Row] | None = None
+
+
 def commit_sql(
     engine: sa.Engine,
     rows: pa.Table,
@@ -88,7 +96,9 @@ def commit_sql(
     policy: RequestPolicy,
     class_ids: tuple[int, ...],
     now_ms: int,
-) -> BatchCounts:
+    *,
+    fill: bool = False,
+) -> Committed:
     """Write a batch into SQL in one transaction; see the module.
 
     Parameters
@@ -103,11 +113,14 @@ def commit_sql(
         Of the model that scored the batch, in the order of ``probabilities``.
     now_ms
         The commit's wall-clock time.
+    fill
+        What is in the tables of an offset stays, and the offset counts as a duplicate; else what is
+        said last stands.
     """
     with engine.begin() as connection:
         if _is_committed(connection, batch):
-            return BatchCounts(replay=True)
-        return _Commit(connection, batch, class_ids, now_ms).write(rows, policy)
+            return Committed(BatchCounts(replay=True))
+        return _Commit(connection, batch, class_ids, now_ms, fill).write(rows, policy)
 
 
 def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
@@ -145,38 +158,50 @@ class _Commit:
     batch: BatchId
     class_ids: tuple[int, ...]
     now_ms: int
+    fill: bool = False
 
-    def write(self, rows: pa.Table, policy: RequestPolicy) -> BatchCounts:
+    def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
         ranges, alerts, rejected = split_rows(rows)
+        held = self._held(ranges) if self.fill else frozenset[Where]()
+        passed = [row for row in (*alerts, *rejected) if where_of(row) in held]
+        alerts = [alert for alert in alerts if where_of(alert) not in held]
+        rejected = [row for row in rejected if where_of(row) not in held]
         known = self._known([alert["dia_source_id"] for alert in alerts])
         first, repeated = self._split_duplicates(alerts, known)
-        for part in ranges:
+        for part in () if self.fill else ranges:
             self._forget(part)
-        self._put(tables.classifications, [self._classification(a) for a in first], "dia_source_id")
-        self._put(tables.duplicates, [self._duplicate(a) for a in repeated], *_WHERE)
-        self._put(tables.rejected, [self._rejected(r) for r in rejected], *_WHERE)
+        classified = [self._stamp(self._classification(alert)) for alert in first]
+        self._put(tables.classifications, classified, "dia_source_id")
+        self._put(tables.duplicates, [self._stamp(self._duplicate(a)) for a in repeated], *_WHERE)
+        self._put(tables.rejected, [self._stamp(self._rejected(r)) for r in rejected], *_WHERE)
         new = [alert for alert in first if alert["dia_source_id"] not in known]
         fold_objects(self.connection, first, frozenset(a["dia_source_id"] for a in new))
         requested = self._request(new, policy)
-        counts = self._account(ranges, first, repeated, rejected)
-        return replace(counts, n_requested=requested)
+        counts = self._account(ranges, first, [*repeated, *passed], rejected)
+        classified.sort(key=itemgetter("dia_source_id"))
+        return Committed(replace(counts, n_requested=requested), classified)
 
     def _stamp(self, row: Row) -> Row:
         return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
 
     def _put(self, table: sa.Table, rows: list[Row], *key: str) -> None:
-        upsert(self.connection, table, [self._stamp(row) for row in rows], key)
+        upsert(self.connection, table, rows, key)
 
     def _forget(self, part: Row) -> None:
         """Remove what an earlier run said of these offsets: read anew, they may end elsewhere."""
         for table in (tables.rejected, tables.duplicates):
-            inside = sa.and_(
-                table.c.topic == part["topic"],
-                table.c.kafka_partition == part["kafka_partition"],
-                table.c.kafka_offset >= part["kafka_offset"],
-                table.c.kafka_offset < part["end_offset"],
-            )
-            self.connection.execute(sa.delete(table).where(inside))
+            self.connection.execute(sa.delete(table).where(_inside(table, part)))
+
+    def _held(self, ranges: list[Row]) -> frozenset[Where]:
+        """Return which offsets of `ranges` are in the tables."""
+        return frozenset(
+            (part["topic"], part["kafka_partition"], offset)
+            for part in ranges
+            for table in (tables.classifications, tables.duplicates, tables.rejected)
+            for offset in self.connection.execute(
+                sa.select(table.c.kafka_offset).where(_inside(table, part))
+            ).scalars()
+        )
 
     def _known(self, ids: list[int]) -> dict[int, Row]:
         """Return which of the ids have been classified: from which offset, and what they said."""
@@ -234,7 +259,12 @@ class _Commit:
             "n_rejected": _by_partition(rejected),
         }
         versions = next(
-            ((a["model_version"], a["feature_digest"]) for a in [*first, *repeated]), ("", "")
+            (
+                (a["model_version"], a["feature_digest"])
+                for a in [*first, *repeated]
+                if a["model_version"] is not None
+            ),
+            ("", ""),
         )
         accounts = [
             {
@@ -256,7 +286,14 @@ class _Commit:
             }
             for part in ranges
         ]
-        self._put(tables.accounting, accounts, "run_id", "batch_id", "topic", "kafka_partition")
+        self._put(
+            tables.accounting,
+            [self._stamp(a) for a in accounts],
+            "run_id",
+            "batch_id",
+            "topic",
+            "kafka_partition",
+        )
         names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
@@ -332,6 +369,16 @@ _CONTENT = (
     "n_points",
 )  # fmt: skip
 _IN_LIST = 500
+
+
+def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
+    """Return what holds for rows of `table` that are within the range."""
+    return sa.and_(
+        table.c.topic == part["topic"],
+        table.c.kafka_partition == part["kafka_partition"],
+        table.c.kafka_offset >= part["kafka_offset"],
+        table.c.kafka_offset < part["end_offset"],
+    )
 
 
 def _difference(original: Row, alert: Row) -> str | None:

@@ -310,6 +310,24 @@ class Watermarks:
         except KafkaException as error:
             raise UnavailableError("Kafka", _explain(error)) from error
 
+    def at(self, stamp_ms: int, ends: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """Return the first offset of each partition that is stamped `stamp_ms` or later; else its end.
+
+        Raises
+        ------
+        UnavailableError
+            The broker does not answer.
+        """
+        asked = [TopicPartition(*key, stamp_ms) for key in ends]
+        try:
+            found = self._consumer.offsets_for_times(asked, timeout=self._timeout_s)
+        except KafkaException as error:
+            raise UnavailableError("Kafka", _explain(error)) from error
+        offsets = {(one.topic, one.partition): one.offset for one in found}
+        return {
+            key: end if offsets[key] < 0 else min(offsets[key], end) for key, end in ends.items()
+        }
+
     def _partitions(self, topic: str) -> list[int]:
         found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
         if found.error is not None:

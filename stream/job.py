@@ -71,6 +71,9 @@ class JobConfig:
         "stop" or "skip": what to do where Kafka has removed offsets before they were read.
     trigger_s, busy_timeout_s
         Seconds between batches, and how long to wait for another writer's lock.
+    offsets, version
+        Of a backfill: which offsets are read, ``[start, end)`` by ``topic:partition``, and the version
+        that scores them. What another run has said of an offset then stays.
     """
 
     topics: tuple[str, ...]
@@ -87,6 +90,8 @@ class JobConfig:
     lost: str = "stop"
     trigger_s: float = 1.0
     busy_timeout_s: float = 30.0
+    offsets: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    version: str = ""
 
 
 def run_id_of(checkpoint: Path) -> str:
@@ -159,9 +164,22 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
         # A worker that ended after its task would open consumers and load models for each.
         "spark.python.worker.reuse": "true",
+        "spark.executorEnv.GLIBC_TUNABLES": _KEEP_MEMORY,
         "spark.redaction.regex": "(?i)secret|password|token|url|client|worker",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     }
+
+
+_KEEP_MEMORY: Final = ":".join(
+    f"glibc.malloc.{name}={value}"
+    for name, value in (
+        ("mmap_threshold", 1 << 30),
+        ("trim_threshold", 1 << 33),
+        ("top_pad", 1 << 26),
+    )
+)
+"""Memory stays with a worker when packets are freed: asking the kernel anew for each, page by page, took
+a third of its time. Only glibc reads it."""
 
 
 @contextmanager
@@ -179,10 +197,12 @@ def _standard_error_to(file: Path) -> Iterator[None]:
 
 
 def choose_version(options: Mapping[str, str]) -> str:
-    """Return the version that scores the batch being planned: what the alias names now.
+    """Return the version that scores the batch being planned: the one given, or what the alias names.
 
     Called by the data source on the driver's side; see :mod:`stream.source`.
     """
+    if options.get("version"):
+        return options["version"]
     url, alias = options["store_url"], options["alias"]
     with reading(_engine(url)) as connection:
         found = registry.champion(connection, alias)
@@ -223,7 +243,10 @@ def start(
     ConfigurationError
         No model is promoted, or it does not verify.
     """
-    choose_version({"store_url": config.store_url, "alias": config.alias})
+    if config.version:
+        read_manifest(Path(config.worker.scorer.models_folder) / config.version)
+    else:
+        choose_version({"store_url": config.store_url, "alias": config.alias})
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
     rows = spark.readStream.format(SOURCE_NAME).options(**source_options(config)).load()
@@ -244,6 +267,8 @@ def source_options(config: JobConfig) -> dict[str, str]:
         **config.worker.to_options(),
         "topics": json.dumps(config.topics),
         "starting": config.starting,
+        "offsets": json.dumps(dict(config.offsets)),
+        "version": config.version,
         "max_alerts": str(config.max_alerts),
         "tasks": str(config.tasks),
         "lost": config.lost,
@@ -286,8 +311,14 @@ class Sink:
         batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
         with stages("sql"):
             committed_ms = now_ms()
-            counts = commit_sql(
-                engine, rows, batch, config.policy, self._class_ids(rows), committed_ms
+            counts, classified = commit_sql(
+                engine,
+                rows,
+                batch,
+                config.policy,
+                self._class_ids(rows),
+                committed_ms,
+                fill=bool(config.offsets),
             )
         if config.worker.delta_folder:
             with stages("delta"):
@@ -295,7 +326,7 @@ class Sink:
                 commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
         if self._outputs is not None:
             with stages("kafka"):
-                self._outputs.send(engine, batch.run_id, batch_id)
+                self._outputs.send(engine, batch.run_id, batch_id, classified)
         if self._on_batch is not None:
             total_s = time.perf_counter() - begin
             self._on_batch(report_of(rows, batch, counts, stages, total_s, committed_ms))

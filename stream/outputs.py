@@ -2,8 +2,8 @@
 
 Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by
 diaSourceId; DESC's form has no frame, because its readers expect none; rejected packets go out as
-they came in, with their reason in the headers. Everything is read back from the tables by (run,
-batch), so that a replay sends the same bytes again.
+they came in, with their reason in the headers. Everything is in the tables by (run, batch), so that a
+replay sends the same bytes again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from stream.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream.schema_ids import Registry
 
@@ -80,10 +80,17 @@ def outgoing(
     batch_id: int,
     topics: Topics,
     frames: Mapping[str, bytes] | None = None,
+    classified: Iterable[Mapping[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Give the messages of a batch, in a fixed order; `frames` are :meth:`Topics.frames`, kept."""
+    """Give the messages of a batch, in a fixed order.
+
+    `frames` are :meth:`Topics.frames`, kept; `classified` the batch's rows of ``classifications`` by
+    diaSourceId, where they are at hand: else they are read.
+    """
     frames = topics.frames() if frames is None else frames
-    for row in _rows(connection, tables.classifications, run_id, batch_id):
+    if classified is None:
+        classified = _rows(connection, tables.classifications, run_id, batch_id)
+    for row in classified:
         yield from _of_alert(row, topics, frames)
     for row in _rows(connection, tables.label_requests, run_id, batch_id):
         yield {
@@ -157,8 +164,16 @@ class Outputs:
         )
         self._failures: list[str] = []
 
-    def send(self, engine: sa.Engine, run_id: str, batch_id: int) -> int:
+    def send(
+        self,
+        engine: sa.Engine,
+        run_id: str,
+        batch_id: int,
+        classified: list[dict[str, Any]] | None = None,
+    ) -> int:
         """Send what a committed batch has to say; return the number of messages.
+
+        `classified` is what :func:`stream.commit.commit_sql` gave, None to read it from the tables.
 
         Raises
         ------
@@ -168,7 +183,8 @@ class Outputs:
         self._failures.clear()
         n = 0
         with reading(engine) as connection:
-            for message in outgoing(connection, run_id, batch_id, self._topics, self._frames):
+            given = (self._topics, self._frames, classified)
+            for message in outgoing(connection, run_id, batch_id, *given):
                 self._produce(message)
                 n += 1
         self._await_all()

@@ -2,9 +2,11 @@
 
 It plans ranges and knows nothing of science: what happens to a range is the function that the
 option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
-``starting`` (earliest or latest), ``max_alerts`` of a batch (0: no limit), ``tasks`` that a batch is
-cut into, ``lost`` (stop or skip, where Kafka has removed what was not read yet), ``timeout_s``; ``run``
-and ``choose_version`` as ``module:function``, which get all options to read their own from.
+``starting`` (earliest or latest), ``offsets`` (JSON: the first and one past the last that are read, by
+``topic:partition``; empty: from ``starting`` on), ``max_alerts`` of a batch (0: no limit), ``tasks``
+that a batch is cut into, ``lost`` (stop or skip, where Kafka has removed what was not read yet),
+``timeout_s``; ``run`` and ``choose_version`` as ``module:function``, which get all options to read
+their own from.
 
 An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
 when a batch is planned and Spark writes it into its checkpoint with the offsets, so a batch has one
@@ -83,6 +85,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def __init__(self, options: Mapping[str, str]) -> None:
         self._options = dict(options)
+        self._fixed: dict[str, tuple[int, int]] = json.loads(options.get("offsets") or "{}")
         self._marks: Watermarks | None = None
         self._target: dict[str, int] | None = None
         self._seen: dict[str, tuple[int, int]] = {}  # what the broker said last
@@ -90,7 +93,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     # -- on the driver -------------------------------------------------------------------------
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
-        """Return where a new checkpoint begins: the topics' first or next offsets."""
+        """Return where a new checkpoint begins: the topics' first or next offsets, or those given."""
+        if self._fixed:
+            return {key: start for key, (start, _) in self._fixed.items()} | {MODEL_KEY: ""}
         return {key: bounds[self._side] for key, bounds in self._bounds().items()} | {MODEL_KEY: ""}
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
@@ -133,7 +138,10 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return {key: bounds[1] for key, bounds in self._bounds().items()}
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's
-        """Fix the end: what is in the topics now, and nothing that comes later."""
+        """Fix the end: what is in the topics now, and nothing that comes later; or what is given."""
+        if self._fixed:
+            self._target = {key: end for key, (_, end) in self._fixed.items()}
+            return
         self._target = {key: bounds[1] for key, bounds in self._bounds().items()}
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
