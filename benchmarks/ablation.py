@@ -31,9 +31,9 @@ from models.training import (
     labelled,
     moments_of,
     object_folds,
-    predict_rows,
     training_rows,
 )
+from models.trees import probabilities, read_trees
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +147,7 @@ def out_of_fold(rows: TrainingRows, used: NDArray[np.bool_], n_classes: int) -> 
 
     def fill(k: int) -> None:
         booster = boost(rows, fold != k, n_classes, SETTINGS, NAMES)
-        p[fold == k] = predict_rows(booster, rows.values[fold == k])
+        p[fold == k] = probabilities(read_trees(booster.model_to_string()), rows.values[fold == k])
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(fill, range(SETTINGS.folds)))

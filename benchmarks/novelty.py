@@ -24,9 +24,9 @@ from models.training import (
     labelled,
     moments_of,
     object_folds,
-    predict_rows,
     training_rows,
 )
+from models.trees import probabilities, read_trees
 
 SETTINGS = TrainingSettings(rounds=60)
 
@@ -45,7 +45,8 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     for k, class_id in enumerate(class_ids):
         inside = ~ranked & (rows.truth != k)
         without = rows._replace(truth=rows.truth - (rows.truth > k))
-        p = predict_rows(boost(without, inside, len(class_ids) - 1, SETTINGS), rows.values[ranked])
+        grown = boost(without, inside, len(class_ids) - 1, SETTINGS)
+        p = probabilities(read_trees(grown.model_to_string()), rows.values[ranked])
         isolated = isolation(train_forest(rows.values[inside], SETTINGS.seed), rows.values[ranked])
         entropy = entropy_of(p)
         scores = {

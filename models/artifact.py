@@ -19,6 +19,7 @@ from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
 from models.calibration import Calibration
 from models.forest import Forest
 from models.novelty import NoveltyScale
+from models.trees import Trees, read_trees
 
 if TYPE_CHECKING:
     import lightgbm
@@ -184,15 +185,13 @@ def _check(manifest: Manifest, folder: Path) -> None:
             raise ConfigurationError(f"{folder / name} is missing or not the file that was saved")
 
 
-def load_parts(folder: Path) -> tuple[Manifest, lightgbm.Booster, Forest]:
+def load_parts(folder: Path) -> tuple[Manifest, Trees, Forest]:
     """Load and verify an artifact; see :func:`read_manifest` for the errors."""
     manifest = read_manifest(folder)
-    import lightgbm  # noqa: PLC0415 - a second, which reading a manifest need not take
-
-    booster = lightgbm.Booster(model_str=(folder / CLASSIFIER_FILE).read_text())
+    trees = read_trees((folder / CLASSIFIER_FILE).read_text())
     with np.load(folder / FOREST_FILE, allow_pickle=False) as arrays:
         forest = Forest(**{name: _owned(arrays[name]) for name in Forest._fields})
-    return manifest, booster, forest
+    return manifest, trees, forest
 
 
 def _owned(array: NDArray[Any]) -> NDArray[Any]:

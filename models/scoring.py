@@ -14,11 +14,12 @@ from models.artifact import Manifest, load_parts
 from models.calibration import prediction_sets
 from models.forest import Forest, isolation
 from models.novelty import entropy_of
+from models.trees import Trees
+from models.trees import probabilities as probabilities_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import lightgbm
     from numpy.typing import NDArray
 
 _IDS: Final = ("dia_source_id", "object_id")
@@ -63,7 +64,7 @@ class Model:
     """A loaded model; made by :func:`load_model`."""
 
     manifest: Manifest
-    booster: lightgbm.Booster
+    trees: Trees
     forest: Forest
 
     def score(self, table: pa.Table) -> pa.Table:
@@ -100,7 +101,7 @@ class Model:
         members = np.zeros((table.num_rows, n_classes), np.bool_)
         entropy, margin, strange, far = np.full((4, table.num_rows), np.nan)
         if rows.size:
-            p = self.manifest.calibration.apply(self._raw(features[rows]))
+            p = self.manifest.calibration.apply(probabilities_of(self.trees, features[rows]))
             probabilities[rows] = p
             members[rows] = prediction_sets(p, self.manifest.set_threshold)
             entropy[rows] = entropy_of(p)
@@ -110,11 +111,6 @@ class Model:
             strange[rows] = self.manifest.novelty.novelty_of(isolated, entropy[rows])
             far[rows] = self.manifest.novelty.false_alarm_rate(strange[rows])
         return Scores(probabilities, members, entropy, margin, strange, far, reason, features, why)
-
-    def _raw(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        # One thread: workers are many, and one batch must not depend on how many cores it found.
-        raw = np.asarray(self.booster.predict(features, num_threads=1), np.float64)
-        return raw.reshape(len(features), -1)
 
 
 def load_model(folder: Path) -> Model:

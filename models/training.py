@@ -23,6 +23,7 @@ from models.evaluation import expected_calibration_error, log_loss, macro_f1
 from models.forest import Forest, isolation, train_forest
 from models.novelty import entropy_of, fit_novelty
 from models.shift import target_weights
+from models.trees import probabilities, read_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,7 +135,7 @@ def train(
         for k, part in enumerate(inside):
             report(f"fold {k + 1} of {settings.folds}", k / (settings.folds + 1))
             booster, forest = next(grown)
-            p[~part] = predict_rows(booster, rows.values[~part])
+            p[~part] = probabilities(read_trees(booster.model_to_string()), rows.values[~part])
             isolated[~part] = isolation(forest, rows.values[~part])
         report("final model", settings.folds / (settings.folds + 1))
         booster, forest = next(grown)
@@ -348,11 +349,6 @@ def boost(
         "verbosity": -1,
     }
     return lightgbm.train(parameters, data, settings.rounds)
-
-
-def predict_rows(booster: lightgbm.Booster, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return float64 (rows, classes), not calibrated."""
-    return np.asarray(booster.predict(values, num_threads=1), np.float64).reshape(len(values), -1)
 
 
 def _metrics(p: NDArray[np.float64], rows: TrainingRows, threshold: float) -> dict[str, float]:

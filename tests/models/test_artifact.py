@@ -23,6 +23,7 @@ from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
 from models.artifact import MANIFEST_FILE, Parts, load_parts, read_manifest, save_model, version_of
 from models.scoring import Model, load_model
+from models.trees import read_trees
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -41,7 +42,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_a_model_scores_to_the_bit_as_before_it_was_saved(
     parts: Parts, model: Model, copy: Path, unseen: pa.Table
 ) -> None:
-    fresh = Model(model.manifest, parts.booster, parts.forest)
+    fresh = Model(model.manifest, read_trees(parts.booster.model_to_string()), parts.forest)
     expected = fresh.score(unseen)
     assert load_model(copy).score(unseen).equals(expected)
     assert model.score(unseen).equals(expected)

@@ -108,12 +108,6 @@ def test_any_split_and_any_order_give_the_same_bits(
     assert rows == [expected[at] for at in order]
 
 
-def test_scores_do_not_depend_on_threads(model: Model, artifact: Path, unseen: pa.Table) -> None:
-    other = load_model(artifact)
-    other.booster.params["num_threads"] = 7
-    assert other.score(unseen).equals(model.score(unseen))
-
-
 def test_the_input_is_not_changed(model: Model, alerts: pa.Table) -> None:
     before = alerts.to_pylist()
     first = model.score(alerts)
