@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -108,6 +109,37 @@ def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> 
     if messages.null_count:  # a null may have bytes below it, which are nobody's
         ends = np.where(np.asarray(messages.is_null()), starts, ends)
     return Packets(data, starts, ends)
+
+
+class _Memory:
+    """So many bytes from an address on, for as long as `owner` lives; numpy takes it for an array."""
+
+    def __init__(self, owner: list[bytes], address: int, n: int) -> None:
+        self.owner = owner
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (n,),
+            "typestr": "|u1",
+            "data": (address, True),
+        }
+
+
+def packets_in_place(messages: list[bytes]) -> Packets:
+    """Use messages where they lie: nothing is copied, which for fresh ones costs as much as decoding.
+
+    ``data`` spans the memory from the first message to the last, wherever the allocator put them. What
+    is between them is not ours: within ``starts[k]:ends[k]`` alone may it be read.
+    """
+    if not messages:
+        return packets_of(messages)
+    lengths = np.fromiter(map(len, messages), np.int64, len(messages))
+    addresses = (
+        ctypes.cast(ctypes.c_char_p(message), ctypes.c_void_p).value or 0 for message in messages
+    )
+    starts = np.fromiter(addresses, np.int64, len(messages))
+    low, high = int(starts.min()), int((starts + lengths).max())
+    data = np.asarray(_Memory(messages, low, high - low))
+    return Packets(data, starts - low, starts - low + lengths)
 
 
 def plan_of(schema: Schema, survey: Survey | None = None, *, cutouts: bool = False) -> Plan:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE
-from lightcurves.decode import Decoder, Packets, packets_of
+from lightcurves.decode import Decoder, Packets, packets_in_place, packets_of
 from lightcurves.errors import ConfigurationError, NoctuleError
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.features.table import feature_arrays
@@ -140,7 +140,7 @@ class Scorer:
         Exception
             The program fails on all of many packets, or not again: no packet's fault either.
         """
-        laid = packets_of(packets) if isinstance(packets, list) else packets
+        laid = packets_in_place(packets) if isinstance(packets, list) else packets
         model = self.model(version)
         try:
             return self._score(laid, model)

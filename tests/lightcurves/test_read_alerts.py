@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import random
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fastavro
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 
 from lightcurves import alerts, decode
 from lightcurves.alerts import framed_packets, read_alerts, schema_id_of
-from lightcurves.decode import ALERT_SCHEMA, CUTOUT_SCHEMA, Decoder, packets_of
+from lightcurves.decode import ALERT_SCHEMA, CUTOUT_SCHEMA, Decoder, packets_in_place, packets_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.plan import compile_plan
 from lightcurves.schemas import package_schemas
@@ -140,6 +142,20 @@ def test_a_large_batch_is_worked_off_in_chunks(monkeypatch: pytest.MonkeyPatch) 
     packets = packets_of(SMALL + NOISE)
     assert len(decode._chunks(packets)) > 4
     assert Decoder(package_schemas()).decode(packets).to_pylist() == whole
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*SMALL, *NOISE, b"", SMALL[0][:40]]), max_size=30))
+def test_messages_are_read_where_they_lie(messages: list[bytes]) -> None:
+    """Copies are scattered over the heap, and only what was laid out keeps them alive."""
+    decoder = Decoder(package_schemas())
+    expected = decoder.decode(packets_of(messages))
+    laid = packets_in_place([bytes(bytearray(message)) for message in messages])
+    gc.collect()
+    assert decoder.decode(laid).equals(expected)
+    ends = laid.starts + np.minimum(laid.ends - laid.starts, 3)  # cut short: never read beyond
+    cut = decoder.decode(laid._replace(ends=ends))
+    assert cut.equals(decoder.decode(packets_of([message[:3] for message in messages])))
 
 
 @pytest.mark.parametrize(
