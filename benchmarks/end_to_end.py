@@ -1,156 +1,142 @@
-"""Alerts per second from Kafka to committed rows, beside fastavro's full decode alone.
+"""Alerts per second from Kafka to committed rows, beside what others do, on one machine.
 
-Real LSST packets with fresh ids, one machine for broker, Spark and sinks. Two parts: a backlog
-drained at full speed, then alerts at a steady pace for the latency. ``--packets N`` and ``--rate R``.
+Real LSST packets with fresh ids; broker, Spark, features, model and all sinks share the cores. In the
+same run: fastavro in a plain consumer loop, and Spark's Kafka connector with a Python function that is
+called row by row (`benchmarks.connector`); both decode, and do nothing else. Then a backlog drained at
+full speed, with its time by stage and by process, and alerts at a steady pace for the latency.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import shutil
-import tempfile
+import json
+import subprocess
+import sys
 import time
-from itertools import cycle, islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fastavro
 import numpy as np
-import sqlalchemy as sa
+from confluent_kafka import Consumer, TopicPartition
 
-from active_learning.learner import register, store_artifact
-from benchmarks.setting import FRAME_BYTES, finish, plasticc, real_packets, split, with_id
-from deploy.kafka import EmbeddedKafka, create_topics
-from deploy.sections import Settings
-from deploy.wiring import job_config, open_store, topic_partitions
+from benchmarks.live import TOPIC, Cpu, Live, latencies_s, live, stage_rows
+from benchmarks.setting import FRAME_BYTES, finish, print_table
 from lightcurves.schemas import package_schemas
-from models.training import moments_of, train
-from store import registry
-from store.tables import accounting, classifications
-from stream.job import open_session, start
-from stream.topic import publish
+from stream.consumer import consumer_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-FIRST_ID = 10**17
+    from stream.report import BatchReport
 
 
-def fastavro_per_s(packets: list[bytes]) -> float:
-    """Return how many packets a second fastavro decodes in full, on one core."""
-    schema = package_schemas().schema(1000)
-    assert schema is not None
+def fastavro_per_s(servers: str, n: int) -> float:
+    """Return how many packets a second a loop of consuming and decoding in full gets through."""
+    schema: Any = package_schemas().schema(1000)
+    consumer = Consumer(consumer_settings({"bootstrap.servers": servers}))
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    consumer.poll(10.0)
     begin = time.perf_counter()
-    for packet in packets:
+    for _ in range(n):
+        message = consumer.poll(10.0)
+        assert message is not None
+        packet = message.value()
+        assert packet is not None
         fastavro.schemaless_reader(io.BytesIO(packet[FRAME_BYTES:]), schema, None)
-    return len(packets) / (time.perf_counter() - begin)
+    per_s = n / (time.perf_counter() - begin)
+    consumer.close()
+    return per_s
 
 
-def fresh(packets: list[bytes], n: int, first_id: int) -> Iterator[bytes]:
-    """Give `n` packets with ids of their own."""
-    for k, packet in enumerate(islice(cycle(packets), n)):
-        yield with_id(packet, first_id + k)
+def connector_per_s(servers: str, at_most: int) -> float:
+    """Return the same of Spark's connector and a Python function, in batches of `at_most`."""
+    command = [sys.executable, "-m", "benchmarks.connector", servers, str(at_most)]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return float(json.loads(told.splitlines()[-1])["alerts_per_s"])
 
 
-def make_champion(settings: Settings, engine: sa.Engine) -> None:
-    """Train on a quarter of PLAsTiCC and promote."""
-    table, _ = split(plasticc(settings.state / "plasticc"), 0.25, 1)
-    manifest, folder = store_artifact(train(moments_of(table)), settings.models.folder)
-    with engine.begin() as connection:
-        register(connection, manifest, folder)
-        registry.promote(
-            connection, "champion", manifest.model_version, reason="benchmark", now_ms=1
+class Drained(NamedTuple):
+    """Alerts a second, and what they cost: processor seconds by process, the batches' reports."""
+
+    n: int
+    per_s: float
+    cpu_s: dict[str, float]
+    reports: Sequence[BatchReport]
+
+
+def drained(stage: Live, n: int) -> Drained:
+    """Send `n` alerts and drain them; look at all batches but the first and the last two.
+
+    A worker scores ahead of what it is asked for. Both ends of the window have that before them, so that
+    nothing in it was done in advance.
+    """
+    stage.send(n)
+    cpus: list[Cpu] = []
+    stage.on_batch = lambda: cpus.append(Cpu.now(stage.kafka))
+    reports = stage.drain()
+    stage.on_batch = None
+    first, last = len(stage.reports) - len(reports), len(stage.reports) - 3
+    inside = stage.reports[first + 1 : last + 1]
+    if not inside:
+        raise SystemExit(
+            f"{n} alerts are {len(reports)} batches: too few to measure, give more --packets"
         )
-
-
-def batches(engine: sa.Engine, after: int) -> list[Any]:
-    """Return the accounting rows of the batches after number `after`."""
-    with engine.connect() as connection:
-        query = sa.select(accounting).where(accounting.c.batch_id > after)
-        return list(connection.execute(query))
-
-
-def drained_per_s(engine: sa.Engine, after: int) -> tuple[float, int]:
-    """Return alerts a second over the batches after `after`, and the last batch's number."""
-    rows = batches(engine, after)
-    seconds = (max(r.committed_ms for r in rows) - min(r.started_ms for r in rows)) / 1000
-    return sum(r.n_read for r in rows) / seconds, max(r.batch_id for r in rows)
-
-
-def latencies_s(engine: sa.Engine, after: int) -> np.ndarray[Any, Any]:
-    """Return, for each alert of the batches after `after`, commit minus Kafka's time stamp."""
-    same = sa.and_(classifications.c.run_id == accounting.c.run_id,
-                   classifications.c.batch_id == accounting.c.batch_id,
-                   classifications.c.topic == accounting.c.topic,
-                   classifications.c.kafka_partition == accounting.c.kafka_partition)  # fmt: skip
-    query = sa.select(accounting.c.committed_ms - classifications.c.arrival_ms).join_from(
-        classifications, accounting, same
-    )
-    with engine.connect() as connection:
-        rows = connection.execute(query.where(accounting.c.batch_id > after)).scalars().all()
-    return np.array(rows) / 1000.0
-
-
-def run(state: Path, n: int, rate: float, seconds: float) -> dict[str, float]:
-    """Measure both parts with everything below `state`."""
-    packets = real_packets()
-    baseline = fastavro_per_s(packets)
-    with EmbeddedKafka(state / "kafka") as kafka:
-        settings = Settings(state=state, kafka={"bootstrap_servers": kafka.bootstrap_servers})
-        create_topics(kafka.bootstrap_servers, topic_partitions(settings, 2))
-        engine = open_store(settings)
-        make_champion(settings, engine)
-        spark = open_session("local[2]", driver_memory="1g", log_file=state / "spark.log")
-        config = job_config(settings)
-
-        def send(count: int, first_id: int, pace: float | None) -> None:
-            publish(fresh(packets, count, first_id), bootstrap_servers=kafka.bootstrap_servers,
-                    topic="alerts", rate_per_s=pace)  # fmt: skip
-
-        send(256, FIRST_ID, None)
-        start(spark, config, once=True).awaitTermination()
-        _, warm = drained_per_s(engine, -1)
-        send(n, FIRST_ID + 10**6, None)
-        start(spark, config, once=True).awaitTermination()
-        per_s, last = drained_per_s(engine, warm)
-        query = start(spark, config)
-        send(int(rate * seconds), FIRST_ID + 10**7, rate)
-        while len(waited := latencies_s(engine, last)) < int(rate * seconds) * 0.999:
-            time.sleep(0.5)
-        query.stop()
-        spark.stop()
-    return {
-        "alerts_per_s": per_s,
-        "fastavro_alerts_per_s": baseline,
-        "ratio": per_s / baseline,
-        "latency_p50_s": float(np.median(waited)),
-        "latency_p99_s": float(np.quantile(waited, 0.99)),
-        "n": n,
-        "rate_per_s": rate,
-    }
+    seconds = stage.ended_s[last] - stage.ended_s[first]
+    read = sum(report.counts.n_read for report in inside)
+    return Drained(read, read / seconds, cpus[-3].since(cpus[0]), inside)
 
 
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--packets", type=int, default=6000)
-    parser.add_argument("--rate", type=float, default=200.0)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--packets", type=int, default=28_000)
+    parser.add_argument("--rate", type=float, default=256.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--baseline", type=int, default=300, help="packets of each; 0: none")
     given = parser.parse_args()
-    state = Path(tempfile.mkdtemp(prefix="noctule-bench-"))
-    try:
-        result = run(state, given.packets, given.rate, given.seconds)
-    finally:
-        shutil.rmtree(state)
-    print(
-        f"fastavro, full decode alone, one core   {result['fastavro_alerts_per_s']:8.0f} alerts/s"
+    result: dict[str, Any] = {"n": given.packets, "rate_per_s": given.rate}
+    with live() as stage:
+        servers = stage.kafka.bootstrap_servers
+        stage.send(max(1_000, 4 * given.baseline))
+        if given.baseline:
+            result["fastavro_alerts_per_s"] = fastavro_per_s(servers, given.baseline)
+            result["connector_alerts_per_s"] = connector_per_s(servers, given.baseline)
+        stage.drain()  # starts the workers, compiles
+        found = drained(stage, given.packets)
+        result["alerts_per_s"] = per_s = found.per_s
+        for name in ("fastavro", "connector"):
+            if f"{name}_alerts_per_s" in result:
+                result[f"times_{name}"] = per_s / result[f"{name}_alerts_per_s"]
+        query = stage.stream()
+        n, before = int(given.rate * given.seconds), len(stage.reports)
+        with stage.sender(n, "--rate", str(given.rate)):
+            stage.await_read(stage.n_read + n, query)
+        waited = latencies_s(stage.reports[before:])
+        query.stop()
+    result["latency_p50_s"], result["latency_p99_s"] = np.quantile(waited, (0.5, 0.99)).tolist()
+
+    def cells(name: str) -> tuple[str, str]:
+        speed = result.get(f"{name}alerts_per_s")
+        times = result.get(f"times_{name[:-1]}")
+        return "" if speed is None else f"{speed:,.0f}", "" if times is None else f"{times:.1f}"
+
+    print_table(
+        ("", "alerts/s", "noctule is times as fast"),
+        [
+            ("fastavro in a consumer loop, decoding alone, one core", *cells("fastavro_")),
+            ("Spark's connector, Python row by row, decoding alone", *cells("connector_")),
+            ("noctule, Kafka to committed rows", *cells("")),
+        ],
     )
-    print(f"noctule, Kafka to committed rows        {result['alerts_per_s']:8.0f} alerts/s "
-          f"({result['ratio']:.1f} times)")  # fmt: skip
-    print(f"latency at {given.rate:.0f}/s: median {result['latency_p50_s']:.2f} s, "
-          f"99 % {result['latency_p99_s']:.2f} s")  # fmt: skip
-    finish(result)
+    print_table(("stage", "ms an alert", "of the batch"), stage_rows(found.reports))
+    print_table(
+        ("process", "processor, ms an alert"),
+        [(who, f"{1e3 * seconds / found.n:.3f}") for who, seconds in found.cpu_s.items()],
+    )
+    p50, p99 = result["latency_p50_s"], result["latency_p99_s"]
+    print(f"latency at {given.rate:.0f}/s: median {p50:.2f} s, 99 % {p99:.2f} s\n")
+    finish(result | {"stages_ms": {name: float(ms) for name, ms, _ in stage_rows(found.reports)}})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deploy import logs
 from deploy.settings import check_settings, load_settings, redacted, settings_digest
 from lightcurves.errors import ConfigurationError, NoctuleError
 
@@ -27,6 +27,7 @@ class _Given:
 
     config: Path | None = None
     overrides: dict[str, Any]
+    quiet: bool = False
 
 
 _GIVEN = _Given()
@@ -46,11 +47,8 @@ def _options(
 ) -> None:
     _GIVEN.config = config
     _GIVEN.overrides = dict(_split(item) for item in set_ or [])
-    logging.basicConfig(
-        level=logging.WARNING if quiet else logging.INFO, format="%(asctime)s %(name)s: %(message)s"
-    )
-    for chatty in ("py4j", "alembic", "httpx"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _GIVEN.quiet = quiet
+    logs.configure("text", quiet=quiet)
 
 
 def _split(item: str) -> tuple[str, str]:
@@ -62,7 +60,9 @@ def _split(item: str) -> tuple[str, str]:
 
 def _settings(**overrides: Any) -> Any:
     given = {key.replace("__", "."): value for key, value in overrides.items() if value is not None}
-    return load_settings(_GIVEN.config, {**_GIVEN.overrides, **given})
+    settings = load_settings(_GIVEN.config, {**_GIVEN.overrides, **given})
+    logs.configure(settings.logs.format, quiet=_GIVEN.quiet)
+    return settings
 
 
 @app.command()
@@ -248,7 +248,7 @@ def stream(
     ] = False,
 ) -> None:
     """Run the Spark job: alerts from Kafka, scored, into SQL, Delta Lake and Kafka."""
-    from deploy.live import run_stream
+    from deploy.streaming import run_stream
 
     run_stream(_settings(), once=once)
 
@@ -324,6 +324,78 @@ def portal(
 
 
 @app.command()
+def rescore(
+    model: Annotated[str, typer.Option(help="Version, or alias, of the model that scores.")],
+    since: Annotated[
+        str | None,
+        typer.Option(help="Alerts from then on: ISO (local time unless it says) or MJD (TAI)."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Alerts before then.")] = None,
+    by: Annotated[
+        str,
+        typer.Option(help="What --since and --until mean: arrival (in Kafka), or observation."),
+    ] = "arrival",
+    source: Annotated[
+        str, typer.Option("--from", help="delta (what the stream kept), or kafka (the packets).")
+    ] = "delta",
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet file to write instead of the table.")
+    ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Features anew from the light curves that are kept."),
+    ] = False,
+) -> None:
+    """Score alerts again with a chosen model, beside the stream; what the stream said stays.
+
+    Rows go to the Delta table 'rescored', one for each alert and version. Exits with 1 where Kafka no
+    longer has what was asked for. May be killed and started again.
+    """
+    from deploy.again import outcome_lines, run_rescore, times_of
+
+    outcome = run_rescore(
+        _settings(), model, times_of(since, until, by), source=source, out=out, recompute=recompute
+    )
+    for line in outcome_lines(outcome):
+        typer.echo(line)
+    if outcome.gone:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backfill(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="What arrived in Kafka from then on: ISO (local time unless it says) or MJD (TAI)."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="What arrived before then.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Version or alias that scores; the champion by default.")
+    ] = None,
+) -> None:
+    """Read into the live tables what no stream has read, also beside the stream.
+
+    What was read stays as it is, and what waits for the stream is left to it. No labels are requested.
+    Exits with 1 where Kafka no longer has offsets, or the audit finds a gap. May be killed and started
+    again.
+    """
+    from rich.console import Console
+
+    from deploy.again import backfill_lines, run_backfill, times_of
+    from deploy.live import audit_table
+
+    found = run_backfill(_settings(), model, times_of(since, until))
+    if found.audits:
+        Console(width=None if sys.stdout.isatty() else 160).print(audit_table(found.audits))
+    for line in backfill_lines(found):
+        typer.echo(line)
+    if found.plan.gone or any(part.problems for part in found.audits):
+        raise typer.Exit(1)
+
+
+@app.command()
 def maintain(
     every: Annotated[
         float | None,
@@ -393,7 +465,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except NoctuleError as error:
-        typer.echo(f"noctule: {error}", err=True)
+        if logs.is_json():
+            logs.LOG.critical("%s", error)
+        else:
+            typer.echo(f"noctule: {error}", err=True)
         sys.exit(2)
 
 

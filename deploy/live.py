@@ -1,4 +1,4 @@
-"""Commands of the live path: stream, learn, portal, kafka, replay, simulate, audit, status."""
+"""Commands around the stream: learn, portal, kafka, replay, simulate, maintain, audit, status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -16,14 +16,13 @@ from rich.table import Table
 from deploy.kafka import EmbeddedKafka
 from deploy.wiring import (
     delta_folder,
-    job_config,
     kafka_client,
     learner_config,
     make_topics,
     open_store,
 )
 from lightcurves.alerts import framed_packets
-from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
+from lightcurves.errors import NoctuleError, UnavailableError
 from store import registry
 from store.database import reading
 from store.queries import Counts, counts, rejected_packets
@@ -38,17 +37,13 @@ if TYPE_CHECKING:
 
     from deploy.sections import Settings
     from store.maintenance import Saved
-    from stream.commit import BatchCounts
-    from stream.report import BatchReport
 
 LOG: Final = logging.getLogger("noctule")
 CONSOLE: Final = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 ALERT_PARTITIONS: Final = 2
 
-# After an outage of Kafka or the database the query is started anew from its checkpoint, waiting
-# twice as long each time.
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 60.0
+PAUSE_S: Final = 60.0
+"""After an outage of Kafka or the database what runs on tries again at least this often."""
 
 
 def stop_event() -> threading.Event:
@@ -57,106 +52,6 @@ def stop_event() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
-
-
-def run_stream(settings: Settings, *, once: bool) -> None:
-    """Run the Spark job until it is stopped, or with `once` until the topics are drained.
-
-    Raises
-    ------
-    ConfigurationError
-        No broker, no model, no Java.
-    UnavailableError
-        Kafka or the database is away; while running, `once` excepted, the job waits and goes on.
-    """
-    from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
-    from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
-
-    find_java()
-    with sole_user(settings.stream.checkpoint):
-        _run_stream(settings, once=once)
-
-
-def _run_stream(settings: Settings, *, once: bool) -> None:
-    from stream.job import choose_version, open_session  # noqa: PLC0415 - see run_stream
-
-    open_store(settings).dispose()
-    config = job_config(settings)
-    check_kafka(settings)
-    choose_version({"store_url": config.store_url, "alias": config.alias})
-    stop = stop_event()
-    log_file = settings.state / "logs" / "spark.log"
-    spark = open_session(
-        settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file
-    )
-    try:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            progressed = threading.Event()
-            try:
-                return _run_query(spark, config, once=once, stop=stop, progressed=progressed)
-            except UnavailableError as error:
-                if once:
-                    raise
-                pause_s = (
-                    _FIRST_PAUSE_S if progressed.is_set() else min(_LONGEST_PAUSE_S, 2 * pause_s)
-                )
-                LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)
-                stop.wait(pause_s)
-    finally:
-        spark.stop()
-
-
-def _run_query(
-    spark: Any, config: Any, *, once: bool, stop: threading.Event, progressed: threading.Event
-) -> None:
-    """Run the query until it ends; set `progressed` once a batch is through.
-
-    Raises
-    ------
-    UnavailableError
-        A service is away: worth another try.
-    ConfigurationError
-        Anything else: another try would end the same way.
-    """
-    from stream.job import start  # noqa: PLC0415 - see run_stream
-
-    def on_batch(report: BatchReport) -> None:
-        progressed.set()
-        _log_batch(report.batch_id, report.counts)
-
-    if stop.is_set():
-        return
-    query = start(spark, config, once=once, on_batch=on_batch)
-    while not stop.is_set() and query.isActive:
-        stop.wait(0.2)
-    if query.isActive:
-        query.stop()
-    elif query.exception() is not None:
-        text = str(query.exception())
-        LOG.debug("%s", text)
-        if UnavailableError.__name__ in text:
-            raise UnavailableError("stream", _cause(text)) from None
-        raise ConfigurationError(f"the stream cannot go on: {_cause(text)}") from None
-
-
-def _cause(text: str) -> str:
-    """Return the line of a failed query's message that says what happened."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "Error: " in line and not line.startswith("org.apache")]
-    return (told or lines or ["it ended without a word"])[-1]
-
-
-def _log_batch(number: int, counts: BatchCounts) -> None:
-    LOG.info(
-        "batch %d: %d read, %d scored, %d not evaluated, %d duplicate, %d rejected, %d requested",
-        number, counts.n_read, counts.n_classified, counts.n_not_evaluated, counts.n_duplicate,
-        counts.n_rejected, counts.n_requested,
-    )  # fmt: skip
-    if counts.n_lost:
-        LOG.warning(
-            "batch %d: Kafka had removed %d offsets before they were read", number, counts.n_lost
-        )
 
 
 def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
@@ -192,8 +87,8 @@ def run_learn(settings: Settings, *, once: bool) -> None:
             try:
                 learn_forever(engine, config, poll_s=settings.learning.poll_s)
             except UnavailableError as error:
-                LOG.warning("%s; trying again in %.0f s", error, _LONGEST_PAUSE_S)
-                time.sleep(_LONGEST_PAUSE_S)
+                LOG.warning("%s; trying again in %.0f s", error, PAUSE_S)
+                time.sleep(PAUSE_S)
 
 
 def run_kafka(settings: Settings, port: int | None) -> None:

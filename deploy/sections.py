@@ -250,6 +250,27 @@ class Stream(Section):
         Path("<state>/checkpoints/<name>"),
         description="Folder of Spark's checkpoint: which offsets and which model each batch had.",
     )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address on which the stream serves /metrics, /healthz and /readyz; `0.0.0.0` serves "
+        "other machines too.",
+    )
+    metrics_port: int = Field(
+        8766,
+        ge=0,
+        le=65_535,
+        description="Port of the same; 0 serves nothing, and neither does `--once`. Streams that run side "
+        "by side on one machine need a port each.",
+    )
+    stalled_s: Seconds = Field(
+        120.0,
+        description="A stream that has something to read and ends no batch for so many seconds counts as "
+        "stalled and its /healthz answers 503: more than the longest batch takes.",
+    )
+    slow_batch_s: Seconds = Field(
+        10.0, description="A batch that takes longer, in seconds, is explained in the log."
+    )
 
 
 class Store(Section):
@@ -378,6 +399,16 @@ class Portal(Section):
         return f"http://{host}:{self.port}"
 
 
+class Logs(Section):
+    """What the commands write to standard error."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description="`text` for people; `json` for machines: one object a line, with run, batch, model and "
+        "counts as fields of their own.",
+    )
+
+
 class Demo(Section):
     """The simulated nights of `noctule demo`."""
 
@@ -425,6 +456,7 @@ class Settings(BaseSettings):
     models: Models = Models()
     learning: Learning = Learning()
     portal: Portal = Portal()
+    logs: Logs = Logs()
     demo: Demo = Demo()
 
     @classmethod

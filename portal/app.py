@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 
-from portal import metrics, pages, rest
+from portal import health, metrics, pages, rest
 from portal.context import LightCurve, Portal
 from portal.errors import ApiError, ErrorCode, add_error_handlers, answer
 from portal.templating import STATIC, Pages
@@ -65,6 +65,7 @@ def create_app(
     add_error_handlers(app)
     app.include_router(rest.router)
     app.include_router(metrics.router)
+    app.include_router(health.router)
     app.include_router(pages.router)
     app.mount("/static/bokeh", StaticFiles(directory=static_path()))
     app.mount("/static", StaticFiles(directory=STATIC))

@@ -1,4 +1,8 @@
-"""The tables as Prometheus metrics, computed when they are asked for: a restart loses no count."""
+"""The tables as Prometheus metrics, computed when they are asked for: a restart loses no count.
+
+What belongs to the stream process, lag and the times of its stages say, that process tells itself
+(:mod:`stream.metrics`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lightcurves.reasons import RejectReason
 from portal.context import PortalDep
-from store import portal_queries, queries, registry
+from store import operation, portal_queries, queries, registry
 from store.database import reading
 
 router = APIRouter()
@@ -26,48 +31,76 @@ class TableMetrics(Collector):
         The database.
     alias
         Whose model is named.
+    now_ms
+        What ages are counted to, milliseconds since 1970 UTC.
     """
 
-    def __init__(self, engine: sa.Engine, alias: str) -> None:
+    def __init__(self, engine: sa.Engine, alias: str, now_ms: int) -> None:
         self._engine = engine
         self._alias = alias
+        self._now_ms = now_ms
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, of one state of the database."""
         with reading(self._engine) as connection:
-            yield _alerts(connection)
+            yield from _books(connection)
             yield _rejected(connection)
-            yield GaugeMetricFamily(
-                "noctule_label_queue_length",
-                "Requests for spectra that have no label yet.",
-                value=portal_queries.n_open_requests(connection),
-            )
+            yield from _requests(connection, self._now_ms)
             yield CounterMetricFamily(
                 "noctule_labels",
                 "Labels in the ledger.",
                 value=portal_queries.n_labels(connection),
             )
             yield _latency(connection)
+            yield from _last_batch(connection, self._now_ms)
             yield _model(connection, self._alias)
 
 
-def _alerts(connection: sa.Connection) -> Metric:
-    found = portal_queries.totals(connection)
+def _books(connection: sa.Connection) -> Iterator[Metric]:
+    found = operation.books(connection)
     family = CounterMetricFamily(
         "noctule_alerts", "Alerts read, by what came of them.", labels=["outcome"]
     )
-    for outcome in ("classified", "not_evaluated", "duplicate", "rejected"):
+    for outcome in operation.OUTCOMES:
         family.add_metric([outcome], getattr(found, outcome))
-    return family
+    yield family
+    yield CounterMetricFamily(
+        "noctule_lost_offsets",
+        "Offsets that Kafka had removed before they were read.",
+        value=found.lost,
+    )
+    yield GaugeMetricFamily(
+        "noctule_audit_imbalance",
+        "Alerts read that have no outcome, or the other way round; 0 where the books balance.",
+        value=found.imbalance,
+    )
 
 
 def _rejected(connection: sa.Connection) -> Metric:
     family = CounterMetricFamily(
         "noctule_rejected", "Packets that could not be read, by reason.", labels=["reason"]
     )
-    for reason, count in portal_queries.rejects_by_reason(connection).items():
+    never = dict.fromkeys(map(str, RejectReason), 0)  # a count that begins at 1 is no increase
+    for reason, count in (never | portal_queries.rejects_by_reason(connection)).items():
         family.add_metric([reason], count)
     return family
+
+
+def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
+    queue = operation.request_queue(connection)
+    yield CounterMetricFamily(
+        "noctule_label_requests", "Requests for spectra ever made.", value=queue.n_made
+    )
+    yield GaugeMetricFamily(
+        "noctule_label_queue_length",
+        "Requests for spectra that have no label yet.",
+        value=queue.n_open,
+    )
+    yield GaugeMetricFamily(
+        "noctule_label_queue_oldest_seconds",
+        "Age of the oldest request without a label; 0 where there is none.",
+        value=0.0 if queue.oldest_ms is None else (now_ms - queue.oldest_ms) / 1000,
+    )
 
 
 def _latency(connection: sa.Connection) -> Metric:
@@ -80,6 +113,19 @@ def _latency(connection: sa.Connection) -> Metric:
     for quantile, seconds in zip(("0.5", "0.99"), found or (), strict=False):
         family.add_metric([quantile], seconds)
     return family
+
+
+def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
+    batch = operation.last_batch(connection)
+    if batch is not None:
+        yield GaugeMetricFamily(
+            "noctule_last_batch_age_seconds",
+            "Since the newest batch was committed.",
+            value=(now_ms - batch.committed_ms) / 1000,
+        )
+        yield GaugeMetricFamily(
+            "noctule_last_batch_alerts", "Alerts of the newest batch.", value=batch.n_read
+        )
 
 
 def _model(connection: sa.Connection, alias: str) -> Metric:
@@ -96,5 +142,5 @@ def _model(connection: sa.Connection, alias: str) -> Metric:
 def scrape(portal: PortalDep) -> Response:
     """Metrics for Prometheus."""
     metrics = CollectorRegistry(auto_describe=False)
-    metrics.register(TableMetrics(portal.engine, portal.alias))
+    metrics.register(TableMetrics(portal.engine, portal.alias, portal.clock()))
     return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)

@@ -215,6 +215,11 @@ def migrate(engine: sa.Engine) -> None:
         _upgrade(connection)
 
 
+def is_current(engine: sa.Engine) -> bool:
+    """Whether the tables are those that this version of noctule needs."""
+    return _revision(engine) == _head()
+
+
 def _revision(engine: sa.Engine) -> str | None:
     try:
         with reading(engine) as connection:

@@ -206,6 +206,11 @@ class Monitor:
         found = [] if self._state is State.RUNNING else [self._why]
         if self._kafka_problem:
             found.append(self._kafka_problem)
+        elif self._state is State.RUNNING:
+            # Not before it has said so since the query was started: a new try may be in vain, too.
+            known = self._asked is not None and self._asked >= self._since
+            if not known or self._clock() - (self._asked or 0.0) > self._stalled_s:
+                found.append("Kafka has not said what it holds")
         return found
 
     def _facts(self) -> dict[str, Any]:

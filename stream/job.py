@@ -267,6 +267,7 @@ def source_options(config: JobConfig) -> dict[str, str]:
         **config.worker.to_options(),
         "topics": json.dumps(config.topics),
         "starting": config.starting,
+        "checkpoint": str(config.checkpoint),
         "offsets": json.dumps(dict(config.offsets)),
         "version": config.version,
         "max_alerts": str(config.max_alerts),
@@ -310,16 +311,16 @@ class Sink:
         engine = _engine(config.store_url, config.busy_timeout_s)
         batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
         with stages("sql"):
-            committed_ms = now_ms()
             counts, classified = commit_sql(
                 engine,
                 rows,
                 batch,
                 config.policy,
                 self._class_ids(rows),
-                committed_ms,
+                now_ms(),
                 fill=bool(config.offsets),
             )
+            committed_ms = now_ms()
         if config.worker.delta_folder:
             with stages("delta"):
                 folder = Path(config.worker.delta_folder)

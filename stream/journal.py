@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("noctule")
 
 REST: Final = "rest"
+_THREADS: Final = ("decode", "features", "score", "rows")  # overlap with "wait" and each other
+_PASSED: Final = tuple(stage for stage in (*WORKER_STAGES, *DRIVER_STAGES) if stage not in _THREADS)
 _HINTS: Final[Mapping[str, str]] = {
-    "wait": "Kafka delivered slowly, or scoring did: see its broker, and the stages of the workers",
+    "wait": "Kafka delivered slowly: see its brokers and the network",
     "decode": "more cores and stream.threads help, or fewer alerts in a batch",
     "features": "more cores and stream.threads help, or fewer alerts in a batch",
     "score": "more cores and stream.threads help, or a smaller model",
@@ -101,25 +103,31 @@ def _log_rejected(report: BatchReport) -> None:
 
 def spent(report: BatchReport) -> dict[str, float]:
     """Return seconds by stage, the longest first; what none explains is the `REST`."""
-    driver = sum(report.stages_s.get(stage, 0.0) for stage in DRIVER_STAGES)
-    workers = sum(report.stages_s.get(stage, 0.0) for stage in WORKER_STAGES)
-    rest = max(0.0, report.total_s - driver - workers)
-    found = {**report.stages_s, REST: rest}
+    passed = sum(report.stages_s.get(stage, 0.0) for stage in _PASSED)
+    found = {**report.stages_s, REST: max(0.0, report.total_s - passed)}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def slowest(report: BatchReport) -> str:
-    """Return the stage that took most."""
-    return next(iter(spent(report)))
+    """Return the stage that made the batch as long as it was.
+
+    While a task waits, its threads work on what it waits for: where they were busy all the while, it
+    is the longest of theirs.
+    """
+    stages = spent(report)
+    name = next(stage for stage in stages if stage not in _THREADS)
+    work = [stage for stage in stages if stage in _THREADS]
+    if name == "wait" and sum(stages[stage] for stage in work) >= stages["wait"]:
+        return work[0]
+    return name
 
 
 def explain(report: BatchReport) -> str:
     """Return a line that says where the time of a batch went, and what may help."""
-    stages = spent(report)
-    name = next(iter(stages))
+    stages, name = spent(report), slowest(report)
     told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
     return (
         f"batch {report.batch_id} took {report.total_s:.1f} s for {report.counts.n_read:,} alerts, "
-        f"{stages[name]:.1f} s of it in {name}: {_HINTS.get(name, 'an unknown stage')} "
-        f"(seconds, the workers' summed over their threads: {told})"
+        f"longest in {name}, {stages[name]:.1f} s: {_HINTS.get(name, 'see docs/metrics.md')} "
+        f"(all stages, in s: {told})"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from stream.source import MODEL_KEY, split_key
@@ -18,7 +19,41 @@ if TYPE_CHECKING:
 Place = tuple[str, int]
 """Topic and partition."""
 
-_MOST_SAMPLES: Final = 2_000  # of a partition; older ones are thinned
+_MOST_SAMPLES: Final = 2_000  # of a partition: 2.8 hours at one every 5 s; then they are thinned
+
+
+@dataclass
+class _Arrivals:
+    """When messages of a partition were there first.
+
+    The first look is apart: what it saw had come before it. The messages from ``ends[k - 1]`` to
+    ``ends[k]`` were there at ``times[k]``.
+    """
+
+    first_end: int
+    first_s: float
+    top: int
+    ends: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    spacing_s: float = 0.0
+
+    def see(self, end: int, now_s: float) -> None:
+        if end <= self.top:
+            return
+        self.top = end
+        if self.times and now_s - self.times[-1] < self.spacing_s:
+            self.ends[-1] = end
+            return
+        self.ends.append(end)
+        self.times.append(now_s)
+        if len(self.ends) >= _MOST_SAMPLES:  # pairs become one, as old as the older
+            self.ends, self.times = self.ends[1::2], self.times[::2]
+            self.spacing_s = (now_s - self.times[0]) / len(self.times)
+
+    def forget(self, done: int) -> None:
+        """Drop what is known of messages before `done`."""
+        at = bisect_right(self.ends, done)
+        del self.ends[:at], self.times[:at]
 
 
 class Lag:
@@ -43,7 +78,7 @@ class Lag:
         self._done = dict(done)
         self._from_start = from_start
         self._ends: dict[Place, int] = {}
-        self._seen: dict[Place, tuple[list[int], list[float]]] = {}
+        self._seen: dict[Place, _Arrivals] = {}
         self._newest_s: float | None = None
 
     def see(self, bounds: Mapping[Place, tuple[int, int]], now_s: float) -> None:
@@ -51,17 +86,14 @@ class Lag:
         for place, (low, high) in bounds.items():
             self._done.setdefault(place, low if self._from_start else high)
             self._ends[place] = high
-            ends, times = self._seen.setdefault(place, ([], []))
-            if not ends or high > ends[-1]:
-                ends.append(high)
-                times.append(now_s)
-                if len(ends) > _MOST_SAMPLES:
-                    del ends[1:-1:2], times[1:-1:2]
+            self._seen.setdefault(place, _Arrivals(high, now_s, high)).see(high, now_s)
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
         """Take note of how far Spark is."""
         for place, offset in offsets.items():
             self._done[place] = max(offset, self._done.get(place, 0))
+            if place in self._seen:
+                self._seen[place].forget(self._done[place])
 
     def handled(self, newest_s: float) -> None:
         """Take note of when the newest alert that is through came into Kafka."""
@@ -78,11 +110,12 @@ class Lag:
 
     def _since(self, place: Place) -> float:
         """When the first message that waits was there for the first time, as far as is known."""
-        ends, times = self._seen[place]
-        at = bisect_right(ends, self._done[place])
-        if at == 0 and self._newest_s is not None:
-            return min(self._newest_s, times[0])
-        return times[min(at, len(times) - 1)]
+        seen = self._seen[place]
+        if self._done[place] >= seen.first_end:
+            return seen.times[0]
+        if self._newest_s is None:
+            return seen.first_s
+        return min(self._newest_s, seen.first_s)
 
 
 def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:

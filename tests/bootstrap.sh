@@ -8,6 +8,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have_java() { "$(dirname "${BASH_SOURCE[0]}")/../deploy/toolchain.sh" java 2>/dev/null; }
 have_postgres() { have postgres || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 have_compose() { have docker-compose || docker compose version >/dev/null 2>&1; }
+have_prometheus() { have prometheus && have promtool; }
 have_chromium() { have chromium || have chromium-browser || have google-chrome; }
 
 # What is missing, as Debian's package names.
@@ -15,6 +16,7 @@ missing() {
     have_java || echo openjdk-17-jre-headless
     have_postgres || echo postgresql
     have_chromium || echo chromium
+    have_prometheus || echo prometheus # the tests start one of their own
     have_compose || echo docker-compose # its `config` needs no engine
 }
 

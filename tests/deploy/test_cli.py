@@ -74,6 +74,17 @@ def test_a_port_is_taken(tmp_path: Path) -> None:
             assert port in said
 
 
+def test_the_port_for_metrics_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        setting = f"stream.metrics_port={port}"
+        said = one_line(noctule("--set", setting, "stream", state=tmp_path, expect=2))
+        assert port in said
+        assert "stream.metrics_port" in said
+
+
 def test_kafka_is_away(tmp_path: Path) -> None:
     away = ("--set", "kafka.bootstrap_servers=127.0.0.1:1", "--set", "kafka.timeout_s=2")
     said = one_line(noctule(*away, "stream", "--once", state=tmp_path, expect=2))

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from deploy import kafka_jars
+from deploy.sections import fields
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
@@ -105,20 +106,34 @@ def test_both_kafkas_are_the_same_version() -> None:
     assert f'name="kafka_2.13" rev="{kafka_jars.KAFKA_VERSION}"' in ivy
 
 
-def test_prometheus_asks_the_portal() -> None:
+def test_prometheus_asks_portal_and_stream_and_loads_the_alarms() -> None:
     prometheus = yaml.safe_load((REPOSITORY / "deploy" / "prometheus.yml").read_text())
-    targets = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert targets == ["portal:8765"]
+    asked = {
+        job["job_name"]: job["static_configs"][0]["targets"] for job in prometheus["scrape_configs"]
+    }
+    port = fields()["stream.metrics_port"].default
+    assert asked == {"noctule-portal": ["portal:8765"], "noctule-stream": [f"stream:{port}"]}
     assert "127.0.0.1:8765:8765" in SERVICES["portal"]["ports"]
+    assert SERVICES["stream"]["environment"]["NOCTULE_STREAM__METRICS_HOST"] == "0.0.0.0"  # noqa: S104
+    (rules,) = prometheus["rule_files"]
+    mounted = [volume.split(":")[:2] for volume in SERVICES["prometheus"]["volumes"]]
+    assert ["./deploy/alerts", f"/etc/prometheus/{Path(rules).parent}"] in mounted
+    assert (REPOSITORY / "deploy" / rules).is_file()
+
+
+def test_containers_are_as_well_as_what_runs_in_them_says() -> None:
+    for name in ("stream", "portal"):
+        assert "/healthz" in str(SERVICES[name]["healthcheck"]["test"])
 
 
 def test_grafana_finds_its_source_and_its_dashboard() -> None:
     provisioning = GRAFANA / "provisioning"
     source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())
     provider = yaml.safe_load((provisioning / "dashboards" / "noctule.yml").read_text())
-    dashboard = json.loads((GRAFANA / "dashboards" / "night.json").read_text())
-    used = {panel["datasource"]["uid"] for panel in dashboard["panels"]}
-    assert used == {each["uid"] for each in source["datasources"]}
+    known = {each["uid"] for each in source["datasources"]}
+    for file in (GRAFANA / "dashboards").glob("*.json"):
+        panels = json.loads(file.read_text())["panels"]
+        assert {panel["datasource"]["uid"] for panel in panels} == known
     shown = provider["providers"][0]["options"]["path"]
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert home == f"{shown}/night.json"

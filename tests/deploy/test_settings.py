@@ -315,7 +315,7 @@ def test_every_section_refuses_unknown_keys_and_changes() -> None:
     sections = [
         section for each in Settings.model_fields.values() if (section := section_class(each))
     ]
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections:
         assert section.model_config.get("frozen")
         assert section.model_config.get("extra") == "forbid"

@@ -1,0 +1,260 @@
+"""What the benchmarks of the live path share: a broker, a champion, a stream, and somebody who sends.
+
+As a command it is the one who sends, in a process of its own: ``python -m benchmarks.live SERVERS N``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from active_learning.learner import register, store_artifact
+from benchmarks.setting import plasticc, real_packets, split, with_id
+from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.sections import Settings
+from deploy.wiring import job_config, open_store, topic_partitions
+from models.training import moments_of, train
+from store import registry
+from stream.job import JobConfig, open_session, start
+from stream.stages import DRIVER_STAGES, WORKER_STAGES
+from stream.topic import Publisher, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import sqlalchemy as sa
+    from numpy.typing import NDArray
+    from pyspark.sql import SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+    from stream.report import BatchReport
+
+TOPIC = "alerts"
+FIRST_ID = 10**17
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def fresh(packets: list[bytes], n: int, first_id: int) -> Iterator[bytes]:
+    """Give `n` packets with ids of their own."""
+    for k, packet in enumerate(islice(cycle(packets), n)):
+        yield with_id(packet, first_id + k)
+
+
+def make_champion(settings: Settings, engine: sa.Engine) -> None:
+    """Train on a quarter of PLAsTiCC and promote."""
+    table, _ = split(plasticc(settings.state / "plasticc"), 0.25, 1)
+    manifest, folder = store_artifact(train(moments_of(table)), settings.models.folder)
+    with engine.begin() as connection:
+        register(connection, manifest, folder)
+        registry.promote(
+            connection, "champion", manifest.model_version, reason="benchmark", now_ms=1
+        )
+
+
+@dataclass
+class Live:
+    """A running broker and Spark, and what was reported of the batches so far."""
+
+    kafka: EmbeddedKafka
+    settings: Settings
+    engine: sa.Engine
+    spark: SparkSession
+    config: JobConfig
+    reports: list[BatchReport] = field(default_factory=list)
+    ended_s: list[float] = field(default_factory=list)
+    on_batch: Callable[[], None] | None = None
+    _next_id: int = FIRST_ID
+
+    def send(self, n: int, rate: float | None = None) -> None:
+        """Send `n` fresh packets and wait until the broker has them."""
+        servers = self.kafka.bootstrap_servers
+        packets = fresh(real_packets(), n, self._ids(n))
+        publish(packets, bootstrap_servers=servers, topic=TOPIC, rate_per_s=rate)
+
+    def sender(self, n: int, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start somebody who sends `n` fresh packets; `arguments` are those of this command."""
+        first = ("--first", str(self._ids(n)))
+        command = [sys.executable, "-m", "benchmarks.live", self.kafka.bootstrap_servers, str(n)]
+        return subprocess.Popen([*command, *first, *arguments])
+
+    def _ids(self, n: int) -> int:
+        first, self._next_id = self._next_id, self._next_id + n
+        return first
+
+    def _ended(self, report: BatchReport) -> None:
+        self.ended_s.append(time.perf_counter())
+        self.reports.append(report)
+        if self.on_batch is not None:
+            self.on_batch()
+
+    def drain(self) -> list[BatchReport]:
+        """Read what is in the topic now; return what was reported."""
+        before = len(self.reports)
+        start(self.spark, self.config, once=True, on_batch=self._ended).awaitTermination()
+        return self.reports[before:]
+
+    def stream(self) -> StreamingQuery:
+        """Start the stream."""
+        return start(self.spark, self.config, on_batch=self._ended)
+
+    def await_read(self, n: int, query: StreamingQuery) -> None:
+        """Wait until `n` alerts have been read in all."""
+        while self.n_read < n:
+            if not query.isActive:
+                raise RuntimeError(query.exception())
+            time.sleep(0.1)
+
+    @property
+    def n_read(self) -> int:
+        """Alerts that were read so far."""
+        return sum(report.counts.n_read for report in self.reports)
+
+
+@contextmanager
+def live(*, retention_gb: float = 4.0, partitions: int = 2, **sections: Any) -> Iterator[Live]:
+    """Make it all in a folder that is gone afterwards.
+
+    Parameters
+    ----------
+    retention_gb
+        That Kafka keeps of each partition.
+    partitions
+        Of the alert topic.
+    sections
+        Settings.
+    """
+    state = Path(tempfile.mkdtemp(prefix="noctule-bench-"))
+    try:
+        with EmbeddedKafka(state / "kafka") as kafka:
+            servers = {"bootstrap_servers": kafka.bootstrap_servers}
+            settings = Settings(state=state, kafka=servers, **sections)
+            topics = topic_partitions(settings, partitions)
+            create_topics(
+                kafka.bootstrap_servers, topics, {"retention.bytes": str(int(retention_gb * 2**30))}
+            )
+            engine = open_store(settings)
+            make_champion(settings, engine)
+            spark = open_session(
+                settings.stream.master, driver_memory="1g", log_file=state / "spark.log"
+            )
+            try:
+                yield Live(kafka, settings, engine, spark, job_config(settings))
+            finally:
+                spark.stop()
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def latencies_s(reports: Sequence[BatchReport]) -> NDArray[np.float64]:
+    """Return, of each alert of the batches, seconds from Kafka's time stamp to the committed row."""
+    return np.concatenate([np.zeros(0), *(report.latency_s for report in reports)])
+
+
+def stage_rows(reports: Sequence[BatchReport]) -> list[tuple[str, str, str]]:
+    """Return stage, ms an alert and its part of the batches' time, as texts."""
+    n = max(1, sum(report.counts.n_read for report in reports))
+    total = sum(report.total_s for report in reports)
+    rows = []
+    for stage in (*WORKER_STAGES, *DRIVER_STAGES):
+        spent = sum(report.stages_s[stage] for report in reports)
+        rows.append((stage, f"{1e3 * spent / n:.3f}", f"{spent / total:.0%}"))
+    return rows
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Processor seconds by who took them."""
+
+    seconds: dict[str, float]
+
+    @classmethod
+    def now(cls, kafka: EmbeddedKafka) -> Cpu:
+        """Look at the broker, and at this process with its children."""
+        found = dict.fromkeys(("broker", "driver", "Spark's JVM", "workers"), 0.0)
+        parents, spent, commands = _processes()
+        for pid, seconds in spent.items():
+            lineage = _lineage(pid, parents)
+            if kafka.pid in lineage:
+                found["broker"] += seconds
+            elif pid == os.getpid():
+                found["driver"] += seconds
+            elif os.getpid() in lineage and "pyspark.daemon" in commands[pid]:
+                found["workers"] += seconds
+            elif os.getpid() in lineage and "pyspark" in commands[pid] and "java" in commands[pid]:
+                found["Spark's JVM"] += seconds
+        return cls(found)
+
+    def since(self, earlier: Cpu) -> dict[str, float]:
+        """Return the seconds since then."""
+        return {who: self.seconds[who] - earlier.seconds[who] for who in self.seconds}
+
+
+def _processes() -> tuple[dict[int, int], dict[int, float], dict[int, str]]:
+    """Return parent, processor seconds and command line of every process."""
+    parents, spent, commands = {}, {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(fields[1])
+        spent[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return parents, spent, commands
+
+
+def _lineage(pid: int, parents: dict[int, int]) -> set[int]:
+    lineage = set()
+    while pid in parents and pid not in lineage:
+        lineage.add(pid)
+        pid = parents[pid]
+    return lineage
+
+
+def send_visits(
+    publisher: Publisher, packets: Iterator[bytes], n: int, within_s: float, every_s: float
+) -> None:
+    """Send `packets` as visits: `n` evenly within so many seconds, every so many seconds."""
+    begin = time.monotonic()
+    for k, packet in enumerate(packets):
+        due = begin + (k // n) * every_s + (k % n) / n * within_s
+        if (early := due - time.monotonic()) > 0:
+            time.sleep(early)
+        publisher.send(packet)
+
+
+def main() -> None:
+    """Send packets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("servers")
+    parser.add_argument("n", type=int)
+    parser.add_argument("--first", type=int, default=FIRST_ID)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--visit", type=int)
+    parser.add_argument("--within", type=float, default=5.0)
+    parser.add_argument("--every", type=float, default=39.0)
+    given = parser.parse_args()
+    packets = fresh(real_packets(), given.n, given.first)
+    if given.visit is None:
+        publish(packets, bootstrap_servers=given.servers, topic=TOPIC, rate_per_s=given.rate)
+        return
+    with Publisher(given.servers, TOPIC) as publisher:
+        send_visits(publisher, packets, given.visit, given.within, given.every)
+
+
+if __name__ == "__main__":
+    main()

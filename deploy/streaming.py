@@ -1,0 +1,233 @@
+"""``noctule stream``: the Spark job, started anew after an outage, with what watches it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from deploy.live import PAUSE_S, check_kafka, stop_event
+from deploy.wiring import job_config, kafka_client, open_store
+from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
+from store.database import reading
+from store.operation import read_positions
+from stream.consumer import Watermarks
+from stream.endpoint import telling
+from stream.health import Monitor
+from stream.journal import log_batch
+from stream.lag import Lag, offsets_of
+from stream.metrics import StreamMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql.streaming.query import StreamingQuery
+
+    from deploy.sections import Settings
+    from stream.job import JobConfig
+    from stream.report import BatchReport
+
+LOG: Final = logging.getLogger("noctule")
+
+# After an outage of Kafka or the database the query is started anew from its checkpoint, waiting
+# twice as long each time.
+_FIRST_PAUSE_S: Final = 1.0
+
+_LOOK_S: Final = 0.2  # between two looks whether the query still runs
+_LOOKS_A_REPORT: Final = 5  # how many of them until it is asked how far it is
+_ASK_KAFKA_S: Final = 5.0
+_NO_SPACE: Final = "No space left on device"
+_GOODBYE_S: Final = 5.0  # how long an answer that is awaited from Kafka may hold up the end
+
+
+def run_stream(settings: Settings, *, once: bool) -> None:
+    """Run the Spark job until it is stopped, or with `once` until the topics are drained.
+
+    Raises
+    ------
+    ConfigurationError
+        No broker, no model, no Java, or the port for metrics is taken.
+    UnavailableError
+        Kafka or the database is away; while running, `once` excepted, the job waits and goes on.
+    """
+    from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
+    from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
+
+    find_java()
+    with sole_user(settings.stream.checkpoint), ExitStack() as stack:
+        watch = Watch.of(settings)
+        if settings.stream.metrics_port and not once:
+            stack.enter_context(watch.telling())
+        with watch.until_death():
+            _run_stream(settings, watch, once=once)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is told of a stream: to Prometheus, to whoever asks for its health, to the log."""
+
+    settings: Settings
+    monitor: Monitor
+    metrics: StreamMetrics
+
+    @classmethod
+    def of(cls, settings: Settings) -> Watch:
+        """Return a watch over a stream that has not begun."""
+        stream = settings.stream
+        lag = Lag({}, from_start=stream.starting == "earliest")
+        monitor = Monitor(lag, stalled_s=stream.stalled_s)
+        return cls(settings, monitor, StreamMetrics(monitor, slow_batch_s=stream.slow_batch_s))
+
+    def telling(self) -> Any:
+        """Return the server of metrics and health, to be entered."""
+        stream = self.settings.stream
+        return telling(self.metrics, self.monitor, stream.metrics_host, stream.metrics_port)
+
+    @contextmanager
+    def until_death(self) -> Iterator[None]:
+        """Take note of what ends the block."""
+        try:
+            yield
+        except Exception as error:
+            self.monitor.dead(str(error))
+            raise
+
+    def batch(self, report: BatchReport) -> None:
+        """Tell of a batch; whatever goes wrong here must not end the query that calls it."""
+        try:
+            self.monitor.batch(report)
+            self.metrics.observe(report)
+            log_batch(report, self.settings.stream.slow_batch_s)
+        except Exception:
+            LOG.exception("batch %d could not be told of", report.batch_id)
+
+    def look(self, query: StreamingQuery) -> None:
+        """Take note of how far the query is; that nothing can be made of its answer is no fault of it."""
+        try:
+            offsets = offsets_of(query.lastProgress)
+        except Exception:
+            LOG.debug("the query did not say how far it is", exc_info=True)
+            offsets = {}
+        self.monitor.looked(offsets)
+
+    @contextmanager
+    def asking_kafka(self) -> Iterator[None]:
+        """Take note of what Kafka holds while the block runs."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._ask_kafka, args=(done,), name="lag", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(_GOODBYE_S)
+
+    def _ask_kafka(self, done: threading.Event) -> None:
+        kafka = self.settings.kafka
+        marks = Watermarks(list(kafka.alert_topics), kafka_client(self.settings), kafka.timeout_s)
+        try:
+            while not done.is_set():
+                try:
+                    self.monitor.kafka(marks.now())
+                except NoctuleError as error:
+                    self.monitor.kafka_is_away(str(error))
+                done.wait(_ASK_KAFKA_S)
+        finally:
+            marks.close()
+
+
+def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
+    from stream.job import choose_version, open_session  # noqa: PLC0415 - see run_stream
+
+    config = job_config(settings)
+    engine = open_store(settings)
+    with reading(engine) as connection:
+        watch.monitor.looked(read_positions(connection, config.worker.run_id))
+    engine.dispose()
+    check_kafka(settings)
+    choose_version({"store_url": config.store_url, "alias": config.alias})
+    stop = stop_event()
+    log_file = settings.state / "logs" / "spark.log"
+    spark = open_session(
+        settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file
+    )
+    try:
+        with nullcontext() if once else watch.asking_kafka():
+            run_on(spark, config, watch, stop, once=once)
+    finally:
+        spark.stop()
+
+
+def run_on(
+    spark: Any, config: JobConfig, watch: Watch, stop: threading.Event, *, once: bool
+) -> None:
+    """Run queries, one after the other, until one ends by itself or is told to."""
+    pause_s = _FIRST_PAUSE_S
+    while not stop.is_set():
+        progressed = threading.Event()
+        try:
+            _run_query(spark, config, watch, once=once, stop=stop, progressed=progressed)
+            break
+        except UnavailableError as error:
+            if once:
+                raise
+            pause_s = _FIRST_PAUSE_S if progressed.is_set() else min(PAUSE_S, 2 * pause_s)
+            LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)
+            watch.monitor.waiting(str(error))
+            stop.wait(pause_s)
+    watch.monitor.stopped()
+
+
+def _run_query(
+    spark: Any,
+    config: JobConfig,
+    watch: Watch,
+    *,
+    once: bool,
+    stop: threading.Event,
+    progressed: threading.Event,
+) -> None:
+    """Run the query until it ends; set `progressed` once a batch is through.
+
+    Raises
+    ------
+    UnavailableError
+        A service is away: worth another try.
+    ConfigurationError
+        Anything else: another try would end the same way.
+    """
+    from stream.job import start  # noqa: PLC0415 - see run_stream
+
+    def on_batch(report: BatchReport) -> None:
+        progressed.set()
+        watch.batch(report)
+
+    query = start(spark, config, once=once, on_batch=on_batch)
+    watch.monitor.running()
+    looks = 0
+    while not stop.is_set() and query.isActive:
+        looks += 1
+        if looks % _LOOKS_A_REPORT == 0:
+            watch.look(query)
+        stop.wait(_LOOK_S)
+    if query.isActive:
+        watch.monitor.stopped()
+        query.stop()
+    elif query.exception() is not None:
+        text = str(query.exception())
+        LOG.debug("%s", text)
+        if UnavailableError.__name__ in text:
+            raise UnavailableError("stream", _cause(text)) from None
+        if _NO_SPACE in text:  # said by Spark, which writes into the checkpoint
+            hint = f"{config.checkpoint}: {_NO_SPACE}: make room on the disk"
+            raise UnavailableError("stream", hint) from None
+        raise ConfigurationError(f"the stream cannot go on: {_cause(text)}") from None
+
+
+def _cause(text: str) -> str:
+    """Return the line of a failed query's message that says what happened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if "Error: " in line and not line.startswith("org.apache")]
+    return (told or lines or ["it ended without a word"])[-1]
