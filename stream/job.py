@@ -27,7 +27,7 @@ from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
 from stream.outputs import Outputs, Topics
 from stream.report import BatchReport, Refused
-from stream.rows import RANGE, SCORE_SPARK_SCHEMA
+from stream.rows import RANGE, SCORE_SPARK_SCHEMA, unpack
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
 from stream.stages import WORKER_STAGES, Stages
@@ -304,7 +304,7 @@ class Sink:
         stages = Stages()
         begin = time.perf_counter()
         with stages("handover"):
-            rows = frame.toArrow()
+            rows = unpack(frame.toArrow())
         if rows.num_rows == 0:
             return
         config = self._config

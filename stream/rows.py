@@ -1,14 +1,20 @@
 """What a worker hands to the driver: one small row per message, one per range that was read.
 
+Spark sees none of them: it carries record batches as they are, see :func:`pack`.
+
 Light curves, features and original packets of good alerts are not among it: they are in the Parquet
 file that the worker wrote.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RANGE: Final = "range"
 MESSAGE: Final = "message"
@@ -81,9 +87,14 @@ _SPARK_TYPES: Final = {
     pa.list_(pa.float64()): "array<double>",
     pa.list_(pa.int32()): "array<int>",
 }
-SPARK_SCHEMA: Final = ", ".join(f"{f.name} {_SPARK_TYPES[f.type]}" for f in ROWS_SCHEMA)
-"""The same as Spark's DDL."""
+PACKED_SCHEMA: Final = pa.schema([("rows", pa.binary())])
+"""What Spark carries: record batches of :data:`ROWS_SCHEMA` as Arrow's IPC stream, one a row.
 
+As rows of its own they would be taken apart and put together again in the JVM, which took as long as
+scoring them.
+"""
+PACKED_SPARK_SCHEMA: Final = "rows binary"
+_LARGEST_PACK: Final = 64 << 20
 SCORE_SPARK_SCHEMA: Final = ", ".join(
     f"{name} {_SPARK_TYPES[kind]}" for name, kind in _SCORE_FIELDS
 )
@@ -97,3 +108,25 @@ def fill(columns: dict[str, pa.Array], n: int) -> pa.RecordBatch:
         for field in ROWS_SCHEMA
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=ROWS_SCHEMA)
+
+
+def pack(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Give `batch` of :data:`ROWS_SCHEMA` as rows of :data:`PACKED_SCHEMA`, none of them too large."""
+    if batch.nbytes > _LARGEST_PACK and batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from pack(batch[:half])
+        yield from pack(batch[half:])
+        return
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ROWS_SCHEMA) as writer:
+        writer.write_batch(batch)
+    packed = sink.getvalue()
+    bounds = pa.py_buffer(np.array([0, packed.size], np.int32))
+    column = pa.Array.from_buffers(pa.binary(), 1, [None, bounds, packed])
+    yield pa.RecordBatch.from_arrays([column], schema=PACKED_SCHEMA)
+
+
+def unpack(packed: pa.Table) -> pa.Table:
+    """Return the rows that :func:`pack` took."""
+    parts = [pa.ipc.open_stream(cell.as_buffer()).read_all() for cell in packed["rows"]]
+    return pa.concat_tables([ROWS_SCHEMA.empty_table(), *parts])

@@ -1,12 +1,12 @@
-"""The Spark data source: offset ranges in, rows of :mod:`stream.rows` out.
+"""The Spark data source: offset ranges in, packed rows of :mod:`stream.rows` out.
 
 It plans ranges and knows nothing of science: what happens to a range is the function that the
 option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
-``starting`` (earliest or latest), ``offsets`` (JSON: the first and one past the last that are read, by
-``topic:partition``; empty: from ``starting`` on), ``max_alerts`` of a batch (0: no limit), ``tasks``
-that a batch is cut into, ``lost`` (stop or skip, where Kafka has removed what was not read yet),
-``timeout_s``; ``run`` and ``choose_version`` as ``module:function``, which get all options to read
-their own from.
+``starting`` (earliest or latest), ``checkpoint`` (Spark's folder), ``offsets`` (JSON: the first and one
+past the last that are read, by ``topic:partition``; empty: from ``starting`` on), ``max_alerts`` of a
+batch (0: no limit), ``tasks`` that a batch is cut into, ``lost`` (stop or skip, where Kafka has removed
+what was not read yet), ``timeout_s``; ``run`` and ``choose_version`` as ``module:function``, which get
+all options to read their own from.
 
 An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
 when a batch is planned and Spark writes it into its checkpoint with the offsets, so a batch has one
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
@@ -29,7 +30,7 @@ from pyspark.sql.streaming.datasource import (
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.consumer import Range, Watermarks
-from stream.rows import SPARK_SCHEMA
+from stream.rows import PACKED_SPARK_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 SOURCE_NAME: Final = "noctule"
 MODEL_KEY: Final = "model"
+FIRST_FILE: Final = "noctule-first-offsets"
 
 
 def named_function(path: str) -> Callable[..., Any]:
@@ -57,8 +59,8 @@ class AlertSource(DataSource):
         return SOURCE_NAME
 
     def schema(self) -> str:
-        """Return Spark's DDL of :data:`stream.rows.ROWS_SCHEMA`."""
-        return SPARK_SCHEMA
+        """Return Spark's DDL of :data:`stream.rows.PACKED_SCHEMA`."""
+        return PACKED_SPARK_SCHEMA
 
     def streamReader(self, schema: StructType) -> AlertStreamReader:  # noqa: ARG002, N802 - Spark's
         """Return the reader."""
@@ -93,16 +95,28 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     # -- on the driver -------------------------------------------------------------------------
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
-        """Return where a new checkpoint begins: the topics' first or next offsets, or those given."""
+        """Return where the run begins: the topics' first or next offsets at its start, or those given.
+
+        They are kept in the checkpoint: Spark asks again when it starts anew before the first batch is
+        committed, and what had come until then would be passed over.
+        """
         if self._fixed:
             return {key: start for key, (start, _) in self._fixed.items()} | {MODEL_KEY: ""}
-        return {key: bounds[self._side] for key, bounds in self._bounds().items()} | {MODEL_KEY: ""}
+        file = Path(self._options["checkpoint"]) / FIRST_FILE
+        if not file.is_file():
+            first = {key: bounds[self._side] for key, bounds in self._bounds().items()}
+            draft = file.with_suffix(".draft")
+            draft.write_text(json.dumps({**first, MODEL_KEY: ""}))
+            draft.rename(file)
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
         """Return how far the next batch goes, with the model version that scores it.
 
         A partition that `start` does not know is new: the batch takes note of where it begins, the
-        next one reads it.
+        next one reads it. One that was added to a topic begins at its first offset, whatever
+        ``starting`` says: what is in it came while we were reading.
 
         Raises
         ------
@@ -114,11 +128,16 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         bounds = self._bounds()
         ends = self._target or {key: high for key, (_, high) in bounds.items()}
         known = {key: end for key, end in ends.items() if key in start}
-        refuse_other_topics(start, known)
+        refuse_other_topics(start, ends)
         self._may_lose(start, known, bounds)
         at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
         goal = plan_batch(start, known, at_most)
-        goal |= {key: bounds[key][self._side] for key in ends if key not in start}
+        topics = {topic_of(key) for key in known}
+        goal |= {
+            key: bounds[key][0 if topic_of(key) in topics else self._side]
+            for key in ends
+            if key not in start
+        }
         if all(goal[key] == start.get(key) for key in goal):
             return start
         return {**goal, MODEL_KEY: self._choose_version()}
@@ -157,6 +176,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         """
         keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
         bounds = self._seen or self._bounds()  # a replay plans no offset before
+        refuse_other_topics(
+            {key: end[key] for key in keys}, {k: high for k, (_, high) in bounds.items()}
+        )
         self._may_lose(start, keys, bounds)
         ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
         n_tasks = int(self._options["tasks"])
@@ -205,6 +227,11 @@ def split_key(key: str) -> tuple[str, int]:
     return topic, int(number)
 
 
+def topic_of(key: str) -> str:
+    """Return the topic of an offset's key."""
+    return split_key(key)[0]
+
+
 def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> None:
     """Raise if a topic is shorter than what was read of it: it was deleted and made anew.
 
@@ -213,8 +240,10 @@ def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> No
     UnavailableError
         With what to do; reading on would skip what the new topic has.
     """
-    for key, end in ends.items():
-        if end < start[key]:
+    topics = {topic_of(key) for key in ends}
+    for key in start.keys() - {MODEL_KEY}:
+        end = ends.get(key, 0)  # a partition that is gone has nothing
+        if topic_of(key) in topics and end < start[key]:
             raise UnavailableError(
                 "Kafka",
                 f"{key} ends at {end}, but {start[key]} had been read: the topic was made anew; "

@@ -21,7 +21,8 @@ import pyarrow as pa
 from store.clock import now_ms
 from store.delta import LightCurveFile
 from stream.consumer import Limits, Range, RangeReader, offset_of
-from stream.rows import MESSAGE, RANGE, fill
+from stream.isolated import IsolatedScorer
+from stream.rows import MESSAGE, RANGE, fill, pack
 from stream.scoring import Scored, Scorer, ScorerConfig
 from stream.stages import WORKER_STAGES, Stages
 
@@ -59,6 +60,8 @@ class WorkerConfig:
         Messages that are decoded and scored together; bounds a worker's memory.
     ahead
         Messages of a partition that are scored before a batch asks for them.
+    careful
+        Whether a process of its own scores; see :mod:`stream.isolated`.
     """
 
     client: dict[str, Any]
@@ -69,6 +72,7 @@ class WorkerConfig:
     threads: int = 2
     chunk: int = 128
     ahead: int = 2048
+    careful: bool = False
 
     def to_options(self) -> dict[str, str]:
         """Return the same as text, for Spark to carry to the workers."""
@@ -112,7 +116,9 @@ class _Kept:
 
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
-        self.scorer = Scorer(config.scorer)
+        self.scorer = (
+            IsolatedScorer(config.scorer, Scorer) if config.careful else Scorer(config.scorer)
+        )
         self.pool = ThreadPoolExecutor(config.threads, "score")
         # One list for each thread to begin with next.
         self.budget = threading.Semaphore(2 * config.threads)
@@ -149,6 +155,8 @@ class _Kept:
         for reader in self.readers.values():
             reader.close()
         self.pool.shutdown(cancel_futures=True)
+        if isinstance(self.scorer, IsolatedScorer):
+            self.scorer.close()
 
 
 _KEPT: dict[str, _Kept] = {}
@@ -167,8 +175,9 @@ def _kept(config: WorkerConfig) -> _Kept:
 def run(
     parts: Sequence[Range], version: str, options: Mapping[str, str]
 ) -> Iterator[pa.RecordBatch]:
-    """Run a task; the function that the data source's option ``run`` names."""
-    yield from run_ranges(parts, version, WorkerConfig.from_options(options))
+    """Run a task, its rows packed; the function that the data source's option ``run`` names."""
+    for rows in run_ranges(parts, version, WorkerConfig.from_options(options)):
+        yield from pack(rows)
 
 
 def run_ranges(
