@@ -157,7 +157,7 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
         "spark.driver.memory": driver_memory,
         # A batch of nothing but rejected packets comes through the driver, bytes and all.
         "spark.driver.maxResultSize": "0",
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS}",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} {_LITTLE_WORK}",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
@@ -170,6 +170,8 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
     }
 
 
+_LITTLE_WORK: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""The JVM plans batches and passes bytes on; compiling it thoroughly costs more than it ever saves."""
 _KEEP_MEMORY: Final = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in (
