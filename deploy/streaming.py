@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from deploy.live import PAUSE_S, check_kafka, stop_event
-from deploy.wiring import job_config, kafka_client, open_store
+from deploy.wiring import executors, job_config, kafka_client, open_store
 from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
 from store.database import reading
 from store.operation import read_positions
@@ -38,6 +38,7 @@ _FIRST_PAUSE_S: Final = 1.0
 _LOOK_S: Final = 0.2  # between two looks whether the query still runs
 _LOOKS_A_REPORT: Final = 5  # how many of them until it is asked how far it is
 _ASK_KAFKA_S: Final = 5.0
+_DIED: Final = "Python worker exited unexpectedly"
 _NO_SPACE: Final = "No space left on device"
 _GOODBYE_S: Final = 5.0  # how long an answer that is awaited from Kafka may hold up the end
 
@@ -151,7 +152,10 @@ def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
     stop = stop_event()
     log_file = settings.state / "logs" / "spark.log"
     spark = open_session(
-        settings.stream.master, driver_memory=settings.stream.driver_memory, log_file=log_file
+        settings.stream.master,
+        driver_memory=settings.stream.driver_memory,
+        log_file=log_file,
+        executors=executors(settings),
     )
     try:
         with nullcontext() if once else watch.asking_kafka():
@@ -163,17 +167,25 @@ def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
 def run_on(
     spark: Any, config: JobConfig, watch: Watch, stop: threading.Event, *, once: bool
 ) -> None:
-    """Run queries, one after the other, until one ends by itself or is told to."""
+    """Run queries, one after the other, until one ends by itself or is told to.
+
+    After a worker has died the next query is careful, until it is beyond all that the worker may have had.
+    """
     pause_s = _FIRST_PAUSE_S
+    careful = False
     while not stop.is_set():
         progressed = threading.Event()
+        as_now = replace(config, worker=replace(config.worker, careful=careful))
         try:
-            _run_query(spark, config, watch, once=once, stop=stop, progressed=progressed)
-            break
+            if _run_query(spark, as_now, watch, once=once, stop=stop, progressed=progressed):
+                break
+            careful = False
         except UnavailableError as error:
-            if once:
+            if once and (careful or not isinstance(error, WorkerDiedError)):
                 raise
-            pause_s = _FIRST_PAUSE_S if progressed.is_set() else min(PAUSE_S, 2 * pause_s)
+            was_careful, careful = careful, careful or isinstance(error, WorkerDiedError)
+            soon = progressed.is_set() or (isinstance(error, WorkerDiedError) and not was_careful)
+            pause_s = _FIRST_PAUSE_S if soon else min(PAUSE_S, 2 * pause_s)
             LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)
             watch.monitor.waiting(str(error))
             stop.wait(pause_s)
@@ -188,8 +200,13 @@ def _run_query(
     once: bool,
     stop: threading.Event,
     progressed: threading.Event,
-) -> None:
+) -> bool:
     """Run the query until it ends; set `progressed` once a batch is through.
+
+    Returns
+    -------
+    bool
+        Whether that was all; False where a careful query has done its work.
 
     Raises
     ------
@@ -200,30 +217,62 @@ def _run_query(
     """
     from stream.job import start  # noqa: PLC0415 - see run_stream
 
+    beyond = threading.Event()
+    worker = config.worker
+    n_suspect = config.max_alerts + worker.ahead + worker.chunk
+    n_read = 0
+
     def on_batch(report: BatchReport) -> None:
+        nonlocal n_read
+        if worker.careful and n_read >= n_suspect:
+            beyond.set()  # this batch may be replayed: Spark has yet to commit it
+        n_read += report.counts.n_read
         progressed.set()
         watch.batch(report)
 
     query = start(spark, config, once=once, on_batch=on_batch)
     watch.monitor.running()
     looks = 0
-    while not stop.is_set() and query.isActive:
+    while not stop.is_set() and query.isActive and not beyond.is_set():
         looks += 1
         if looks % _LOOKS_A_REPORT == 0:
             watch.look(query)
         stop.wait(_LOOK_S)
-    if query.isActive:
+    if not query.isActive:
+        raise_failure(query, config)
+        return True
+    query.stop()
+    if stop.is_set():
         watch.monitor.stopped()
-        query.stop()
-    elif query.exception() is not None:
-        text = str(query.exception())
-        LOG.debug("%s", text)
-        if UnavailableError.__name__ in text:
-            raise UnavailableError("stream", _cause(text)) from None
-        if _NO_SPACE in text:  # said by Spark, which writes into the checkpoint
-            hint = f"{config.checkpoint}: {_NO_SPACE}: make room on the disk"
-            raise UnavailableError("stream", hint) from None
-        raise ConfigurationError(f"the stream cannot go on: {_cause(text)}") from None
+    return stop.is_set()
+
+
+class WorkerDiedError(UnavailableError):
+    """A Python worker of Spark has died, of the packets that it had or otherwise."""
+
+
+def raise_failure(query: StreamingQuery, config: JobConfig, job: str = "stream") -> None:
+    """Raise what ended the query, if it failed; `job` is what an operator calls it.
+
+    Raises
+    ------
+    UnavailableError
+        A service is away: worth another try.
+    ConfigurationError
+        Anything else: another try would end the same way.
+    """
+    if query.exception() is None:
+        return
+    text = str(query.exception())
+    LOG.debug("%s", text)
+    if UnavailableError.__name__ in text:
+        raise UnavailableError(job, _cause(text))
+    if _DIED in text:
+        raise WorkerDiedError(job, "a Python worker died; each packet is looked at by itself")
+    if _NO_SPACE in text:  # said by Spark, which writes into the checkpoint
+        hint = f"{config.checkpoint}: {_NO_SPACE}: make room on the disk"
+        raise UnavailableError(job, hint)
+    raise ConfigurationError(f"the {job} cannot go on: {_cause(text)}")
 
 
 def _cause(text: str) -> str:

@@ -46,6 +46,7 @@ class NotEvaluated(StrEnum):
     UNKNOWN_BAND = "unknown_band"
     NO_FIT = "no_fit"
     NO_PEAK = "no_peak"
+    LIGHT_CURVE_NOT_KEPT = "light_curve_not_kept"
 
 
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
@@ -76,6 +77,8 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     NotEvaluated.NOT_PROVIDED: "The input that the quantity needs (host redshift, say) is not known.",
     NotEvaluated.UNKNOWN_BAND: "No point has a band that the survey's table knows.",
     NotEvaluated.NO_PEAK: "No single peak to fit: no point of 5 sigma, many peaks, or too many points.",
+    NotEvaluated.LIGHT_CURVE_NOT_KEPT: "`noctule maintain` has emptied the light curve, and the stored "
+    "features are not those of the model.",
     NotEvaluated.NO_FIT: "The points do not determine the quantity: no minimum, or noise explains all.",
 }
 

@@ -1,0 +1,128 @@
+"""Where scores of a re-scoring go: a Delta table beside the live one, or a Parquet file.
+
+In either an alert has one row for each model version, however often it is scored again. A target
+says which alerts it has, and takes rows of others; what it has taken stays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
+
+from lightcurves.errors import ConfigurationError
+from store.delta import ensure_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+
+class Target(Protocol):
+    """What takes rows; keyed by ``dia_source_id``, for one model version."""
+
+    def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which of the alerts are there already."""
+
+    def add(self, rows: pa.Table) -> bool:
+        """Add rows of alerts that :meth:`present` has just called absent.
+
+        False where another has added some meanwhile: nothing was done, ask again what is there.
+        """
+
+
+class RescoredTable:
+    """The Delta table at `folder`; made, or given what it lacks of `schema`, where need be.
+
+    Notes
+    -----
+    No lock and no list of what is done: the table says it. Each addition carries the next number of
+    an application that is named after the version; of two that have seen the same number one fails,
+    so nothing is added on top of what was not looked at. Whoever is killed leaves an orphan file at
+    most, and who starts again finds the rest to do.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, version: str) -> None:
+        ensure_table(folder, schema)
+        self._folder = folder
+        self._version = version
+        self._application = f"noctule-rescore-{version}"
+        self._table = DeltaTable(str(folder))
+
+    def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which of the alerts are there already."""
+        self._table = DeltaTable(str(self._folder))
+        if not ids.size:
+            return np.zeros(0, np.bool_)
+        name = pc.field("dia_source_id")
+        # Bounds first: Delta knows each file's, and most files have none of these.
+        wanted = (name >= int(ids.min())) & (name <= int(ids.max())) & name.isin(pa.array(ids))
+        mine = pc.field("model_version") == self._version
+        dataset = self._table.to_pyarrow_dataset()
+        there = dataset.to_table(columns=["dia_source_id"], filter=mine & wanted)
+        return np.isin(ids, there["dia_source_id"].to_numpy())
+
+    def add(self, rows: pa.Table) -> bool:
+        """Add rows; see :class:`Target`."""
+        if not rows.num_rows:
+            return True
+        turn = (self._table.transaction_version(self._application) or 0) + 1
+        try:
+            write_deltalake(
+                self._table,
+                rows,
+                mode="append",
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(self._application, turn)]
+                ),
+            )
+        except CommitFailedError:
+            return False
+        return True
+
+
+class ParquetFile:
+    """A Parquet file, there when all is done and not before; remembers ids, 8 bytes an alert."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._draft = path.with_name(f".{path.name}.draft")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._draft, schema, compression="zstd")
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+        self._ids = np.zeros(0, np.int64)
+
+    def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Say which of the alerts are there already."""
+        return np.isin(ids, self._ids)
+
+    def add(self, rows: pa.Table) -> bool:
+        """Add rows; see :class:`Target`."""
+        self._writer.write_table(rows)
+        self._ids = np.concatenate([self._ids, rows["dia_source_id"].to_numpy()])
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+        if error_type is None:
+            self._draft.rename(self._path)
+        else:
+            self._draft.unlink()

@@ -1,0 +1,151 @@
+"""Which offsets no stream has read, and the plan by which a backfill reads them.
+
+A backfill is the ordinary job over fixed ranges of offsets, pinned to one model version, with a
+checkpoint and a run id of its own. It takes what no run has accounted for; what waits in front of a
+stream is the stream's. The plan is written down before the first batch, and a backfill that was killed
+goes on by it: had it asked again, its half-written batch would look read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from store import tables
+from store.clock import now_ms
+from stream.rescore import Gone, offsets_between
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream.consumer import Watermarks
+    from stream.rescore import Times
+
+PLAN_FILE: Final = "plan.json"
+DONE_FILE: Final = "done"
+
+Offsets = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a backfill reads.
+
+    Attributes
+    ----------
+    version
+        Of the model that scores.
+    passes
+        ``topic:partition`` to offsets ``[start, end)``: one run of the job each, since the offsets of a
+        run follow each other without a gap.
+    gone
+        Topic, partition and offsets that nobody has read and Kafka no longer has.
+    n_waiting
+        Offsets of the time range that are left to the stream.
+    planned_ms
+        When this was found.
+    """
+
+    version: str
+    passes: list[dict[str, Offsets]]
+    gone: list[Gone]
+    n_waiting: int
+    planned_ms: int
+
+    def write(self, folder: Path) -> None:
+        """Write the plan into `folder`, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{PLAN_FILE}"
+        draft.write_text(json.dumps(asdict(self)))
+        draft.rename(folder / PLAN_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """Read what :meth:`write` wrote."""
+        raw = json.loads((folder / PLAN_FILE).read_text())
+        passes = [{key: (first, end) for key, (first, end) in one.items()} for one in raw["passes"]]
+        return cls(**{**raw, "passes": passes, "gone": [Gone(*gone) for gone in raw["gone"]]})
+
+
+def backfill_folder(folder: Path, question: tuple[object, ...]) -> Path:
+    """Return where the backfill of that question lies: an unfinished one, or the next.
+
+    Parameters
+    ----------
+    folder
+        Of all backfills.
+    question
+        What was asked for; the same question is the same backfill until it is done.
+    """
+    digest = hashlib.sha256(repr(question).encode()).hexdigest()[:12]
+    number = 1
+    while (folder / f"{digest}-{number}" / DONE_FILE).is_file():
+        number += 1
+    return folder / f"{digest}-{number}"
+
+
+def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: str) -> Plan:
+    """Return what nobody has read of what arrived within `times`.
+
+    Parameters
+    ----------
+    engine
+        The database; its accounting says what was read.
+    marks
+        What Kafka holds.
+    times
+        By arrival.
+    version
+        Of the model that is to score.
+    """
+    ranges, removed = offsets_between(engine, marks, times)
+    holes: dict[str, list[Offsets]] = {}
+    gone: list[Gone] = []
+    n_waiting = 0
+    with engine.connect() as connection:
+        for one in removed:
+            ours = unread(accounted(connection, one.topic, one.partition), one.start, one.end)
+            gone += [Gone(one.topic, one.partition, *hole) for hole in ours]
+        for (topic, partition), (start, end) in ranges.items():
+            done = accounted(connection, topic, partition)
+            furthest = max((last for _, last in done), default=end)
+            n_waiting += max(0, end - max(start, furthest))
+            holes[f"{topic}:{partition}"] = unread(done, start, min(end, furthest))
+    rounds = zip_longest(*([(key, hole) for hole in found] for key, found in holes.items()))
+    passes = [dict(filter(None, one)) for one in rounds]
+    return Plan(version, passes, gone, n_waiting, now_ms())
+
+
+def accounted(connection: sa.Connection, topic: str, partition: int) -> list[Offsets]:
+    """Return the offsets of a partition that any run has read; what was lost to it is not among them."""
+    table = tables.accounting.c
+    query = sa.select(table.start_offset + table.n_lost, table.end_offset).where(
+        table.topic == topic, table.kafka_partition == partition
+    )
+    return [(int(start), int(end)) for start, end in connection.execute(query)]
+
+
+def unread(done: list[Offsets], start: int, end: int) -> list[Offsets]:
+    """Return what of ``[start, end)`` is in none of `done`, in order.
+
+    Examples
+    --------
+    >>> unread([(2, 4), (3, 6), (8, 9)], 0, 10)
+    [(0, 2), (6, 8), (9, 10)]
+    """
+    found = []
+    at = start
+    for first, last in sorted(one for one in done if one[0] < one[1]):
+        if first >= end:
+            break
+        if first > at:
+            found.append((at, first))
+        at = max(at, last)
+    if at < end:
+        found.append((at, end))
+    return found
