@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -182,46 +182,69 @@ class Cpu:
     @classmethod
     def now(cls, kafka: EmbeddedKafka) -> Cpu:
         """Look at the broker, and at this process with its children."""
-        found = dict.fromkeys(("broker", "driver", "Spark's JVM", "workers"), 0.0)
-        parents, spent, commands = _processes()
-        for pid, seconds in spent.items():
-            lineage = _lineage(pid, parents)
-            if kafka.pid in lineage:
-                found["broker"] += seconds
-            elif pid == os.getpid():
-                found["driver"] += seconds
-            elif os.getpid() in lineage and "pyspark.daemon" in commands[pid]:
-                found["workers"] += seconds
-            elif os.getpid() in lineage and "pyspark" in commands[pid] and "java" in commands[pid]:
-                found["Spark's JVM"] += seconds
-        return cls(found)
+        return cls({who: sum(p.cpu_s for p in found) for who, found in _by_role(kafka).items()})
 
     def since(self, earlier: Cpu) -> dict[str, float]:
         """Return the seconds since then."""
         return {who: self.seconds[who] - earlier.seconds[who] for who in self.seconds}
 
 
-def _processes() -> tuple[dict[int, int], dict[int, float], dict[int, str]]:
-    """Return parent, processor seconds and command line of every process."""
-    parents, spent, commands = {}, {}, {}
+def memory_mb(kafka: EmbeddedKafka) -> dict[str, float]:
+    """Return the memory of each, in MB: what processes share is counted in parts."""
+    return {who: sum(_pss_mb(p.pid) for p in found) for who, found in _by_role(kafka).items()}
+
+
+class _Process(NamedTuple):
+    pid: int
+    parent: int
+    cpu_s: float
+    command: str
+
+
+def _by_role(kafka: EmbeddedKafka) -> dict[str, list[_Process]]:
+    found: dict[str, list[_Process]] = {
+        who: [] for who in ("broker", "driver", "Spark's JVM", "workers")
+    }
+    processes = {process.pid: process for process in _processes()}
+    for pid, process in processes.items():
+        lineage = _lineage(pid, processes)
+        if kafka.pid in lineage:
+            found["broker"].append(process)
+        elif pid == os.getpid():
+            found["driver"].append(process)
+        elif os.getpid() in lineage and "pyspark" in process.command:
+            is_java = "java" in process.command.split(" ", 1)[0]
+            found["Spark's JVM" if is_java else "workers"].append(process)
+    return found
+
+
+def _processes() -> Iterator[_Process]:
+    """Give every process of this machine, as far as it may be looked at."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            commands[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+            command = (entry / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue
-        parents[int(entry.name)] = int(fields[1])
-        spent[int(entry.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
-    return parents, spent, commands
+        cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS
+        yield _Process(int(entry.name), int(fields[1]), cpu_s, command)
 
 
-def _lineage(pid: int, parents: dict[int, int]) -> set[int]:
+def _pss_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def _lineage(pid: int, processes: dict[int, _Process]) -> set[int]:
     lineage = set()
-    while pid in parents and pid not in lineage:
+    while pid in processes and pid not in lineage:
         lineage.add(pid)
-        pid = parents[pid]
+        pid = processes[pid].parent
     return lineage
 
 

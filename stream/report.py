@@ -49,6 +49,8 @@ class BatchReport:
         That scored it; empty where nothing was readable.
     rejected
         The first few packets that were rejected.
+    committed_ms
+        The driver's wall clock when the rows were committed, milliseconds since 1970 UTC.
     """
 
     run_id: str
@@ -59,3 +61,4 @@ class BatchReport:
     latency_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     model_version: str = ""
     rejected: tuple[Refused, ...] = ()
+    committed_ms: int = 0

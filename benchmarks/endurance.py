@@ -1,0 +1,168 @@
+"""Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
+
+Real packets (262 KB) as fast as the stream takes them, maintenance beside it. Every so many alerts: resident
+memory of driver, workers, Spark's JVM and broker, the checkpoint, the Delta log, files and bytes of the
+Delta table, the database. ``--alerts N``, ``--every N``; a plot with ``--plot FILE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from benchmarks.live import Live, live, memory_mb
+from benchmarks.setting import finish, print_table
+from deploy.wiring import delta_folder
+from store.maintenance import Retention, maintain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+AHEAD: Final = 8_000
+"""The sender is at most so many alerts before the stream."""
+COLUMNS: Final = {
+    "driver": "driver, MB",
+    "workers": "workers, MB",
+    "Spark's JVM": "JVM, MB",
+    "broker": "broker, MB",
+    "checkpoint_files": "checkpoint, files",
+    "checkpoint_mb": "checkpoint, MB",
+    "delta_log_files": "Delta log, files",
+    "delta_files": "Delta, files",
+    "delta_mb": "Delta, MB",
+    "database_mb": "database, MB",
+}
+
+
+def sample(stage: Live) -> dict[str, float]:
+    """Look at everything that could grow."""
+    table = delta_folder(stage.settings)
+    checkpoint = list(_files(stage.config.checkpoint))
+    database = [path for path in stage.settings.state.glob("*.sqlite*") if path.is_file()]
+    return {
+        **memory_mb(stage.kafka),
+        "checkpoint_files": len(checkpoint),
+        "checkpoint_mb": _mb(checkpoint),
+        "delta_log_files": len(list(_files(table / "_delta_log"))),
+        "delta_files": len(list(table.glob("*.parquet"))),
+        "delta_mb": _mb(list(table.glob("*.parquet"))),
+        "database_mb": _mb(database),
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+
+
+def _mb(paths: list[Path]) -> float:
+    total = 0
+    for path in paths:
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # the stream goes on
+            continue
+    return total / 1e6
+
+
+def keep_sending(stage: Live, n: int, stop: threading.Event) -> None:
+    """Send `n` alerts, never far ahead of the stream."""
+    sent, begin = 0, stage.n_read
+    while sent < n and not stop.is_set():
+        if sent - (stage.n_read - begin) > AHEAD:
+            time.sleep(0.05)
+            continue
+        step = min(1_000, n - sent)
+        stage.send(step)
+        sent += step
+
+
+def keep_small(stage: Live, every_s: float, stop: threading.Event) -> None:
+    """Do the maintenance beside the stream."""
+    retention = Retention(light_curve_days=0.0)
+    while not stop.wait(every_s):
+        maintain(stage.engine, delta_folder(stage.settings), retention)
+
+
+def run(stage: Live, n: int, every: int, told: Callable[[str], None]) -> list[dict[str, float]]:
+    """Stream `n` alerts; return what was seen every so many."""
+    stop = threading.Event()
+    beside = [
+        threading.Thread(target=keep_sending, args=(stage, n, stop)),
+        threading.Thread(target=keep_small, args=(stage, 120.0, stop)),
+    ]
+    begin, query, samples = stage.n_read, stage.stream(), []
+    started = time.monotonic()
+    for thread in beside:
+        thread.start()
+    try:
+        for goal in range(every, n + 1, every):
+            stage.await_read(begin + goal, query)
+            seen = {"alerts": float(goal), "s": time.monotonic() - started, **sample(stage)}
+            samples.append(seen)
+            told(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
+    finally:
+        stop.set()
+        query.stop()
+        for thread in beside:
+            thread.join()
+    return samples
+
+
+def slope(samples: list[dict[str, float]], name: str) -> float:
+    """Return the growth in a million alerts, over the second half of the samples."""
+    late = samples[len(samples) // 2 :]
+    alerts = np.array([seen["alerts"] for seen in late]) / 1e6
+    return float(np.polyfit(alerts, [seen[name] for seen in late], 1)[0]) if len(late) > 1 else 0.0
+
+
+def plot(samples: list[dict[str, float]], file: Path) -> None:
+    """Draw memory over alerts, as an HTML page of Bokeh's."""
+    from bokeh.models import DataRange1d  # noqa: PLC0415 - for those who ask
+    from bokeh.plotting import figure, output_file, save  # noqa: PLC0415 - for those who ask
+
+    output_file(file, title="memory over alerts", mode="inline")
+    drawn = figure(
+        x_axis_label="alerts, millions",
+        y_axis_label="resident memory, MB",
+        y_range=DataRange1d(start=0),
+    )
+    alerts = [seen["alerts"] / 1e6 for seen in samples]
+    colours = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+    for name, colour in zip(("driver", "workers", "Spark's JVM", "broker"), colours, strict=True):
+        drawn.line(alerts, [seen[name] for seen in samples], legend_label=name, color=colour)
+    save(drawn)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--alerts", type=int, default=1_000_000)
+    parser.add_argument("--every", type=int, default=50_000)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    with live(retention_gb=3.0) as stage:
+        stage.send(1_000)
+        stage.drain()
+        samples = run(stage, given.alerts, given.every, print)
+    print()
+    shown = samples[:: max(1, len(samples) // 8)]
+    rows = [
+        (text, *(f"{seen[name]:,.0f}" for seen in shown), f"{slope(samples, name):+,.0f}")
+        for name, text in COLUMNS.items()
+    ]
+    print_table(("alerts", *(f"{seen['alerts']:,.0f}" for seen in shown), "a million more"), rows)
+    if given.plot is not None:
+        plot(samples, given.plot)
+    last = samples[-1]
+    result: dict[str, Any] = {name: slope(samples, name) for name in COLUMNS}
+    finish({"alerts_per_s": last["alerts"] / last["s"], "growth_per_million": result, "last": last})
+
+
+if __name__ == "__main__":
+    main()
