@@ -1,0 +1,72 @@
+"""No question of the portal or the stream reads a large table from end to end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from store import portal_queries, queries
+from stream.outputs import Topics, outgoing
+
+QUESTIONS: dict[str, Callable[[sa.Connection], Any]] = {
+    "alert": lambda c: portal_queries.with_newest_alert(c, [{"last_dia_source_id": 7}]),
+    "object": lambda c: queries.object_row(c, 7),
+    "history": lambda c: queries.object_history(c, 7),
+    "cone": lambda c: queries.cone_search(c, 150.0, 2.0, 5.0, 100),
+    "newest": lambda c: queries.newest_objects(c, 50),
+    "newest of a class": lambda c: queries.newest_objects(c, 50, class_id=111),
+    "strangest": lambda c: portal_queries.ranked_objects(c, "novelty", 50),
+    "strangest of a class": lambda c: portal_queries.ranked_objects(c, "novelty", 50, class_id=111),
+    "most uncertain": lambda c: portal_queries.ranked_objects(c, "entropy", 50),
+    "uncertain of a class": lambda c: portal_queries.ranked_objects(c, "entropy", 50, class_id=111),
+    "request": lambda c: portal_queries.request_of(c, 7),
+    "a batch": lambda c: list(outgoing(c, "run", 3, Topics("a", "b", "c", "d"))),
+}
+LARGE = ("classifications", "objects", "duplicates", "rejected")
+
+
+def plan_of(connection: sa.Connection, question: Callable[[sa.Connection], Any]) -> list[str]:
+    """Ask, and have the database explain every statement that was sent."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        sent.append((statement, parameters))
+
+    sa.event.listen(connection, "before_cursor_execute", note)
+    question(connection)
+    sa.event.remove(connection, "before_cursor_execute", note)
+    assert sent
+    word = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+    return [
+        str(row[-1])
+        for statement, parameters in sent
+        for row in connection.exec_driver_sql(f"{word} {statement}", parameters)
+    ]
+
+
+def whole_reads(plan: list[str]) -> list[str]:
+    names = "|".join(LARGE)
+    return [
+        line
+        for line in plan
+        if re.search(rf"Seq Scan on ({names})\b", line)
+        or (re.search(rf"\bSCAN ({names})\b", line) and " USING " not in line)
+    ]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_an_index_answers(connection: sa.Connection, name: str) -> None:
+    if connection.dialect.name == "postgresql":  # which would rather read a table that is empty
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    assert whole_reads(plan_of(connection, QUESTIONS[name])) == []
+
+
+def test_a_whole_read_is_seen(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+    query = sa.text("SELECT * FROM classifications WHERE flux_njy > 3")
+    assert whole_reads(plan_of(connection, lambda c: c.execute(query).all()))
