@@ -99,7 +99,7 @@ def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "noctule_label_queue_oldest_seconds",
         "Age of the oldest request without a label; 0 where there is none.",
-        value=0.0 if queue.oldest_ms is None else (now_ms - queue.oldest_ms) / 1000,
+        value=0.0 if queue.oldest_ms is None else max(0, now_ms - queue.oldest_ms) / 1000,
     )
 
 
@@ -121,7 +121,7 @@ def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "noctule_last_batch_age_seconds",
             "Since the newest batch was committed.",
-            value=(now_ms - batch.committed_ms) / 1000,
+            value=max(0, now_ms - batch.committed_ms) / 1000,
         )
         yield GaugeMetricFamily(
             "noctule_last_batch_alerts", "Alerts of the newest batch.", value=batch.n_read

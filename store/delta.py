@@ -11,6 +11,7 @@ for ever, its ``light_curve`` may be null.
 from __future__ import annotations
 
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from lightcurves.errors import UnavailableError
 from store.clock import now_ms
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 POINT: Final = pa.struct(
@@ -79,25 +81,48 @@ class LightCurveFile:
     def append(self, table: pa.Table) -> None:
         """Add rows; the first call decides the columns."""
         table = on_disk(table)
-        if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(
-                self._folder / self._name,
-                table.schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=texts_of(table.schema),
-            )
-        self._writer.write_table(table, self._rows_in_a_group)
+        with self._whole_or_not():
+            if self._writer is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(
+                    self._folder / self._name,
+                    table.schema,
+                    compression="zstd",
+                    compression_level=1,
+                    use_dictionary=texts_of(table.schema),
+                )
+            self._writer.write_table(table, self._rows_in_a_group)
         self._n_rows += table.num_rows
 
     def close(self) -> Written | None:
         """Finish the file; None where nothing was added."""
         if self._writer is None:
             return None
-        self._writer.close()
+        with self._whole_or_not():
+            self._writer.close()
         size = (self._folder / self._name).stat().st_size
         return Written(self._name, size, self._n_rows)
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """Delete what was written where the rest cannot be: on a full disk it would be in the way."""
+        try:
+            with disk_trouble(self._folder):
+                yield
+        except UnavailableError:
+            (self._folder / self._name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def disk_trouble(folder: Path) -> Iterator[None]:
+    """Raise `UnavailableError` where the disk does not take what is written into `folder`."""
+    try:
+        yield
+    except OSError as error:
+        said = str(error).strip().splitlines()[-1].strip()
+        hint = f"{folder}: {said}: make room on the disk, or look after it"
+        raise UnavailableError("Delta table", hint) from error
 
 
 def texts_of(schema: pa.Schema) -> list[str]:
@@ -122,7 +147,8 @@ def ensure_table(folder: Path, schema: pa.Schema) -> None:
     """
     nothing = on_disk(schema.empty_table())
     wanted = Schema.from_arrow(nothing.schema)
-    table = DeltaTable.create(str(folder), wanted, mode="ignore", configuration=CONFIGURATION)
+    with disk_trouble(folder):
+        table = DeltaTable.create(str(folder), wanted, mode="ignore", configuration=CONFIGURATION)
     if not CONFIGURATION.items() <= table.metadata().configuration.items():
         table.alter.set_table_properties(CONFIGURATION)
     if not _names(wanted.to_arrow()) <= _names(table.schema().to_arrow()):
@@ -163,12 +189,13 @@ def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int)
     for file in files:
         if not (folder / file.name).is_file():
             raise UnavailableError("Delta table", f"{file.name} is gone before it was committed")
-    table.create_write_transaction(
-        [_action(file) for file in files],
-        "append",
-        table.schema(),
-        commit_properties=CommitProperties(app_transactions=[Transaction(app_id, batch_id)]),
-    )
+    with disk_trouble(folder):
+        table.create_write_transaction(
+            [_action(file) for file in files],
+            "append",
+            table.schema(),
+            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, batch_id)]),
+        )
     return True
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from store.queries import newest_batch
 from store.tables import accounting, label_requests, labels
 
 
@@ -85,9 +86,7 @@ class LastBatch:
 def last_batch(connection: sa.Connection) -> LastBatch | None:
     """The newest batch; None where there is none yet."""
     table = accounting.c
-    newest = connection.execute(
-        sa.select(table.run_id, table.batch_id).order_by(table.committed_ms.desc()).limit(1)
-    ).first()
+    newest = newest_batch(connection)
     if newest is None:
         return None
     query = sa.select(

@@ -195,16 +195,25 @@ def _count(connection: sa.Connection, rows: sa.Select[Any]) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(rows.subquery())).scalar_one()
 
 
+def newest_batch(connection: sa.Connection) -> Any:
+    """Return run_id, batch_id and committed_ms of the last batch of the run that wrote last, or None.
+
+    A run's batches are told apart by their numbers: the wall clock may have been put back.
+    """
+    table = accounting.c
+    run_id = sa.select(table.run_id).order_by(table.committed_ms.desc()).limit(1).scalar_subquery()
+    query = sa.select(table.run_id, table.batch_id, table.committed_ms)
+    newest = query.where(table.run_id == run_id).order_by(table.batch_id.desc()).limit(1)
+    return connection.execute(newest).first()
+
+
 def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
     """Return median and 99th percentile of the newest batch's latency, in seconds.
 
-    From Kafka's time stamp of the alert to the commit of its row; None before the first batch.
+    From Kafka's time stamp of the alert to the commit of its row, 0 where the clocks of the two differ so
+    much that it came out negative; None before the first batch.
     """
-    newest = connection.execute(
-        sa.select(accounting.c.run_id, accounting.c.batch_id, accounting.c.committed_ms)
-        .order_by(accounting.c.committed_ms.desc())
-        .limit(1)
-    ).first()
+    newest = newest_batch(connection)
     if newest is None:
         return None
     mine = sa.and_(
@@ -215,7 +224,7 @@ def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
     )
     if not arrivals:
         return None
-    waited = (newest.committed_ms - np.array(arrivals)) / 1000.0
+    waited = np.maximum(newest.committed_ms - np.array(arrivals), 0) / 1000.0
     return float(np.median(waited)), float(np.quantile(waited, 0.99))
 
 

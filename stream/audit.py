@@ -66,7 +66,7 @@ def audit(
     since_ms: int = 0,
     until_ms: int | None = None,
 ) -> list[PartitionAudit]:
-    """Audit all runs whose batches were committed within [`since_ms`, `until_ms`).
+    """Audit the batches that were committed within [`since_ms`, `until_ms`), and those between them.
 
     Parameters
     ----------
@@ -101,9 +101,11 @@ def _accounts(
     connection: sa.Connection, since_ms: int, until_ms: int | None
 ) -> Iterator[Sequence[sa.Row[Any]]]:
     table = tables.accounting.c
-    query = sa.select(tables.accounting).where(table.committed_ms >= since_ms)
-    if until_ms is not None:
-        query = query.where(table.committed_ms < until_ms)
+    query = sa.select(tables.accounting)
+    if since_ms > 0 or until_ms is not None:
+        first_to_last = _batches_within(since_ms, until_ms)
+        inside = table.batch_id.between(first_to_last.c.first, first_to_last.c.last)
+        query = query.join(first_to_last, sa.and_(table.run_id == first_to_last.c.run_id, inside))
     order = (table.run_id, table.topic, table.kafka_partition, table.start_offset)
     group: list[sa.Row[Any]] = []
     for row in connection.execute(query.order_by(*order)):
@@ -113,6 +115,20 @@ def _accounts(
         group.append(row)
     if group:
         yield group
+
+
+def _batches_within(since_ms: int, until_ms: int | None) -> sa.Subquery:
+    """Return each run's first and last batch of a time range.
+
+    What lies between belongs to it, whatever its own time: a clock that was put back would else tear
+    a hole.
+    """
+    table = tables.accounting.c
+    numbers = sa.func.min(table.batch_id).label("first"), sa.func.max(table.batch_id).label("last")
+    query = sa.select(table.run_id, *numbers).where(table.committed_ms >= since_ms)
+    if until_ms is not None:
+        query = query.where(table.committed_ms < until_ms)
+    return query.group_by(table.run_id).subquery()
 
 
 def _key(row: sa.Row[Any]) -> tuple[str, str, int]:

@@ -201,9 +201,9 @@ class RangeReader(Generic[Result]):
                 if not self._open:
                     return
                 wanted, self._wanted = self._wanted, None
-            if wanted is not None:
-                self._consumer.assign([TopicPartition(*self._where, wanted)])
             try:
+                if wanted is not None:
+                    self._consumer.assign([TopicPartition(*self._where, wanted)])
                 messages = self._consumer.consume(self._limits.chunk, _FILL_S)
             except (KafkaException, RuntimeError) as error:
                 messages = []

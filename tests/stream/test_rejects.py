@@ -8,9 +8,9 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
+from benchmarks.kills import environment
 from store.tables import accounting, classifications, duplicates, rejected
 from tests.stream.conftest import Night
-from tests.stream.test_kill import environment
 
 
 def consume_all(night: Night, topic: str, n: int) -> list[tuple[bytes, dict[str, Any]]]:
@@ -90,7 +90,7 @@ def test_the_audit_command_exits_with_the_verdict(night: Night, real_packets: li
     night.publish([real_packets[0], b"garbage"], partition=0)
     night.run()
     command = [sys.executable, "-m", "deploy.cli", "audit"]
-    env = environment(night)
+    env = environment(night.settings)
     assert subprocess.run(command, env=env, check=False, capture_output=True).returncode == 0
     with night.engine.begin() as connection:
         connection.execute(rejected.delete())
@@ -114,7 +114,7 @@ def test_rejected_packets_can_be_replayed_after_a_fix(
     night.settings = fixed
     command = [sys.executable, "-m", "deploy.cli", "replay", "--rejected", "--reason", "too_large"]
     sent = subprocess.run(
-        command, env=environment(night), check=True, capture_output=True, text=True
+        command, env=environment(night.settings), check=True, capture_output=True, text=True
     )
     assert "1 packets sent" in sent.stdout
     night.run()
