@@ -96,7 +96,8 @@ def run(stage: Live, n: int, every: int, told: Callable[[str], None]) -> list[di
         threading.Thread(target=keep_sending, args=(stage, n, stop)),
         threading.Thread(target=keep_small, args=(stage, 120.0, stop)),
     ]
-    begin, query, samples = stage.n_read, stage.stream(), []
+    query, samples = stage.stream(), []
+    begin = stage.n_read
     started = time.monotonic()
     for thread in beside:
         thread.start()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 TOPIC = "alerts"
 FIRST_ID = 10**17
+_FIRST = 100
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -106,8 +107,12 @@ class Live:
         return self.reports[before:]
 
     def stream(self) -> StreamingQuery:
-        """Start the stream."""
-        return start(self.spark, self.config, on_batch=self._ended)
+        """Start the stream, and see it at work."""
+        query = start(self.spark, self.config, on_batch=self._ended)
+        goal = self.n_read + _FIRST
+        self.send(_FIRST)
+        self.await_read(goal, query)
+        return query
 
     def await_read(self, n: int, query: StreamingQuery) -> None:
         """Wait until `n` alerts have been read in all."""

@@ -54,7 +54,8 @@ def visits_of(reports: Sequence[BatchReport]) -> NDArray[np.float64]:
 
 def steady(stage: Live, rate: float, seconds: float) -> dict[str, float]:
     """Send at a steady pace."""
-    before, query = len(stage.reports), stage.stream()
+    query = stage.stream()
+    before = len(stage.reports)
     n = int(rate * seconds)
     with stage.sender(n, "--rate", str(rate)):
         stage.await_read(stage.n_read + n, query)
@@ -64,7 +65,8 @@ def steady(stage: Live, rate: float, seconds: float) -> dict[str, float]:
 
 def in_visits(stage: Live, visit: int, count: int) -> dict[str, float]:
     """Send visits."""
-    before, query = len(stage.reports), stage.stream()
+    query = stage.stream()
+    before = len(stage.reports)
     n = visit * count
     with stage.sender(n, "--visit", str(visit), "--within", str(WITHIN_S), "--every", str(EVERY_S)):
         stage.await_read(stage.n_read + n, query)
@@ -82,8 +84,9 @@ def after_a_stop(stage: Live, visit: int, stop_s: float) -> dict[str, float]:
     """Let what came in during a stop wait, and read it while visits go on."""
     backlog = int(stop_s * visit / EVERY_S)
     stage.send(backlog)
+    goal = stage.n_read + backlog
     begin = time.monotonic()
-    goal, query = stage.n_read + backlog, stage.stream()
+    query = stage.stream()
     count = 1000  # more than will be needed: the sender is ended
     sender = stage.sender(visit * count, "--visit", str(visit))
     try:

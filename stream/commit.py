@@ -9,8 +9,13 @@ Steps, in order:
    at a replay, from the tables: the bytes are the same.
 4. Spark writes the batch's commit into its checkpoint.
 
-A crash before 1 leaves nothing but orphan files; between 1 and 2, 2 and 3, or 3 and 4 the replay
-finds what is done and does the rest.
+Between them a crash leaves, and the replay does (``tests/stream/test_windows.py`` kills in each):
+
+- before 1: the workers' files, in no table; it writes new ones, then everything;
+- between 1 and 2: the rows; it finds its accounting rows, Delta and Kafka get theirs;
+- between 2 and 3: rows and files; both are no-ops, Kafka gets everything;
+- within 3: some messages; it sends all again, the same bytes;
+- between 3 and 4: everything; it sends all again, the same bytes.
 """
 
 from __future__ import annotations
