@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.streaming import raise_failure
-from deploy.wiring import delta_folder, executors, job_config, kafka_client, open_store, scorer_config
+from deploy.wiring import (
+    delta_folder,
+    executors,
+    job_config,
+    kafka_client,
+    open_store,
+    scorer_config,
+)
 from lightcurves.errors import ConfigurationError
 from lightcurves.units import TAI_MINUS_UTC_S
 from models.artifact import MANIFEST_FILE

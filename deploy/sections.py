@@ -231,11 +231,13 @@ class Stream(Section):
     )
     tasks: Annotated[int, Field(ge=1, le=1_000)] = Field(
         1,
-        description="Spark tasks that share a batch: 1 on one machine, one for each executor of a cluster.",
+        description="Spark tasks that share a batch: 1 on one machine; so many executors are asked for on a "
+        "cluster, one task each.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(
         2,
-        description="Threads of a task that decode and score; the cores that the machine has for it.",
+        description="Threads of a task that decode and score; the cores that the machine has for it. On a "
+        "cluster, the cores of an executor.",
     )
     max_packet_bytes: int = Field(
         16 * 1024**2,
@@ -245,6 +247,12 @@ class Stream(Section):
     )
     driver_memory: str = Field(
         "1g", pattern=r"^[1-9]\d*[mg]$", description="Memory of Spark's driver: `512m`, `1g`."
+    )
+    executor_memory: str = Field(
+        "1g",
+        pattern=r"^[1-9]\d*[mg]$",
+        description="Memory of the JVM of an executor, on a cluster: it passes bytes on, the Python worker's "
+        "memory is beside it.",
     )
     checkpoint: Folder = Field(
         Path("<state>/checkpoints/<name>"),

@@ -39,6 +39,7 @@ _LOOK_S: Final = 0.2  # between two looks whether the query still runs
 _LOOKS_A_REPORT: Final = 5  # how many of them until it is asked how far it is
 _ASK_KAFKA_S: Final = 5.0
 _DIED: Final = "Python worker exited unexpectedly"
+_LOST: Final = "ExecutorLostFailure"
 _NO_SPACE: Final = "No space left on device"
 _GOODBYE_S: Final = 5.0  # how long an answer that is awaited from Kafka may hold up the end
 
@@ -269,6 +270,9 @@ def raise_failure(query: StreamingQuery, config: JobConfig, job: str = "stream")
         raise UnavailableError(job, _cause(text))
     if _DIED in text:
         raise WorkerDiedError(job, "a Python worker died; each packet is looked at by itself")
+    if _LOST in text:
+        hint = "Spark lost one executor after the other: their machines' memory and logs say why"
+        raise UnavailableError(job, hint)
     if _NO_SPACE in text:  # said by Spark, which writes into the checkpoint
         hint = f"{config.checkpoint}: {_NO_SPACE}: make room on the disk"
         raise UnavailableError(job, hint)

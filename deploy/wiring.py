@@ -11,7 +11,7 @@ from lightcurves.errors import ConfigurationError
 from models.training import TrainingSettings
 from store.database import migrate, open_database
 from stream.commit import RequestPolicy
-from stream.job import JobConfig, run_id_of
+from stream.job import Executors, JobConfig, run_id_of
 from stream.outputs import Topics
 from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
@@ -137,6 +137,12 @@ def job_config(settings: Settings) -> JobConfig:
         ),
         settings_digest=settings_digest(settings),
     )
+
+
+def executors(settings: Settings) -> Executors:
+    """Return what the job takes of a cluster."""
+    stream = settings.stream
+    return Executors(stream.tasks, stream.threads, stream.executor_memory)
 
 
 def learner_config(settings: Settings) -> LearnerConfig:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow.compute as pc
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
-from lightcurves.errors import ConfigurationError
+from lightcurves.errors import ConfigurationError, UnavailableError
 from models.artifact import read_manifest
 from store import registry
 from store.clock import now_ms
@@ -130,26 +131,87 @@ def sole_user(checkpoint: Path) -> Iterator[None]:
         yield
 
 
-def open_session(master: str, *, driver_memory: str, log_file: Path) -> SparkSession:
+@dataclass(frozen=True)
+class Executors:
+    """What the job takes of a cluster; a local master makes do with what it has.
+
+    Attributes
+    ----------
+    n
+        How many executors, each for one task at a time.
+    cores
+        Of each, for its task's threads.
+    memory
+        Of each one's JVM, which passes bytes on; the Python worker's is beside it.
+    """
+
+    n: int = 1
+    cores: int = 2
+    memory: str = "1g"
+
+
+def open_session(
+    master: str, *, driver_memory: str, log_file: Path, executors: Executors | None = None
+) -> SparkSession:
     """Start Spark, a local one on the loopback interface alone.
 
     What it and its workers print goes to `log_file`. A cluster's executors must see the state
-    folder and have noctule installed.
+    folder and have noctule installed, under the same path as here.
+
+    Raises
+    ------
+    UnavailableError
+        The cluster does not answer, or has nothing free.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     settings = _session_settings(driver_memory)
-    if master.startswith("local"):
+    local = master.startswith("local")
+    if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         settings |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    else:
+        settings |= _executor_settings(executors or Executors())
     builder = SparkSession.builder.master(master).appName("noctule")
     for key, value in settings.items():
         builder = builder.config(key, value)
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    with _standard_error_to(log_file):
-        session = builder.getOrCreate()
-    session.sparkContext.setLogLevel("WARN")
+    try:
+        with _standard_error_to(log_file):
+            session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("WARN")
+        if not local:
+            _await_executor(session, master, executors or Executors())
+    except Py4JJavaError as error:
+        if local:
+            raise
+        raise UnavailableError("Spark", _REFUSED_BY.format(master=master, log=log_file)) from error
     session.dataSource.register(AlertSource)
     return session
+
+
+def _await_executor(session: SparkSession, master: str, wanted: Executors) -> None:
+    """Wait for the first executor: without one a batch would wait for ever, and say nothing."""
+    context: Any = session.sparkContext._jsc.sc()  # noqa: SLF001 - Python is told of no executors
+    deadline = time.monotonic() + context.getConf().getTimeAsSeconds(_EXECUTOR_WAIT, "30s")
+    while context.getExecutorMemoryStatus().size() <= _DRIVER:
+        if time.monotonic() > deadline:
+            session.stop()
+            raise UnavailableError("Spark", _NO_EXECUTOR.format(master=master, wanted=wanted))
+        time.sleep(_LOOK_S)
+
+
+_EXECUTOR_WAIT: Final = "spark.scheduler.maxRegisteredResourcesWaitingTime"
+_LOOK_S: Final = 0.1
+_DRIVER: Final = 1
+"""Spark counts it among the executors."""
+_REFUSED_BY: Final = (
+    "{master} does not answer, or its executors do not start: is it running, and is stream.master right? "
+    "Its workers' logs, and {log}, say more"
+)
+_NO_EXECUTOR: Final = (
+    "{master} has given no executor: it needs a worker with {wanted.cores} cores (stream.threads) and "
+    "{wanted.memory} of memory (stream.executor_memory) free"
+)
 
 
 def _session_settings(driver_memory: str) -> dict[str, str]:
@@ -167,6 +229,18 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
         "spark.executorEnv.GLIBC_TUNABLES": _KEEP_MEMORY,
         "spark.redaction.regex": "(?i)secret|password|token|url|client|worker",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
+    }
+
+
+def _executor_settings(wanted: Executors) -> dict[str, str]:
+    return {
+        "spark.executor.memory": wanted.memory,
+        "spark.executor.cores": str(wanted.cores),
+        # One task at a time on each, or two workers would share its cores and its partitions.
+        "spark.task.cpus": str(wanted.cores),
+        # No more executors than tasks: one that has nothing to do still takes partitions away from others.
+        "spark.cores.max": str(wanted.n * wanted.cores),
+        "spark.executor.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} {_LITTLE_WORK}",
     }
 
 
@@ -385,6 +459,7 @@ def report_of(
         np.maximum(0.0, (committed_ms - arrival_ms) / 1000),
         versions[0] if versions else "",
         tuple(Refused(*row.values()) for row in refused),
+        committed_ms,
     )
 
 

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -42,8 +43,9 @@ def find_postgres() -> Path | None:
 class PostgresServer:
     """One server for a session of tests; every test makes databases of its own in it."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, options: Sequence[str] = FAST) -> None:
         self._programs = programs
+        self._options = options
         self._folder = Path(tempfile.mkdtemp(prefix="noctule-postgres-"))
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -78,7 +80,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start, also after `stop`, and wait until it answers."""
         listen = ["-p", str(self._port), "-c", "listen_addresses=127.0.0.1"]
-        self._process = self._launch("postgres", *listen, "-k", "", *FAST)
+        self._process = self._launch("postgres", *listen, "-k", "", *self._options)
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
