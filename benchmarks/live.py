@@ -24,7 +24,7 @@ from active_learning.learner import register, store_artifact
 from benchmarks.setting import plasticc, real_packets, split, with_id
 from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.sections import Settings
-from deploy.wiring import job_config, open_store, topic_partitions
+from deploy.wiring import executors, job_config, open_store, topic_partitions
 from models.training import moments_of, train
 from store import registry
 from stream.job import JobConfig, open_session, start
@@ -152,7 +152,10 @@ def live(*, retention_gb: float = 4.0, partitions: int = 2, **sections: Any) -> 
             engine = open_store(settings)
             make_champion(settings, engine)
             spark = open_session(
-                settings.stream.master, driver_memory="1g", log_file=state / "spark.log"
+                settings.stream.master,
+                driver_memory="1g",
+                log_file=state / "spark.log",
+                executors=executors(settings),
             )
             try:
                 yield Live(kafka, settings, engine, spark, job_config(settings))

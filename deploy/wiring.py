@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from deploy.sections import Settings
 
 ALERTS_TABLE: Final = "alerts"
+AHEAD: Final = 2048
+"""Alerts of a partition that are scored before a batch asks for them."""
+AHEAD_SHARED: Final = 256
+"""The same where tasks share a batch: Spark may give the partition to another executor, and what was scored
+ahead is thrown away."""
 
 
 def open_store(settings: Settings) -> sa.Engine:
@@ -130,6 +135,7 @@ def job_config(settings: Settings) -> JobConfig:
             run_id=run_id_of(stream.checkpoint),
             timeout_s=settings.kafka.timeout_s,
             threads=stream.threads,
+            ahead=AHEAD if stream.tasks == 1 else AHEAD_SHARED,
         ),
         outgoing=outgoing_topics(settings),
         policy=RequestPolicy(
