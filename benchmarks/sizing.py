@@ -154,11 +154,11 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=5.0, help="seconds in which they come")
     parser.add_argument("--every", type=float, default=39.0, help="seconds between visits")
     parser.add_argument("--done", type=float, default=10.0, help="seconds until a visit is done")
-    parser.add_argument("--worker-ms", type=float, default=0.65)
-    parser.add_argument("--driver-ms", type=float, default=0.28, help="Python and its JVM")
-    parser.add_argument("--broker-ms", type=float, default=0.12)
+    parser.add_argument("--worker-ms", type=float, default=0.49)
+    parser.add_argument("--driver-ms", type=float, default=0.17, help="Python and its JVM")
+    parser.add_argument("--broker-ms", type=float, default=0.10)
     parser.add_argument(
-        "--commit-ms", type=float, default=0.35, help="the driver's stages, wall time"
+        "--commit-ms", type=float, default=0.20, help="the driver's stages, wall time"
     )
     parser.add_argument("--packet-kb", type=float, default=262)
     parser.add_argument("--delta-kb", type=float, default=2.3)

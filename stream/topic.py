@@ -49,8 +49,8 @@ class Publisher:
     Notes
     -----
     Use it in a ``with`` block, which flushes at the end. After an error make a new one: what was
-    queued behind the failed packet may be lost. Nothing is compressed: an alert is mostly cutouts,
-    which are compressed as they come.
+    queued behind the failed packet may be lost. Nothing is compressed, as Rubin sends it:
+    `client` may say ``compression.type`` (lz4 leaves 59 % of a packet, zstd 50 %).
     """
 
     def __init__(
