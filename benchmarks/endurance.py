@@ -1,36 +1,37 @@
 """Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
 
-Real packets (262 KB) as fast as the stream takes them, maintenance beside it. Every so many alerts: resident
-memory of driver, workers, Spark's JVM and broker, the checkpoint, the Delta log, files and bytes of the
-Delta table, the database. ``--alerts N``, ``--every N``; a plot with ``--plot FILE``.
+Real packets (262 KB) at a pace that sender, broker and stream can keep on the same cores, maintenance beside
+it. Every so many alerts: memory of driver, workers, Spark's JVM, broker and maintenance, the checkpoint, the
+Delta log, files and bytes of the Delta table, the database. ``--alerts N``, ``--every N``, ``--rate R``; a
+plot with ``--plot FILE``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import threading
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.live import Live, live, memory_mb
+from benchmarks.live import Live, live, memory_mb, pss_mb
 from benchmarks.setting import finish, print_table
 from deploy.wiring import delta_folder
-from store.maintenance import Retention, maintain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-AHEAD: Final = 8_000
-"""The sender is at most so many alerts before the stream."""
 COLUMNS: Final = {
     "driver": "driver, MB",
     "workers": "workers, MB",
     "Spark's JVM": "JVM, MB",
     "broker": "broker, MB",
+    "maintenance": "maintenance, MB",
     "checkpoint_files": "checkpoint, files",
     "checkpoint_mb": "checkpoint, MB",
     "delta_log_files": "Delta log, files",
@@ -70,48 +71,35 @@ def _mb(paths: list[Path]) -> float:
     return total / 1e6
 
 
-def keep_sending(stage: Live, n: int, stop: threading.Event) -> None:
-    """Send `n` alerts, never far ahead of the stream."""
-    sent, begin = 0, stage.n_read
-    while sent < n and not stop.is_set():
-        if sent - (stage.n_read - begin) > AHEAD:
-            time.sleep(0.05)
-            continue
-        step = min(1_000, n - sent)
-        stage.send(step)
-        sent += step
+def keep_small(stage: Live) -> subprocess.Popen[bytes]:
+    """Start the maintenance beside the stream, in a process of its own."""
+    given = {
+        "NOCTULE_STATE": str(stage.settings.state),
+        "NOCTULE_MAINTENANCE__LIGHT_CURVE_DAYS": "0",
+    }
+    command = [sys.executable, "-m", "deploy.cli", "maintain", "--every", "120"]
+    return subprocess.Popen(command, env=os.environ | given, stderr=subprocess.DEVNULL)
 
 
-def keep_small(stage: Live, every_s: float, stop: threading.Event) -> None:
-    """Do the maintenance beside the stream."""
-    retention = Retention(light_curve_days=0.0)
-    while not stop.wait(every_s):
-        maintain(stage.engine, delta_folder(stage.settings), retention)
-
-
-def run(stage: Live, n: int, every: int, told: Callable[[str], None]) -> list[dict[str, float]]:
+def run(
+    stage: Live, n: int, every: int, rate: float, told: Callable[[str], None]
+) -> list[dict[str, float]]:
     """Stream `n` alerts; return what was seen every so many."""
-    stop = threading.Event()
-    beside = [
-        threading.Thread(target=keep_sending, args=(stage, n, stop)),
-        threading.Thread(target=keep_small, args=(stage, 120.0, stop)),
-    ]
     query, samples = stage.stream(), []
-    begin = stage.n_read
-    started = time.monotonic()
-    for thread in beside:
-        thread.start()
+    begin, started = stage.n_read, time.monotonic()
+    beside = [stage.sender(n, "--rate", str(rate)), keep_small(stage)]
     try:
         for goal in range(every, n + 1, every):
             stage.await_read(begin + goal, query)
             seen = {"alerts": float(goal), "s": time.monotonic() - started, **sample(stage)}
+            seen["maintenance"] = pss_mb(beside[1].pid)
             samples.append(seen)
             told(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
     finally:
-        stop.set()
+        for process in beside:
+            process.terminate()
+            process.wait()
         query.stop()
-        for thread in beside:
-            thread.join()
     return samples
 
 
@@ -145,12 +133,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alerts", type=int, default=1_000_000)
     parser.add_argument("--every", type=int, default=50_000)
+    parser.add_argument("--rate", type=float, default=700.0)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     with live(retention_gb=3.0) as stage:
         stage.send(1_000)
         stage.drain()
-        samples = run(stage, given.alerts, given.every, print)
+        samples = run(stage, given.alerts, given.every, given.rate, print)
     print()
     shown = samples[:: max(1, len(samples) // 8)]
     rows = [

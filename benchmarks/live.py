@@ -199,7 +199,7 @@ class Cpu:
 
 def memory_mb(kafka: EmbeddedKafka) -> dict[str, float]:
     """Return the memory of each, in MB: what processes share is counted in parts."""
-    return {who: sum(_pss_mb(p.pid) for p in found) for who, found in _by_role(kafka).items()}
+    return {who: sum(pss_mb(p.pid) for p in found) for who, found in _by_role(kafka).items()}
 
 
 class _Process(NamedTuple):
@@ -240,7 +240,8 @@ def _processes() -> Iterator[_Process]:
         yield _Process(int(entry.name), int(fields[1]), cpu_s, command)
 
 
-def _pss_mb(pid: int) -> float:
+def pss_mb(pid: int) -> float:
+    """Return the memory of a process, in MB: what it shares is counted in parts; 0 where it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
