@@ -24,10 +24,10 @@ from active_learning.learner import register, store_artifact
 from benchmarks.setting import plasticc, real_packets, split, with_id
 from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.sections import Settings
-from deploy.wiring import executors, job_config, open_store, topic_partitions
+from deploy.wiring import job_config, open_spark, open_store, topic_partitions
 from models.training import moments_of, train
 from store import registry
-from stream.job import JobConfig, open_session, start
+from stream.job import JobConfig, start
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from stream.topic import Publisher, publish
 
@@ -151,12 +151,7 @@ def live(*, retention_gb: float = 4.0, partitions: int = 2, **sections: Any) -> 
             )
             engine = open_store(settings)
             make_champion(settings, engine)
-            spark = open_session(
-                settings.stream.master,
-                driver_memory="1g",
-                log_file=state / "spark.log",
-                executors=executors(settings),
-            )
+            spark = open_spark(settings, "spark")
             try:
                 yield Live(kafka, settings, engine, spark, job_config(settings))
             finally:

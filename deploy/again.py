@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from deploy.streaming import raise_failure
 from deploy.wiring import (
     delta_folder,
-    executors,
     job_config,
     kafka_client,
+    open_spark,
     open_store,
     scorer_config,
 )
@@ -223,10 +223,7 @@ def outcome_lines(outcome: Outcome) -> Iterator[str]:
     if outcome.rejected.total() > len(outcome.listed):
         yield f"rejected: and {outcome.rejected.total() - len(outcome.listed)} more"
     for gone in outcome.gone:
-        yield (
-            f"gone: {gone.topic}[{gone.partition}] offsets {gone.start} to {gone.end - 1} are no longer "
-            "in Kafka; what the stream read of them is in Delta: --from delta"
-        )
+        yield f"gone: {gone}; what the stream read of them is in Delta: --from delta"
 
 
 def _by_reason(what: str, reasons: dict[str, int]) -> str:
@@ -248,7 +245,7 @@ def run_backfill(settings: Settings, model: str | None, times: Times) -> Backfil
         Kafka or the database is away: start again, it goes on.
     """
     from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
-    from stream.job import open_session, sole_user  # noqa: PLC0415 - Spark is slow to import
+    from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
 
     find_java()
     engine = open_store(settings)
@@ -259,14 +256,7 @@ def run_backfill(settings: Settings, model: str | None, times: Times) -> Backfil
         plan = _plan(settings, engine, folder, model, times)
         run_ids = []
         if plan.passes:
-            log_file = settings.state / "logs" / "backfill.log"
-            memory = settings.stream.driver_memory
-            spark = open_session(
-                settings.stream.master,
-                driver_memory=memory,
-                log_file=log_file,
-                executors=executors(settings),
-            )
+            spark = open_spark(settings, "backfill")
             try:
                 with _bar(f"reading, scoring with {plan.version}") as progress:
                     run_ids = _run_plan(spark, settings, folder, plan, progress)
@@ -347,8 +337,7 @@ def backfill_lines(found: Backfilled) -> Iterator[str]:
         f"; {found.plan.n_waiting} more wait for it: noctule stream" if found.plan.n_waiting else ""
     )
     for gone in found.plan.gone:
-        where = f"{gone.topic}[{gone.partition}] offsets {gone.start} to {gone.end - 1}"
-        yield f"gone: {where} are no longer in Kafka"
+        yield f"gone: {gone}"
     for part in found.audits:
         for problem in part.problems:
             yield f"{part.topic}[{part.partition}], run {part.run_id}: {problem}"

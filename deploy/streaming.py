@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from deploy.live import PAUSE_S, check_kafka, stop_event
-from deploy.wiring import executors, job_config, kafka_client, open_store
+from deploy.wiring import job_config, kafka_client, open_spark, open_store
 from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
 from store.database import reading
 from store.operation import read_positions
@@ -141,7 +141,7 @@ class Watch:
 
 
 def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
-    from stream.job import choose_version, open_session  # noqa: PLC0415 - see run_stream
+    from stream.job import choose_version  # noqa: PLC0415 - see run_stream
 
     config = job_config(settings)
     engine = open_store(settings)
@@ -151,13 +151,7 @@ def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
     check_kafka(settings)
     choose_version({"store_url": config.store_url, "alias": config.alias})
     stop = stop_event()
-    log_file = settings.state / "logs" / "spark.log"
-    spark = open_session(
-        settings.stream.master,
-        driver_memory=settings.stream.driver_memory,
-        log_file=log_file,
-        executors=executors(settings),
-    )
+    spark = open_spark(settings, "spark")
     try:
         with nullcontext() if once else watch.asking_kafka():
             run_on(spark, config, watch, stop, once=once)
@@ -211,10 +205,8 @@ def _run_query(
 
     Raises
     ------
-    UnavailableError
-        A service is away: worth another try.
-    ConfigurationError
-        Anything else: another try would end the same way.
+    NoctuleError
+        See :func:`raise_failure`.
     """
     from stream.job import start  # noqa: PLC0415 - see run_stream
 

@@ -11,7 +11,7 @@ from lightcurves.errors import ConfigurationError
 from models.training import TrainingSettings
 from store.database import migrate, open_database
 from stream.commit import RequestPolicy
-from stream.job import Executors, JobConfig, run_id_of
+from stream.job import Executors, JobConfig, open_session, run_id_of
 from stream.outputs import Topics
 from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
+    from pyspark.sql import SparkSession
 
     from deploy.sections import Settings
 
@@ -145,10 +146,15 @@ def job_config(settings: Settings) -> JobConfig:
     )
 
 
-def executors(settings: Settings) -> Executors:
-    """Return what the job takes of a cluster."""
+def open_spark(settings: Settings, log: str) -> SparkSession:
+    """Start Spark as the settings say; what it prints goes to the log of that name."""
     stream = settings.stream
-    return Executors(stream.tasks, stream.threads, stream.executor_memory)
+    return open_session(
+        stream.master,
+        driver_memory=stream.driver_memory,
+        log_file=settings.state / "logs" / f"{log}.log",
+        executors=Executors(stream.tasks, stream.threads, stream.executor_memory),
+    )
 
 
 def learner_config(settings: Settings) -> LearnerConfig:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -243,3 +243,10 @@ def _upgrade(connection: sa.Connection) -> None:
         raise ConfigurationError(
             f"the tables of the database are those of another noctule ({error}): upgrade this one"
         ) from error
+
+
+def in_parts(ids: Iterable[int], size: int = 500) -> Iterator[list[int]]:
+    """Give `ids`, each once and ascending, in lists short enough for ``IN (...)``."""
+    unique = sorted(set(ids))
+    for at in range(0, len(unique), size):
+        yield unique[at : at + size]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from store import tables
+from store.database import in_parts
 from store.upsert import upsert
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _NEWEST: Final = (
     "model_version",
 )
 """Columns that the newest alert decides."""
-_IN_LIST: Final = 500
 
 
 def fold_objects(
@@ -91,9 +91,7 @@ def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) ->
 
 def _existing(connection: sa.Connection, ids: list[int]) -> dict[int, Row]:
     found: dict[int, Row] = {}
-    for at in range(0, len(ids), _IN_LIST):
-        query = sa.select(tables.objects).where(
-            tables.objects.c.object_id.in_(ids[at : at + _IN_LIST])
-        )
+    for part in in_parts(ids):
+        query = sa.select(tables.objects).where(tables.objects.c.object_id.in_(part))
         found.update({row["object_id"]: dict(row) for row in connection.execute(query).mappings()})
     return found

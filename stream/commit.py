@@ -32,6 +32,7 @@ import sqlalchemy as sa
 from active_learning.strategies import Candidates, choose
 from lightcurves.nights import night_of
 from store import tables
+from store.database import in_parts
 from store.objects import fold_objects
 from store.sky import healpix_of
 from store.upsert import upsert
@@ -213,7 +214,7 @@ class _Commit:
         table = tables.classifications.c
         columns = sa.select(*(table[name] for name in ("dia_source_id", *_WHERE, *_CONTENT)))
         found: dict[int, Row] = {}
-        for part in _parts(ids):
+        for part in in_parts(ids):
             query = columns.where(table.dia_source_id.in_(part))
             for row in self.connection.execute(query).mappings():
                 found[row["dia_source_id"]] = dict(row)
@@ -330,7 +331,7 @@ class _Commit:
     def _asked(self, ids: list[int]) -> set[int]:
         asked: set[int] = set()
         for column in (tables.label_requests.c.object_id, tables.labels.c.object_id):
-            for part in _parts(ids):
+            for part in in_parts(ids):
                 asked.update(
                     self.connection.execute(sa.select(column).where(column.in_(part))).scalars()
                 )
@@ -373,7 +374,6 @@ _CONTENT = (
     "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg", "band", "flux_njy", "sigma_njy",
     "n_points",
 )  # fmt: skip
-_IN_LIST = 500
 
 
 def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
@@ -404,11 +404,6 @@ def _can_be_observed(alert: Row) -> bool:
 
 
 _LATEST_MJD = 200_000.0  # in the year 2406
-
-
-def _parts(ids: list[int]) -> list[list[int]]:
-    unique = sorted(set(ids))
-    return [unique[at : at + _IN_LIST] for at in range(0, len(unique), _IN_LIST)]
 
 
 def _with_healpix(alerts: pa.Table) -> pa.Table:

@@ -12,11 +12,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow as pa
-
 from lightcurves.errors import UnavailableError
-from lightcurves.reasons import RejectReason
-from stream.scoring import Scorer
+from stream.scoring import Scorer, with_failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 ANSWER_S: Final = 120.0
 """A process that says nothing for so long counts as dead; a list of packets takes less than a second."""
 _ALL_GUILTY: Final = 4
-"""If it dies of each of the first so many, no packet is to blame."""
+"""If it dies of all of so many packets or more, none of them is to blame."""
 
 
 class DiedError(Exception):
@@ -75,7 +72,7 @@ class IsolatedScorer:
                 raise RuntimeError(f"scoring dies of every packet: {guilty[0]}")
             kept = [b"" if k in guilty else packet for k, packet in enumerate(packets)]
             try:
-                return _rejected(self._ask(kept, version), guilty)
+                return with_failed(self._ask(kept, version), guilty)
             except DiedError as error:
                 raise RuntimeError(f"scoring dies of no single packet: {error}") from error
 
@@ -89,15 +86,6 @@ class IsolatedScorer:
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
-
-    def _guilty(self, packets: list[bytes], version: str) -> dict[int, str]:
-        guilty: dict[int, str] = {}
-        for k, packet in enumerate(packets):
-            if told := self._dies(packet, version):
-                guilty[k] = told
-            if len(guilty) == k + 1 >= _ALL_GUILTY:
-                raise RuntimeError(f"scoring dies of every packet: {told}")
-        return guilty
 
     def _dies(self, packet: bytes, version: str) -> str | None:
         """Say how the process dies of a packet, alone and twice; None where it does not."""
@@ -158,14 +146,3 @@ def _serve(pipe: Connection, make: Callable[[ScorerConfig], Scorer], config: Sco
         except Exception as error:  # noqa: BLE001 - handed on to who asked
             answer = ("error", f"{type(error).__name__}: {error}")
         pipe.send(answer)
-
-
-def _rejected(scored: Scored, guilty: dict[int, str]) -> Scored:
-    """Say of the packets that were left out why."""
-    failed = dict.fromkeys(guilty, str(RejectReason.FAILED))
-    for name, told in (("reject_reason", failed), ("detail", guilty)):
-        texts = scored.rows[name].to_pylist()
-        scored.rows[name] = pa.array(
-            [told.get(k, text) for k, text in enumerate(texts)], pa.string()
-        )
-    return scored

@@ -26,11 +26,10 @@ from deltalake.exceptions import TableNotFoundError
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
 from lightcurves.reasons import NotEvaluated
 from store import tables
 from store.clock import now_ms
-from store.database import reading
+from store.database import in_parts, reading
 from stream.consumer import Limits, RangeReader, Watermarks
 from stream.scoring import Scorer, delta_schema, score_columns
 from stream.worker import PREFETCH_KB, read_where
@@ -52,7 +51,6 @@ CHUNK: Final = 8192
 LISTED: Final = 20
 """So many rejected packets are named one by one."""
 _SCORED_TOGETHER: Final = 128
-_IN_LIST: Final = 500
 _FEATURE_READS: Final = ("features",)
 _CURVE_READS: Final = ("light_curve",)
 
@@ -91,6 +89,10 @@ class Gone(NamedTuple):
     partition: int
     start: int
     end: int
+
+    def __str__(self) -> str:
+        where = f"{self.topic}[{self.partition}] offsets {self.start} to {self.end - 1}"
+        return f"{where} are no longer in Kafka"
 
 
 class RejectedPacket(NamedTuple):
@@ -216,10 +218,9 @@ def classified_at(
     """Return topic, partition and offset of those of the alerts that the live stream has classified."""
     table = tables.classifications.c
     columns = sa.select(table.dia_source_id, *(table[name] for name in _WHERE))
-    unique = np.unique(ids).tolist()
     found: dict[int, tuple[str, int, int]] = {}
-    for at in range(0, len(unique), _IN_LIST):
-        query = columns.where(table.dia_source_id.in_(unique[at : at + _IN_LIST]))
+    for part in in_parts(ids.tolist()):
+        query = columns.where(table.dia_source_id.in_(part))
         found |= {row[0]: (row[1], row[2], row[3]) for row in connection.execute(query)}
     return found
 
@@ -314,7 +315,7 @@ class _FromDelta:
         return self._rows(alerts, self.rescoring.model.score_features(alerts, features, why))
 
     def from_light_curves(self, alerts: pa.Table) -> pa.Table:
-        scores = self.rescoring.model.score_features(alerts, *feature_arrays(alerts))
+        scores = self.rescoring.model.score_arrays(alerts)
         not_kept = np.asarray(alerts["light_curve"].is_null())
         no_points = scores.reason == str(NotEvaluated.NO_FINITE_FLUX)
         scores.reason[not_kept & no_points] = str(NotEvaluated.LIGHT_CURVE_NOT_KEPT)
@@ -331,7 +332,7 @@ class _FromDelta:
 
 
 def stored_features(alerts: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Return the column ``features`` as :func:`feature_arrays` gives them, all reasons alike."""
+    """Return ``features`` as :meth:`models.scoring.Model.score_features` takes it, all reasons alike."""
     column = alerts["features"].combine_chunks()
     values = np.full((alerts.num_rows, len(FEATURE_NAMES)), np.nan)
     why = np.ones(values.shape, np.int8)

@@ -152,14 +152,7 @@ class Scorer:
                 raise
         ends = laid.ends.copy()
         ends[list(guilty)] = laid.starts[list(guilty)]
-        scored = self._score(laid._replace(ends=ends), model)
-        for name, told in (
-            ("reject_reason", dict.fromkeys(guilty, str(RejectReason.FAILED))),
-            ("detail", guilty),
-        ):
-            texts = scored.rows[name].to_pylist()
-            scored.rows[name] = pa.array([told.get(k, text) for k, text in enumerate(texts)])
-        return scored
+        return with_failed(self._score(laid._replace(ends=ends), model), guilty)
 
     def _score(self, packets: Packets, model: Model) -> Scored:
         stages = Stages()
@@ -197,6 +190,16 @@ class Scorer:
                 scored.rows[name].cast(ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS
             ]
             yield pa.RecordBatch.from_arrays(arrays, names=list(SCORE_COLUMNS))
+
+
+def with_failed(scored: Scored, guilty: Mapping[int, str]) -> Scored:
+    """Return what was scored, the `guilty` packets, which were left out, rejected with what they did."""
+    failed = dict.fromkeys(guilty, str(RejectReason.FAILED))
+    rows = dict(scored.rows)
+    for name, told in (("reject_reason", failed), ("detail", guilty)):
+        texts = [told.get(k, text) for k, text in enumerate(rows[name].to_pylist())]
+        rows[name] = pa.array(texts, pa.string())
+    return scored._replace(rows=rows)
 
 
 def score_batch(alerts: pa.Table, model: Model, stages: Stages | None = None) -> Scored:
