@@ -223,6 +223,26 @@ class Stream(Section):
         description="What to do where Kafka has removed alerts before they were read: `stop` ends the stream "
         "with their offsets, `skip` goes on; the audit lists them either way.",
     )
+    priority: Literal["none", "young", "bright", "young_and_bright"] = Field(
+        "young_and_bright",
+        description="Which alerts are scored ahead of their turn while the stream is behind: those of young "
+        "objects, bright ones, or what is both. Nothing is ever left out: the others follow in their order.",
+    )
+    behind_alerts: Count = Field(
+        10_000, description="The stream counts as behind where more alerts wait than so many."
+    )
+    young_days: float = Field(
+        3.0,
+        ge=0,
+        le=36_500,
+        description="An object is young so many days after its first detection, for the priority.",
+    )
+    bright_sigma: float = Field(
+        20.0,
+        gt=0,
+        le=1e6,
+        description="An alert is bright whose difference flux is so many times its error, for the priority.",
+    )
     trigger_s: float = Field(
         1.0, ge=0, le=3_600, description="Seconds from the start of a batch to that of the next."
     )
@@ -381,6 +401,19 @@ class Learning(Section):
     )
     poll_s: Seconds = Field(
         2.0, description="Seconds between two looks of the learner for new labels."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address on which the learner serves /metrics, /healthz and /readyz; `0.0.0.0` serves "
+        "other machines too.",
+    )
+    metrics_port: int = Field(
+        8767,
+        ge=0,
+        le=65_535,
+        description="Port of the same; 0 serves nothing, and neither does `--once`. Learners that run side "
+        "by side on one machine need a port each.",
     )
 
 

@@ -164,7 +164,8 @@ def run_on(
 ) -> None:
     """Run queries, one after the other, until one ends by itself or is told to.
 
-    After a worker has died the next query is careful, until it is beyond all that the worker may have had.
+    After a worker has died the next query is careful, until it is beyond all that the worker may have had
+    in its turn; what it looked at ahead may lie anywhere, so nothing is any more.
     """
     pause_s = _FIRST_PAUSE_S
     careful = False
@@ -179,6 +180,8 @@ def run_on(
             if once and (careful or not isinstance(error, WorkerDiedError)):
                 raise
             was_careful, careful = careful, careful or isinstance(error, WorkerDiedError)
+            if careful:
+                config = replace(config, behind=0)
             soon = progressed.is_set() or (isinstance(error, WorkerDiedError) and not was_careful)
             pause_s = _FIRST_PAUSE_S if soon else min(PAUSE_S, 2 * pause_s)
             LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)

@@ -13,6 +13,7 @@ from store.database import migrate, open_database
 from stream.commit import RequestPolicy
 from stream.job import Executors, JobConfig, open_session, run_id_of
 from stream.outputs import Topics
+from stream.priority import Priority
 from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
 from stream.worker import WorkerConfig
@@ -123,6 +124,7 @@ def job_config(settings: Settings) -> JobConfig:
         starting=stream.starting,
         max_alerts=stream.max_alerts_per_batch,
         tasks=stream.tasks,
+        behind=stream.behind_alerts,
         lost=stream.lost_offsets,
         trigger_s=stream.trigger_s,
         busy_timeout_s=settings.store.busy_timeout_s,
@@ -137,12 +139,24 @@ def job_config(settings: Settings) -> JobConfig:
             timeout_s=settings.kafka.timeout_s,
             threads=stream.threads,
             ahead=AHEAD if stream.tasks == 1 else AHEAD_SHARED,
+            priority=priority_of(settings),
         ),
         outgoing=outgoing_topics(settings),
         policy=RequestPolicy(
             learning.strategy, learning.nightly_budget, learning.min_entropy, learning.min_points
         ),
         settings_digest=settings_digest(settings),
+    )
+
+
+def priority_of(settings: Settings) -> Priority | None:
+    """Return which alerts cannot wait; None where all can."""
+    stream = settings.stream
+    if stream.priority == "none":
+        return None
+    return Priority(
+        young_days=stream.young_days if "young" in stream.priority else None,
+        bright_sigma=stream.bright_sigma if "bright" in stream.priority else None,
     )
 
 

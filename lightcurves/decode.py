@@ -142,7 +142,9 @@ def packets_in_place(messages: list[bytes]) -> Packets:
     return Packets(data, starts - low, starts - low + lengths)
 
 
-def plan_of(schema: Schema, survey: Survey | None = None, *, cutouts: bool = False) -> Plan:
+def plan_of(
+    schema: Schema, survey: Survey | None = None, *, cutouts: bool = False, history: bool = True
+) -> Plan:
     """Return the plan of a schema for its own survey, or for another.
 
     Raises
@@ -151,6 +153,7 @@ def plan_of(schema: Schema, survey: Survey | None = None, *, cutouts: bool = Fal
         It cannot be used; see :func:`~lightcurves.plan.compile_plan`.
     """
     survey = survey or survey_of(schema)
+    survey = survey if history else survey.without_history()
     return compile_plan(schema, survey.with_cutouts() if cutouts else survey)
 
 
@@ -327,12 +330,15 @@ class Decoder:
         Longer packets are rejected unread as ``too_large``.
     cutouts
         Read the cutouts too.
+    history
+        Read the history too; without it a light curve has the alert's own point, in a third of the time.
     """
 
     schemas: SchemaSource
     survey: Survey | None = None
     max_packet_bytes: int = MAX_PACKET_BYTES
     cutouts: bool = False
+    history: bool = True
     _plans: dict[int, Plan | RejectReason] = field(default_factory=dict)
 
     @property
@@ -360,7 +366,7 @@ class Decoder:
             schema = self.schemas.schema(schema_id)
             if schema is None:
                 return RejectReason.UNKNOWN_SCHEMA
-            return plan_of(schema, self.survey, cutouts=self.cutouts)
+            return plan_of(schema, self.survey, cutouts=self.cutouts, history=self.history)
         except ConfigurationError:  # anybody's message may name a schema that is no alert's
             return RejectReason.UNUSABLE_SCHEMA
 

@@ -147,6 +147,10 @@ class Survey:
         """Return the mapping that reads the cutouts too, where packets have some."""
         return replace(self, alert={**self.alert, **dict(zip(CUTOUTS, self.cutouts, strict=False))})
 
+    def without_history(self) -> Survey:
+        """Return the mapping that steps over the histories: a light curve has the alert's own point."""
+        return replace(self, histories=())
+
     @property
     def is_raw(self) -> bool:
         """Whether anything must be converted, see :mod:`lightcurves.units`."""

@@ -4,6 +4,8 @@ Steps, in order:
 
 1. SQL, one transaction: classifications, objects, duplicates, rejected, label requests, accounting.
    Where the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
+   What was found ahead of its turn (:mod:`stream.priority`) is written with it, but accounted for by the
+   batch whose turn it is, to which its rows then pass: as they are, if the model is the same.
 2. Delta: the workers' files become part of the table, under (run, batch).
 3. Kafka (:mod:`stream.outputs`): at least once; what is sent are the rows of step 1, from memory or,
    at a replay, from the tables: the bytes are the same.
@@ -36,9 +38,11 @@ from store.database import in_parts
 from store.objects import fold_objects
 from store.sky import healpix_of
 from store.upsert import upsert
-from stream.rows import MESSAGE, RANGE
+from stream.rows import EARLY, MESSAGE, RANGE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 Row = dict[str, Any]
@@ -85,6 +89,7 @@ class BatchCounts:
     n_rejected: int = 0
     n_lost: int = 0
     n_requested: int = 0
+    n_early: int = 0
     replay: bool = False
 
 
@@ -137,17 +142,37 @@ def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def split_rows(rows: pa.Table) -> tuple[list[Row], list[Row], list[Row]]:
-    """Return range rows, readable alerts (with ``healpix``) and rejected messages, by offset."""
+class Split(NamedTuple):
+    """The rows of a batch, each list by offset.
+
+    Attributes
+    ----------
+    ranges
+        What was read.
+    alerts, rejected
+        Messages that could be read, with ``healpix``, and those that could not.
+    early
+        Alerts that were found ahead of their turn, with ``healpix``.
+    """
+
+    ranges: list[Row]
+    alerts: list[Row]
+    rejected: list[Row]
+    early: list[Row]
+
+
+def split_rows(rows: pa.Table) -> Split:
+    """Return rows by what they are."""
     rows = rows.sort_by(
         [("topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
     )
     is_message = pc.equal(rows["kind"], MESSAGE)
     bad = pc.is_valid(rows["reject_reason"])
-    return (
+    return Split(
         rows.filter(pc.equal(rows["kind"], RANGE)).to_pylist(),
         _with_healpix(rows.filter(pc.and_(is_message, pc.invert(bad)))).to_pylist(),
         rows.filter(pc.and_(is_message, bad)).to_pylist(),
+        _with_healpix(rows.filter(pc.equal(rows["kind"], EARLY))).to_pylist(),
     )
 
 
@@ -167,25 +192,31 @@ class _Commit:
     fill: bool = False
 
     def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
-        ranges, alerts, rejected = split_rows(rows)
+        ranges, alerts, rejected, early = split_rows(rows)
         held = self._held(ranges) if self.fill else frozenset[Where]()
         passed = [row for row in (*alerts, *rejected) if where_of(row) in held]
         alerts = [alert for alert in alerts if where_of(alert) not in held]
         rejected = [row for row in rejected if where_of(row) not in held]
-        known = self._known([alert["dia_source_id"] for alert in alerts])
+        known = self._known([alert["dia_source_id"] for alert in (*alerts, *early)])
         first, repeated = self._split_duplicates(alerts, known)
+        for alert in first:
+            self._keep_what_was_told(alert, known)
+        told = known.keys() | {alert["dia_source_id"] for alert in first}
+        early, _ = self._split_duplicates([a for a in early if a["dia_source_id"] not in told], {})
         for part in () if self.fill else ranges:
             self._forget(part)
-        classified = [self._stamp(self._classification(alert)) for alert in first]
+        written = [*first, *early]
+        classified = [self._stamp(self._classification(alert)) for alert in written]
         self._put(tables.classifications, classified, "dia_source_id")
         self._put(tables.duplicates, [self._stamp(self._duplicate(a)) for a in repeated], *_WHERE)
         self._put(tables.rejected, [self._stamp(self._rejected(r)) for r in rejected], *_WHERE)
-        new = [alert for alert in first if alert["dia_source_id"] not in known]
-        fold_objects(self.connection, first, frozenset(a["dia_source_id"] for a in new))
+        new = [alert for alert in written if alert["dia_source_id"] not in known]
+        fold_objects(self.connection, written, frozenset(a["dia_source_id"] for a in new))
         requested = self._request(new, policy)
         counts = self._account(ranges, first, [*repeated, *passed], rejected)
         classified.sort(key=itemgetter("dia_source_id"))
-        return Committed(replace(counts, n_requested=requested), classified)
+        counts = replace(counts, n_requested=requested, n_early=len(early))
+        return Committed(counts, classified)
 
     def _stamp(self, row: Row) -> Row:
         return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
@@ -212,13 +243,32 @@ class _Commit:
     def _known(self, ids: list[int]) -> dict[int, Row]:
         """Return which of the ids have been classified: from which offset, and what they said."""
         table = tables.classifications.c
-        columns = sa.select(*(table[name] for name in ("dia_source_id", *_WHERE, *_CONTENT)))
+        names = ("dia_source_id", *_WHERE, *_CONTENT, "run_id", "model_version", "processed_ms")
+        columns = sa.select(*(table[name] for name in names))
         found: dict[int, Row] = {}
         for part in in_parts(ids):
             query = columns.where(table.dia_source_id.in_(part))
             for row in self.connection.execute(query).mappings():
                 found[row["dia_source_id"]] = dict(row)
         return found
+
+    def _keep_what_was_told(self, alert: Row, known: Mapping[int, Row]) -> None:
+        """Leave an alert that this run scored ahead of its turn as it was, so that its message repeats."""
+        told = known.get(alert["dia_source_id"])
+        mine = self.batch.run_id, alert["model_version"]
+        if told is not None and (told["run_id"], told["model_version"]) == mine:
+            alert["processed_ms"] = told["processed_ms"]
+
+    def _read_before_it_was_lost(self, part: Row) -> int:
+        """Return of how many offsets that Kafka has removed this run holds what it found ahead."""
+        if not part["n_lost"]:
+            return 0
+        lost = {**part, "end_offset": part["kafka_offset"] + part["n_lost"]}
+        table = tables.classifications
+        query = sa.select(sa.func.count()).where(
+            _inside(table, lost), table.c.run_id == self.batch.run_id
+        )
+        return int(self.connection.execute(query).scalar_one())
 
     def _split_duplicates(
         self, alerts: list[Row], known: dict[int, Row]
@@ -272,25 +322,27 @@ class _Commit:
             ),
             ("", ""),
         )
+        saved = [0 if self.fill else self._read_before_it_was_lost(part) for part in ranges]
         accounts = [
             {
                 "topic": part["topic"],
                 "kafka_partition": part["kafka_partition"],
                 "start_offset": part["kafka_offset"],
                 "end_offset": part["end_offset"],
-                "n_read": part["n_read"],
+                "n_read": part["n_read"] + n_saved,
                 **{
                     name: counts.get((part["topic"], part["kafka_partition"]), 0)
+                    + (n_saved if name == "n_classified" else 0)
                     for name, counts in parts.items()
                 },
-                "n_lost": part["n_lost"],
+                "n_lost": part["n_lost"] - n_saved,
                 "model_version": versions[0],
                 "feature_digest": versions[1],
                 "settings_digest": self.batch.settings_digest,
                 "started_ms": part["started_ms"],
                 "committed_ms": self.now_ms,
             }
-            for part in ranges
+            for part, n_saved in zip(ranges, saved, strict=True)
         ]
         self._put(
             tables.accounting,

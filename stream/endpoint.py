@@ -1,4 +1,4 @@
-"""The stream process' own small HTTP server: ``/metrics``, ``/healthz``, ``/readyz``."""
+"""The small HTTP server of the stream, and of the learner: ``/metrics``, ``/healthz``, ``/readyz``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -20,25 +20,52 @@ from lightcurves.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream.health import Monitor
-    from stream.metrics import StreamMetrics
+    from stream.health import Health
 
 LOG: Final = logging.getLogger("noctule")
 ENDPOINTS: Final = ("/metrics", "/healthz", "/readyz")
 
 _ADVICE: Final = {
-    errno.EADDRINUSE: "another program listens there; stop it, or set stream.metrics_port "
-    "(NOCTULE_STREAM__METRICS_PORT) to another port, 0 for none",
-    errno.EACCES: "this port is reserved for the system; set stream.metrics_port "
-    "(NOCTULE_STREAM__METRICS_PORT) to one above 1023",
-    errno.EADDRNOTAVAIL: "this machine has no such address; set stream.metrics_host "
-    "(NOCTULE_STREAM__METRICS_HOST) to one of its own, 127.0.0.1 say",
+    errno.EADDRINUSE: "another program listens there; stop it, or set {section}.metrics_port "
+    "(NOCTULE_{SECTION}__METRICS_PORT) to another port, 0 for none",
+    errno.EACCES: "this port is reserved for the system; set {section}.metrics_port "
+    "(NOCTULE_{SECTION}__METRICS_PORT) to one above 1023",
+    errno.EADDRNOTAVAIL: "this machine has no such address; set {section}.metrics_host "
+    "(NOCTULE_{SECTION}__METRICS_HOST) to one of its own, 127.0.0.1 say",
 }
+_UNKNOWN: Final = (
+    "set {section}.metrics_host (NOCTULE_{SECTION}__METRICS_HOST) to one of this machine"
+)
+
+
+class Metrics(Protocol):
+    """What has metrics."""
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus reads."""
+
+
+class Judge(Protocol):
+    """What knows whether the process is well."""
+
+    def health(self) -> Health:
+        """Judge."""
 
 
 @contextmanager
-def telling(metrics: StreamMetrics, monitor: Monitor, host: str, port: int) -> Iterator[int]:
+def telling(
+    metrics: Metrics, monitor: Judge, host: str, port: int, section: str = "stream"
+) -> Iterator[int]:
     """Answer while the block runs; gives the port, a free one where `port` is 0.
+
+    Parameters
+    ----------
+    metrics, monitor
+        What is told.
+    host, port
+        Where.
+    section
+        The settings that `host` and `port` come from, for advice.
 
     Raises
     ------
@@ -54,10 +81,11 @@ def telling(metrics: StreamMetrics, monitor: Monitor, host: str, port: int) -> I
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         server = (_ServerV6 if family == socket.AF_INET6 else _Server)((host, port), Handler)
     except socket.gaierror as error:
-        hint = "set stream.metrics_host (NOCTULE_STREAM__METRICS_HOST) to one of this machine"
+        hint = _named(_UNKNOWN, section)
         raise ConfigurationError(f"no address is known for {host!r}: {hint}") from error
     except OSError as error:
-        hint = _ADVICE.get(error.errno or 0, str(error.strerror))
+        known = _ADVICE.get(error.errno or 0)
+        hint = _named(known, section) if known else str(error.strerror)
         raise ConfigurationError(
             f"cannot serve metrics and health on {host}:{port}: {hint}"
         ) from error
@@ -71,8 +99,12 @@ def telling(metrics: StreamMetrics, monitor: Monitor, host: str, port: int) -> I
         thread.join()
 
 
+def _named(advice: str, section: str) -> str:
+    return advice.format(section=section, SECTION=section.upper())
+
+
 class _Server(ThreadingHTTPServer):
-    daemon_threads = True  # a client that hangs must not keep the stream from ending
+    daemon_threads = True  # a client that hangs must not keep the process from ending
 
     def server_bind(self) -> None:
         socketserver.TCPServer.server_bind(self)  # HTTPServer's looks its own name up in the DNS
@@ -84,8 +116,8 @@ class _ServerV6(_Server):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    _metrics: ClassVar[StreamMetrics]
-    _monitor: ClassVar[Monitor]
+    _metrics: ClassVar[Metrics]
+    _monitor: ClassVar[Judge]
     timeout = 10.0
     server_version = "noctule"
     sys_version = ""

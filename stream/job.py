@@ -28,7 +28,7 @@ from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
 from stream.outputs import Outputs, Topics
 from stream.report import BatchReport, Refused
-from stream.rows import RANGE, SCORE_SPARK_SCHEMA, unpack
+from stream.rows import EARLY, MESSAGE, RANGE, SCORE_SPARK_SCHEMA, unpack
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
 from stream.stages import WORKER_STAGES, Stages
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     import sqlalchemy as sa
+    from numpy.typing import NDArray
     from pyspark.sql import DataFrame
     from pyspark.sql.streaming.query import StreamingQuery
 
@@ -68,6 +69,9 @@ class JobConfig:
         How label requests are chosen.
     settings_digest
         Stamped into the accounting.
+    behind
+        Where more than so many alerts wait, a batch looks ahead for what cannot; 0: never. What that is,
+        the worker's priority says.
     lost
         "stop" or "skip": what to do where Kafka has removed offsets before they were read.
     trigger_s, busy_timeout_s
@@ -88,6 +92,7 @@ class JobConfig:
     policy: RequestPolicy
     settings_digest: str
     tasks: int = 1
+    behind: int = 0
     lost: str = "stop"
     trigger_s: float = 1.0
     busy_timeout_s: float = 30.0
@@ -339,6 +344,7 @@ def start(
 
 def source_options(config: JobConfig) -> dict[str, str]:
     """Return the options of the data source; see :mod:`stream.source`."""
+    looks = config.worker.priority is not None and not (config.worker.careful or config.offsets)
     return {
         **config.worker.to_options(),
         "topics": json.dumps(config.topics),
@@ -347,6 +353,7 @@ def source_options(config: JobConfig) -> dict[str, str]:
         "offsets": json.dumps(dict(config.offsets)),
         "version": config.version,
         "max_alerts": str(config.max_alerts),
+        "behind": str(config.behind if looks else 0),
         "tasks": str(config.tasks),
         "lost": config.lost,
         "timeout_s": str(config.worker.timeout_s),
@@ -445,9 +452,10 @@ def report_of(
         stages.add(dict(zip(WORKER_STAGES, spent, strict=False)))
     longest = max((spent[-1] for spent in tasks), default=0.0)
     stages.seconds["handover"] = max(0.0, stages.seconds["handover"] - longest)
-    messages = rows.filter(pc.invert(is_range))
+    early = rows.filter(pc.equal(rows["kind"], EARLY))
+    messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
-    arrival_ms = messages.filter(pc.invert(bad))["arrival_ms"].to_numpy()
+    readable = messages.filter(pc.invert(bad))
     refused = messages.filter(bad).select([*_REFUSED]).slice(0, _REFUSED_TOLD).to_pylist()
     versions = messages["model_version"].drop_null().unique().to_pylist()
     return BatchReport(
@@ -456,11 +464,17 @@ def report_of(
         counts,
         dict(stages.seconds),
         total_s,
-        np.maximum(0.0, (committed_ms - arrival_ms) / 1000),
+        _latency_s(readable, committed_ms),
         versions[0] if versions else "",
         tuple(Refused(*row.values()) for row in refused),
         committed_ms,
+        _latency_s(early, committed_ms),
     )
+
+
+def _latency_s(rows: pa.Table, committed_ms: int) -> NDArray[np.float64]:
+    arrival_ms: NDArray[np.int64] = rows["arrival_ms"].to_numpy()
+    return np.maximum(0.0, (committed_ms - arrival_ms) / 1000)
 
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")

@@ -22,6 +22,7 @@ REST: Final = "rest"
 _THREADS: Final = ("decode", "features", "score", "rows")  # overlap with "wait" and each other
 _PASSED: Final = tuple(stage for stage in (*WORKER_STAGES, *DRIVER_STAGES) if stage not in _THREADS)
 _HINTS: Final[Mapping[str, str]] = {
+    "look": "the stream is behind and looks for urgent alerts first: see stream.priority",
     "wait": "Kafka delivered slowly: see its brokers and the network",
     "decode": "more cores and stream.threads help, or fewer alerts in a batch",
     "features": "more cores and stream.threads help, or fewer alerts in a batch",
@@ -56,6 +57,11 @@ def log_batch(report: BatchReport, slow_batch_s: float) -> None:
             number, counts.n_read, counts.n_classified, counts.n_not_evaluated, counts.n_duplicate,
             counts.n_rejected, counts.n_requested, extra=known,
         )  # fmt: skip
+        if counts.n_early:
+            LOG.info(
+                "batch %d: behind, so %d urgent alerts were scored ahead of their turn",
+                number, counts.n_early, extra=known,
+            )  # fmt: skip
         _log_rejected(report)
     if counts.n_lost:
         LOG.warning(

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from stream.source import MODEL_KEY, split_key
+from stream.source import places, split_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,7 +132,6 @@ def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:
     for source in (progress or {}).get("sources", ()):
         offsets = source.get("endOffset") or {}
         given = json.loads(offsets) if isinstance(offsets, str) else offsets
-        for key, offset in (given or {}).items():
-            if key != MODEL_KEY:
-                found[split_key(key)] = int(offset)
+        for key, offset in places(given or {}).items():
+            found[split_key(key)] = int(offset)
     return found

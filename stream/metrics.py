@@ -93,6 +93,7 @@ class StreamMetrics(Collector):
         self._stages = {stage: Buckets(STAGE_BOUNDS_S) for stage in stages}
         self._total = Buckets(STAGE_BOUNDS_S)
         self._latency = Buckets(LATENCY_BOUNDS_S)
+        self._early = Buckets(LATENCY_BOUNDS_S)
         self._sizes = Buckets(BATCH_BOUNDS)
         self._last_batch: float | None = None
         self._model_version = ""
@@ -120,6 +121,7 @@ class StreamMetrics(Collector):
                 self._alerts[outcome] += getattr(counts, f"n_{outcome}")
             self._sizes.add(counts.n_read)
             self._latency.add(report.latency_s)
+            self._early.add(report.early_latency_s)
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus reads."""
@@ -165,7 +167,9 @@ class StreamMetrics(Collector):
             ("noctule_stream_batch_seconds", "From first task to last sink.", self._total),
             ("noctule_stream_batch_alerts", "Messages of a batch.", self._sizes),
             ("noctule_stream_latency_seconds", "Kafka's stamp to committed row.", self._latency),
-        ):
+            ("noctule_stream_early_latency_seconds",
+             "The same for alerts found ahead of their turn, when they were found.", self._early),
+        ):  # fmt: skip
             buckets, total = histogram.cumulated()
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
 

@@ -51,6 +51,8 @@ class BatchReport:
         The first few packets that were rejected.
     committed_ms
         The driver's wall clock when the rows were committed, milliseconds since 1970 UTC.
+    early_latency_s
+        float64, `latency_s` of the alerts that were found ahead of their turn.
     """
 
     run_id: str
@@ -62,3 +64,4 @@ class BatchReport:
     model_version: str = ""
     rejected: tuple[Refused, ...] = ()
     committed_ms: int = 0
+    early_latency_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RANGE: Final = "range"
 MESSAGE: Final = "message"
+EARLY: Final = "early"
+"""A message that was scored ahead of its turn, see :mod:`stream.priority`; filled as any other."""
 
 _WHERE: Final = [
     ("kind", pa.string()),

@@ -220,12 +220,13 @@ def score_batch(alerts: pa.Table, model: Model, stages: Stages | None = None) ->
     with stages("score"):
         scores = model.score_features(alerts, *features)
     with stages("rows"):
-        return _lay_out(alerts, model, scores, stages.seconds)
+        return lay_out(alerts, model, scores, stages.seconds)
 
 
-def _lay_out(
+def lay_out(
     alerts: pa.Table, model: Model, scores: Scores, stages_s: Mapping[str, float]
 ) -> Scored:
+    """Return alerts and what `model` makes of them as rows, having taken so long."""
     rejected = alerts["reject_reason"].combine_chunks()
     readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
     rows = {**_alert_columns(alerts), **score_columns(model, scores)}

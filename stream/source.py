@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 SOURCE_NAME: Final = "noctule"
 MODEL_KEY: Final = "model"
+AHEAD_KEY: Final = "ahead"
+LOOK: Final = 20_000
+"""So many alerts does a batch look at ahead, at most: a few seconds' work."""
 FIRST_FILE: Final = "noctule-first-offsets"
 
 
@@ -68,11 +71,12 @@ class AlertSource(DataSource):
 
 
 class PlannedTask(InputPartition):
-    """One task: ranges of its partitions and the model version that scores them."""
+    """One task: ranges of its partitions, what to look at ahead, the model version that scores."""
 
-    def __init__(self, parts: tuple[Range, ...], version: str) -> None:
+    def __init__(self, parts: tuple[Range, ...], ahead: tuple[Range, ...], version: str) -> None:
         super().__init__(None)
         self.parts = parts
+        self.ahead = ahead
         self.version = version
 
 
@@ -140,7 +144,21 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         }
         if all(goal[key] == start.get(key) for key in goal):
             return start
-        return {**goal, MODEL_KEY: self._choose_version()}
+        return {**goal, **self._look(start, goal, ends), MODEL_KEY: self._choose_version()}
+
+    def _look(
+        self, start: dict[str, Any], goal: dict[str, int], ends: dict[str, int]
+    ) -> dict[str, Any]:
+        """Return how far beyond `goal` the batch looks ahead: not at all, unless many wait there."""
+        behind = int(self._options["behind"])
+        if not 0 < behind < sum(max(0, end - goal[key]) for key, end in ends.items()):
+            return {}
+        seen = start.get(AHEAD_KEY, {})
+        return {
+            AHEAD_KEY: plan_batch(
+                {k: max(at, seen.get(k, 0)) for k, at in goal.items()}, ends, LOOK
+            )
+        }
 
     @property
     def _side(self) -> int:
@@ -174,7 +192,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         ConfigurationError
             Kafka has removed what a batch of old, now replayed, was to read, and ``lost`` is stop.
         """
-        keys = [key for key in sorted(end) if key in start and key != MODEL_KEY]
+        keys = [key for key in sorted(places(end)) if key in start]
         bounds = self._seen or self._bounds()  # a replay plans no offset before
         refuse_other_topics(
             {key: end[key] for key in keys}, {k: high for k, (_, high) in bounds.items()}
@@ -182,9 +200,23 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._may_lose(start, keys, bounds)
         ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
         n_tasks = int(self._options["tasks"])
-        tasks = [ranges[k::n_tasks] for k in range(n_tasks)]
-        busy = [tuple(task) for task in tasks if not all(part.is_empty for part in task)]
-        return [PlannedTask(parts, end[MODEL_KEY]) for parts in busy]
+        seen, ahead = start.get(AHEAD_KEY, {}), end.get(AHEAD_KEY, {})
+        looks = [
+            Range(
+                *split_key(key), max(end[key], seen.get(key, 0), bounds[key][0]), ahead.get(key, 0)
+            )
+            for key in keys
+        ]
+        tasks = [(ranges[k::n_tasks], looks[k::n_tasks]) for k in range(n_tasks)]
+        return [
+            PlannedTask(
+                tuple(parts),
+                tuple(look for look in aheads if look.start < look.end),
+                end[MODEL_KEY],
+            )
+            for parts, aheads in tasks
+            if not all(part.is_empty for part in parts)
+        ]
 
     def _may_lose(
         self, start: dict[str, Any], keys: Iterable[str], bounds: dict[str, tuple[int, int]]
@@ -212,7 +244,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         """Run the named function over the task's ranges."""
         assert isinstance(partition, PlannedTask)  # noqa: S101 - Spark hands back what was planned
         run = named_function(self._options["run"])
-        yield from run(partition.parts, partition.version, self._options)
+        yield from run(partition, self._options)
 
 
 def split_key(key: str) -> tuple[str, int]:
@@ -225,6 +257,17 @@ def split_key(key: str) -> tuple[str, int]:
     """
     topic, _, number = key.rpartition(":")
     return topic, int(number)
+
+
+def places(offset: Mapping[str, Any]) -> dict[str, int]:
+    """Return what an offset says of partitions.
+
+    Examples
+    --------
+    >>> places({"alerts:7": 12, "ahead": {"alerts:7": 90}, "model": "1"})
+    {'alerts:7': 12}
+    """
+    return {key: at for key, at in offset.items() if key not in {MODEL_KEY, AHEAD_KEY}}
 
 
 def topic_of(key: str) -> str:
@@ -241,7 +284,7 @@ def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> No
         With what to do; reading on would skip what the new topic has.
     """
     topics = {topic_of(key) for key in ends}
-    for key in start.keys() - {MODEL_KEY}:
+    for key in places(start):
         end = ends.get(key, 0)  # a partition that is gone has nothing
         if topic_of(key) in topics and end < start[key]:
             raise UnavailableError(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-WORKER_STAGES: Final = ("wait", "decode", "features", "score", "rows", "write")
-"""Waiting for messages and their scores, decoding, features, models, rows of Arrow, Parquet.
+WORKER_STAGES: Final = ("look", "wait", "decode", "features", "score", "rows", "write")
+"""Looking ahead (where the stream is behind), waiting for messages and their scores, decoding, features,
+models, rows of Arrow, Parquet.
 
 Decoding to rows are summed over a worker's threads, and may have been done before the batch began.
 """

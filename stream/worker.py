@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +22,25 @@ from store.clock import now_ms
 from store.delta import LightCurveFile
 from stream.consumer import Limits, Range, RangeReader, offset_of
 from stream.isolated import IsolatedScorer
-from stream.rows import MESSAGE, RANGE, fill, pack
+from stream.priority import Lookout, Priority
+from stream.rows import EARLY, MESSAGE, RANGE, fill, pack
 from stream.scoring import Scored, Scorer, ScorerConfig
 from stream.stages import WORKER_STAGES, Stages
 
+Made = TypeVar("Made")
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message
+
+    from stream.source import PlannedTask
 
 
 PREFETCH_KB: Final = 128 * 1024
 """So much do the consumers of a worker fetch ahead, together."""
+LOOK_AHEAD: Final = 512
+"""So many messages of a partition are looked at beyond what a batch looks at."""
 ROWS_A_GROUP: Final = 1024
 """A Parquet file is written so many rows at a time: few large groups are half the work of many small."""
 
@@ -61,7 +68,9 @@ class WorkerConfig:
     ahead
         Messages of a partition that are scored before a batch asks for them.
     careful
-        Whether a process of its own scores; see :mod:`stream.isolated`.
+        Whether a process of its own scores; see :mod:`stream.isolated`. Then nothing is looked at ahead.
+    priority
+        What is looked for ahead; None: nothing is.
     """
 
     client: dict[str, Any]
@@ -73,6 +82,7 @@ class WorkerConfig:
     chunk: int = 128
     ahead: int = 2048
     careful: bool = False
+    priority: Priority | None = None
 
     def to_options(self) -> dict[str, str]:
         """Return the same as text, for Spark to carry to the workers."""
@@ -82,7 +92,8 @@ class WorkerConfig:
     def from_options(cls, options: Mapping[str, str]) -> WorkerConfig:
         """Read what :meth:`to_options` wrote."""
         values = json.loads(options["worker"])
-        return cls(**{**values, "scorer": ScorerConfig(**values["scorer"])})
+        priority = values["priority"] and Priority(**values["priority"])
+        return cls(**{**values, "scorer": ScorerConfig(**values["scorer"]), "priority": priority})
 
 
 class Worked(NamedTuple):
@@ -108,7 +119,21 @@ class Worked(NamedTuple):
         return Worked(self.rows[low:high], self.kept[int(first) : int(last)], stages_s)
 
 
+class Found(NamedTuple):
+    """What was found among messages that were looked at ahead: their offsets, and rows for Spark."""
+
+    offsets: list[int]
+    rows: pa.RecordBatch
+
+    def part(self, low: int, high: int) -> pa.RecordBatch:
+        """Return what was found among messages `low` to `high` (exclusive)."""
+        at = self.rows["kafka_offset"].to_numpy()
+        first, last = np.searchsorted(at, (self.offsets[low], self.offsets[high - 1] + 1))
+        return self.rows[int(first) : int(last)]
+
+
 Piece = tuple[Worked, int, int]
+Key = tuple[str, int]
 
 
 class _Kept:
@@ -122,20 +147,36 @@ class _Kept:
         self.pool = ThreadPoolExecutor(config.threads, "score")
         # One list for each thread to begin with next.
         self.budget = threading.Semaphore(2 * config.threads)
-        self.readers: dict[tuple[str, int], RangeReader[Worked]] = {}
+        self.lookout: Lookout | None = None
+        if config.priority is not None and isinstance(self.scorer, Scorer):
+            self.lookout = Lookout(self.scorer, config.priority)
+        self.readers: dict[Key, RangeReader[Worked]] = {}
+        self.lookers: dict[Key, RangeReader[Found]] = {}
 
     def readers_of(self, parts: Sequence[Range]) -> dict[Range, RangeReader[Worked]]:
         """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
+        return self._opened(self.readers, parts, self.work, self.config.ahead)
+
+    def lookers_of(self, ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
+        """Return the readers of what is looked at ahead, which have consumers of their own."""
+        return self._opened(self.lookers, ahead, self.look, LOOK_AHEAD)
+
+    def _opened(
+        self,
+        readers: dict[Key, RangeReader[Made]],
+        parts: Sequence[Range],
+        work: Callable[[list[Message], str], Made],
+        ahead: int,
+    ) -> dict[Range, RangeReader[Made]]:
         wanted = {(part.topic, part.partition) for part in parts}
-        for key in self.readers.keys() - wanted:
-            self.readers.pop(key).close()
-        limits = Limits(self.config.chunk, self.config.ahead, self.config.timeout_s)
-        share = {"queued.max.messages.kbytes": PREFETCH_KB // len(wanted)}
-        for key in wanted - self.readers.keys():
-            self.readers[key] = RangeReader(
-                key, share | self.config.client, self.work, self.pool, self.budget, limits
-            )
-        return {part: self.readers[part.topic, part.partition] for part in parts}
+        for key in readers.keys() - wanted:
+            readers.pop(key).close()
+        limits = Limits(self.config.chunk, ahead, self.config.timeout_s)
+        share = {"queued.max.messages.kbytes": PREFETCH_KB // max(1, len(wanted))}
+        for key in wanted - readers.keys():
+            client = share | self.config.client
+            readers[key] = RangeReader(key, client, work, self.pool, self.budget, limits)
+        return {part: readers[part.topic, part.partition] for part in parts}
 
     def work(self, messages: list[Message], version: str) -> Worked:
         """Decode and score messages of one partition."""
@@ -150,10 +191,21 @@ class _Kept:
             rows = message_rows(where, packets, scored)
         return Worked(rows, kept, stages.seconds)
 
+    def look(self, messages: list[Message], version: str) -> Found:
+        """Find and score what cannot wait among messages of one partition."""
+        assert self.lookout is not None  # noqa: S101 - nobody looks without
+        chosen, scored = self.lookout.find([m.value() or b"" for m in messages], version)
+        rows = fill({}, 0)
+        if scored is not None:
+            where = read_where([messages[k] for k in chosen])
+            kind = pa.array([EARLY] * chosen.size)
+            rows = fill({**scored.rows, **where, "kind": kind}, chosen.size)
+        return Found([offset_of(message) for message in messages], rows)
+
     def close(self) -> None:
         """Stop fetching and scoring."""
-        for reader in self.readers.values():
-            reader.close()
+        self.readers_of(())
+        self.lookers_of(())
         self.pool.shutdown(cancel_futures=True)
         if isinstance(self.scorer, IsolatedScorer):
             self.scorer.close()
@@ -172,23 +224,23 @@ def _kept(config: WorkerConfig) -> _Kept:
     return _KEPT[key]
 
 
-def run(
-    parts: Sequence[Range], version: str, options: Mapping[str, str]
-) -> Iterator[pa.RecordBatch]:
+def run(task: PlannedTask, options: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
     """Run a task, its rows packed; the function that the data source's option ``run`` names."""
-    for rows in run_ranges(parts, version, WorkerConfig.from_options(options)):
+    config = WorkerConfig.from_options(options)
+    for rows in run_ranges(task.parts, task.version, config, task.ahead):
         yield from pack(rows)
 
 
 def run_ranges(
-    parts: Sequence[Range], version: str, config: WorkerConfig
+    parts: Sequence[Range], version: str, config: WorkerConfig, ahead: Sequence[Range] = ()
 ) -> Iterator[pa.RecordBatch]:
     """Consume `parts`, score them with model `version`, give the rows of :mod:`stream.rows`.
 
     An empty range says that its partition is this worker's too: it is worked on ahead.
 
-    The messages' rows come partition by partition in offset order, then the ranges' own rows; the
-    first of these names the file that was written, and where the time went.
+    What cannot wait among `ahead` comes first, then the messages' rows, partition by partition in offset
+    order, then the ranges' own rows; the first of these names the file that was written, and where the
+    time went.
     """
     started_ms = now_ms()
     stages = Stages()
@@ -200,6 +252,9 @@ def run_ranges(
     readers = kept.readers_of(parts)
     for part in parts:
         readers[part].begin(part.start, version)
+    with stages("look"):
+        found = list(_look(kept, ahead, version))
+    yield from found
     parts = [part for part in parts if not part.is_empty]
     for part in parts:
         pieces = readers[part].read(part.start, part.end, version)
@@ -241,6 +296,18 @@ def run_ranges(
         },
         len(parts),
     )
+
+
+def _look(kept: _Kept, ahead: Sequence[Range], version: str) -> Iterator[pa.RecordBatch]:
+    """Give the rows of what cannot wait."""
+    lookers = kept.lookers_of(ahead if kept.lookout is not None else ())
+    for part, looker in lookers.items():
+        looker.begin(part.start, version)
+    for part, looker in lookers.items():
+        for found, low, high in looker.read(part.start, part.end, version):
+            rows = found.part(low, high)
+            if rows.num_rows:
+                yield rows
 
 
 def _next(pieces: Iterator[Piece], stages: Stages) -> Piece | None:

@@ -29,6 +29,7 @@ from store import registry
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks
 from stream.job import open_session, start
+from stream.report import BatchReport
 from stream.topic import publish
 
 
@@ -90,10 +91,12 @@ class Night:
         servers = str(self.settings.kafka.bootstrap_servers)
         publish(iter(packets), bootstrap_servers=servers, topic=self.topic, partition=partition)
 
-    def run(self, **changes: Any) -> None:
-        """Drain the topic."""
+    def run(self, reports: list[BatchReport] | None = None, **changes: Any) -> None:
+        """Drain the topic; what is told of the batches goes into `reports`."""
         config = job_config(self.settings)
-        query = start(self.spark, type(config)(**{**vars(config), **changes}), once=True)
+        on_batch = None if reports is None else reports.append
+        changed = type(config)(**{**vars(config), **changes})
+        query = start(self.spark, changed, once=True, on_batch=on_batch)
         query.awaitTermination()
 
     def rows(self, table: sa.Table) -> list[dict[str, Any]]:

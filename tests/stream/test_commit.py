@@ -16,7 +16,7 @@ from store.tables import accounting, classifications, duplicates, label_requests
 from stream.audit import audit
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
 from stream.outputs import Topics, outgoing
-from stream.rows import MESSAGE, RANGE, ROWS_SCHEMA
+from stream.rows import EARLY, MESSAGE, RANGE, ROWS_SCHEMA
 
 POLICY = RequestPolicy("entropy", nightly_budget=3, min_entropy=0.5, min_points=2)
 CLASSES = (111, 221)
@@ -69,8 +69,9 @@ def bad(offset: int) -> dict[str, Any]:
 
 def batch(alerts: list[dict[str, Any]], n_lost: int = 0) -> pa.Table:
     """Rows of a batch; so many offsets before the first were gone."""
+    in_turn = [one for one in alerts if one["kind"] != EARLY]
     by_partition = itertools.groupby(
-        sorted(alerts, key=lambda a: (a["kafka_partition"], a["kafka_offset"])),
+        sorted(in_turn, key=lambda a: (a["kafka_partition"], a["kafka_offset"])),
         lambda a: a["kafka_partition"],
     )
     ranges = []
@@ -287,3 +288,60 @@ def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> N
     assert messages[0] == messages[1]
     assert {message["topic"] for message in messages[0]} == {"c", "n", "q", "r", "d"}
     assert commit_sql(engine, *given).classified is None
+
+
+def early(offset: int, dia_source_id: int, **changes: Any) -> dict[str, Any]:
+    return alert(offset, dia_source_id, kind=EARLY, **changes)
+
+
+def test_what_is_found_early_is_accounted_for_in_its_turn(engine: sa.Engine) -> None:
+    counts = commit(engine, 0, [alert(0, 1), alert(1, 2), early(5, 6), early(7, 8, object_id=9)])
+    assert counts == BatchCounts(2, 2, n_requested=2, n_early=2)
+    assert [row["dia_source_id"] for row in rows(engine, classifications)] == [1, 2, 6, 8]
+    assert [row["n_alerts"] for row in rows(engine, objects)] == [3, 1]
+    assert problems(engine) == []
+    told = messages(engine, 0)
+    in_turn = [alert(k, k + 1, processed_ms=77) for k in (2, 3, 4, 5)]
+    assert commit(engine, 1, in_turn) == BatchCounts(4, 4)
+    assert [row["n_alerts"] for row in rows(engine, objects)] == [6, 1]
+    assert problems(engine) == []
+    assert [m for m in messages(engine, 1) if m["key"] == "6"] == [
+        m for m in told if m["key"] == "6"
+    ]
+    assert {row["dia_source_id"]: row["batch_id"] for row in rows(engine, classifications)} == {
+        1: 0, 2: 0, 3: 1, 4: 1, 5: 1, 6: 1, 8: 0,
+    }  # fmt: skip
+
+
+def messages(engine: sa.Engine, number: int) -> list[dict[str, Any]]:
+    topics = Topics("classified", "novel", "requests", "rejected")
+    with engine.connect() as connection:
+        found = list(outgoing(connection, "run", number, topics))
+    return [message for message in found if message["topic"] == "classified"]
+
+
+def test_another_model_in_its_turn_has_the_last_word(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1), early(1, 2)])
+    commit(engine, 1, [alert(1, 2, processed_ms=77, model_version="m2", entropy=0.1)])
+    row = rows(engine, classifications)[1]
+    assert (row["processed_ms"], row["model_version"], row["entropy"]) == (77, "m2", 0.1)
+    assert problems(engine) == []
+
+
+def test_what_comes_twice_is_found_once_wherever(engine: sa.Engine) -> None:
+    first = [alert(0, 1), early(3, 1), early(4, 2), early(6, 2), early(9, 3)]
+    assert commit(engine, 0, first).n_early == 2
+    assert commit(engine, 1, [alert(1, 5), early(6, 2), early(9, 3), early(10, 5)]).n_early == 0
+    rest = [alert(2, 3), alert(3, 1), alert(4, 2), alert(5, 7), alert(6, 2)]
+    assert commit(engine, 2, rest).n_duplicate == 3  # 3 counts at offset 9, where it was found
+    assert commit(engine, 3, [*(alert(k, k) for k in (7, 8)), alert(9, 3)]).n_duplicate == 1
+    assert problems(engine) == []
+
+
+def test_what_was_found_before_kafka_removed_it_is_not_lost(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1), early(2, 3), early(3, 4)])
+    counts = commit(engine, 1, [alert(6, 7)], n_lost=5)
+    assert counts == BatchCounts(3, 3, n_lost=3)
+    (told,) = problems(engine)
+    assert "gone from the topic" in told
+    assert len(rows(engine, classifications)) == 4

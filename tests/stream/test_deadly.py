@@ -95,11 +95,14 @@ def test_workers_that_are_killed_leave_orphans_and_no_double_rows(
     assert differences(night.settings, expected) == []
 
 
+@pytest.mark.parametrize("behind", [10_000, 5], ids=["in its turn", "ahead of its turn"])
 def test_a_stream_outlives_packets_of_which_its_workers_die(
-    make: Callable[..., Night], real_packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Night],
+    real_packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    behind: int,
 ) -> None:
-    night = make(stream={"trigger_s": 0, "max_alerts_per_batch": 8})
-
+    night = make(stream={"trigger_s": 0, "max_alerts_per_batch": 8, "behind_alerts": behind})
     let_workers(monkeypatch, "tests.stream.dying:run")
     sent = [*real_packets[:20], DEADLY, *real_packets[20:40]]
     night.publish(sent, partition=0)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks.kills import differences, drain, kill_at_random, mixed, send
+from benchmarks.kills import audited, differences, drain, kill_at_random, mixed, send
 from tests.stream.conftest import Night
 from tests.stream.kills import kill_often, live, two_topics
 
@@ -23,6 +23,21 @@ def test_kills_anywhere_in_a_batch_lose_and_repeat_nothing(
     assert len(where) > 2, where
     assert not live(night.settings).killed
     assert differences(night.settings, expected) == []
+
+
+@pytest.mark.timeout(400)
+def test_nor_do_they_while_the_stream_looks_ahead(night: Night, real_packets: list[bytes]) -> None:
+    urgent = {"priority": "bright", "bright_sigma": 10.0, "behind_alerts": 20}
+    night = two_topics(night, max_alerts_per_batch=16, **urgent)
+    expected = send(night.settings, mixed(real_packets, 500, night.settings.kafka.alert_topics, 9))
+    kill_often(night.settings, 10, seed=13)
+    assert audit_of(night) == []
+    assert not live(night.settings).killed
+    assert differences(night.settings, expected) == []
+
+
+def audit_of(night: Night) -> list[str]:
+    return [told for part in audited(night.settings, night.engine) for told in part.problems]
 
 
 @pytest.mark.timeout(400)

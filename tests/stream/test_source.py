@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from threading import Semaphore
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 from confluent_kafka import Message, Producer
@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyspark.sql.streaming.datasource import ReadAllAvailable
 
+import stream.source
 from deploy.kafka import EmbeddedKafka, create_topics
 from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.consumer import Limits, Range, RangeReader, Watermarks
@@ -198,8 +199,13 @@ class Bounds(AlertStreamReader):
         return "m"
 
 
+def bounded(lost: str = "stop", behind: int = 0, max_alerts: int = 0, tasks: int = 1) -> Bounds:
+    options = {"starting": "earliest", "lost": lost, "behind": str(behind)}
+    return Bounds({**options, "max_alerts": str(max_alerts), "tasks": str(tasks)})
+
+
 def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader = bounded()
     start = {"t:0": 4, "model": "m"}
     reader.bounds = {"t:0": (0, 4), "t:1": (100, 130)}  # type: ignore[misc]
     noted = reader.latestOffset(start, ReadAllAvailable())
@@ -212,8 +218,64 @@ def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:
     assert reader.latestOffset(read, ReadAllAvailable()) == read
 
 
+@given(
+    waiting=st.lists(st.integers(0, 60), min_size=1, max_size=4),
+    growth=st.lists(st.integers(0, 12), min_size=4, max_size=4),
+    behind=st.integers(1, 50),
+    max_alerts=st.integers(1, 30),
+    look=st.integers(1, 40),
+    tasks=st.integers(1, 3),
+)
+def test_who_is_behind_looks_ahead_once_and_nowhere_else(
+    waiting: list[int], growth: list[int], behind: int, max_alerts: int, look: int, tasks: int
+) -> None:
+    reader = bounded(behind=behind, max_alerts=max_alerts, tasks=tasks)
+    at: dict[str, Any] = {f"t:{k}": 0 for k in range(len(waiting))} | {"model": "m"}
+    ends = {f"t:{k}": n for k, n in enumerate(waiting)}
+    looked: set[tuple[int, int]] = set()
+    read: set[tuple[int, int]] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream.source, "LOOK", look)
+        for k in range(400):
+            reader.bounds = {key: (0, end) for key, end in ends.items()}  # type: ignore[misc]
+            end = reader.latestOffset(at, reader.getDefaultReadLimit())
+            if end == at:
+                break
+            tasks_planned = [cast("PlannedTask", task) for task in reader.partitions(at, end)]
+            parts = {p for task in tasks_planned for part in task.parts for p in spots(part)}
+            ahead = [p for task in tasks_planned for part in task.ahead for p in spots(part)]
+            assert not parts & read
+            read |= parts
+            left = sum(ends.values()) - len(read)
+            assert len(ahead) <= look
+            assert not set(ahead) & (read | looked)
+            assert bool(ahead) <= (left > behind)
+            if left <= behind:
+                looked = set()  # forgotten: who falls behind again looks again
+            looked |= set(ahead)
+            at = end
+            if k < 3:
+                ends = {key: n + step for (key, n), step in zip(ends.items(), growth, strict=False)}
+    assert len(read) == sum(ends.values())
+
+
+def spots(part: Range) -> set[tuple[int, int]]:
+    return {(part.partition, offset) for offset in range(part.start, part.end)}
+
+
+def test_what_is_looked_at_is_what_kafka_still_has() -> None:
+    reader = bounded("skip", behind=5, max_alerts=4)
+    reader.bounds = {"t:0": (0, 100)}  # type: ignore[misc]
+    end = reader.latestOffset({"t:0": 0, "model": "m"}, reader.getDefaultReadLimit())
+    assert end == {"t:0": 4, "ahead": {"t:0": 100}, "model": "m"}
+    reader.bounds = {"t:0": (60, 100)}  # type: ignore[misc]
+    reader.reportLatestOffset()
+    (task,) = reader.partitions({"t:0": 0, "model": "m"}, end)
+    assert cast("PlannedTask", task).ahead == (Range("t", 0, 60, 100),)
+
+
 def test_what_kafka_removed_before_it_was_read_stops_the_stream() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader = bounded()
     reader.bounds = {"t:0": (9, 20), "t:1": (3, 4)}  # type: ignore[misc]
     with pytest.raises(
         ConfigurationError, match=r"offsets before .*: 4 to 8 of t:0\. Set stream\.l"
@@ -222,14 +284,14 @@ def test_what_kafka_removed_before_it_was_read_stops_the_stream() -> None:
 
 
 def test_so_does_what_it_removed_before_a_replay() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader = bounded()
     reader.bounds = {"t:0": (9, 20)}  # type: ignore[misc]
     with pytest.raises(ConfigurationError, match=r": 4 to 8 of t:0\."):
         reader.partitions({"t:0": 4, "model": "m"}, {"t:0": 12, "model": "m"})
 
 
 def test_or_is_skipped_and_counted() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "skip"})
+    reader = bounded("skip")
     reader.bounds = {"t:0": (9, 20), "t:1": (30, 30), "t:2": (0, 5)}  # type: ignore[misc]
     start = {"t:0": 4, "t:1": 3, "t:2": 5, "model": "m"}
     end = reader.latestOffset(start, ReadAllAvailable())
@@ -241,7 +303,7 @@ def test_or_is_skipped_and_counted() -> None:
 
 
 def test_a_topic_that_was_made_anew_is_refused() -> None:
-    reader = Bounds({"starting": "earliest", "max_alerts": "0", "tasks": "1", "lost": "stop"})
+    reader = bounded()
     reader.bounds = {"t:0": (0, 3)}  # type: ignore[misc]
     with pytest.raises(UnavailableError, match="made anew"):
         reader.latestOffset({"t:0": 812, "model": "m"}, ReadAllAvailable())

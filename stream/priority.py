@@ -1,0 +1,121 @@
+"""What cannot wait, where a stream is behind: young and bright objects, found ahead of their turn.
+
+Alerts are read in the order of their offsets, and nothing ever changes that: it is what makes every one of
+them accountable. A stream that is behind looks ahead besides. It reads what waits, steps over the histories,
+and scores the few alerts that somebody would want tonight; their rows and messages are there at once. When
+their turn comes they are read again as all others are, and what was said of them stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+
+from lightcurves.decode import Decoder, Packets, packets_in_place
+from lightcurves.errors import NoctuleError
+from lightcurves.features.registry import FEATURE_NAMES
+from lightcurves.features.table import feature_arrays
+from stream.scoring import lay_out
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stream.scoring import Scored, Scorer
+
+SHARE: Final = 0.25
+"""So many of the alerts that are looked at together are taken at most, the brightest: if everything were
+urgent, looking ahead would only double the work."""
+_AGE: Final = FEATURE_NAMES.index("age_days")
+
+
+@dataclass(frozen=True)
+class Priority:
+    """Which alerts cannot wait: of an object, and all of what is given.
+
+    Attributes
+    ----------
+    young_days
+        The object was detected first at most so many days before, by its light curve.
+    bright_sigma
+        The alert's difference flux is at least so many times its error, of either sign.
+    """
+
+    young_days: float | None = None
+    bright_sigma: float | None = None
+
+
+class Lookout:
+    """Finds and scores what cannot wait; may be used by several threads.
+
+    Parameters
+    ----------
+    scorer
+        Whose schemas and models are used.
+    priority
+        What is looked for.
+    """
+
+    def __init__(self, scorer: Scorer, priority: Priority) -> None:
+        self._scorer = scorer
+        self._priority = priority
+        self._heads: Decoder = replace(scorer.decoder, history=False, _plans={})
+
+    def find(self, packets: list[bytes], version: str) -> tuple[NDArray[np.int64], Scored | None]:
+        """Return which of the framed packets cannot wait, in their order, and their scores.
+
+        Nothing of a list on which the program fails: the batch whose turn it is finds the guilty packet.
+
+        Raises
+        ------
+        NoctuleError
+            A service is away, or something is set up wrongly.
+        """
+        try:
+            return self._find(packets_in_place(packets), version)
+        except NoctuleError:
+            raise
+        except Exception:  # noqa: BLE001 - see above
+            return np.zeros(0, np.int64), None
+
+    def _find(self, packets: Packets, version: str) -> tuple[NDArray[np.int64], Scored | None]:
+        chosen = self._bright(packets)
+        alerts = self._scorer.decoder.decode(_some(packets, chosen))
+        features, why = feature_arrays(alerts)
+        wanted = np.asarray(alerts["reject_reason"].is_null()) & (why == 0).any(axis=1)
+        if self._priority.young_days is not None:
+            wanted &= features[:, _AGE] <= self._priority.young_days
+        rows = np.flatnonzero(wanted)
+        if (at_most := int(SHARE * packets.starts.size)) < rows.size:
+            rows = np.sort(rows[np.argsort(-sigmas_of(alerts)[rows], kind="stable")[:at_most]])
+        model = self._scorer.model(version)
+        taken = alerts.take(pa.array(rows))
+        scores = model.score_features(taken, features[rows], why[rows])
+        if not rows.size:
+            return rows, None
+        return chosen[rows], lay_out(taken, model, scores, {})
+
+    def _bright(self, packets: Packets) -> NDArray[np.int64]:
+        """Return which packets are of an object and bright enough."""
+        heads = self._heads.decode(packets)
+        wanted = np.asarray(heads["object_id"].fill_null(0)) != 0
+        if self._priority.bright_sigma is not None:
+            wanted &= sigmas_of(heads) >= self._priority.bright_sigma
+        return np.flatnonzero(wanted)
+
+
+def sigmas_of(alerts: pa.Table) -> NDArray[np.float64]:
+    """Return how many errors each alert's flux is away from 0; -1 where either is missing or absurd."""
+    flux, sigma = (
+        alerts[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        for name in ("flux_njy", "sigma_njy")
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.abs(flux) / sigma
+    return np.where(np.isfinite(ratio) & (sigma > 0), ratio, -1.0)
+
+
+def _some(packets: Packets, members: NDArray[np.int64]) -> Packets:
+    return Packets(packets.data, packets.starts[members], packets.ends[members])
