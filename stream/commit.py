@@ -41,7 +41,7 @@ from store.upsert import upsert
 from stream.rows import EARLY, MESSAGE, RANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -94,10 +94,22 @@ class BatchCounts:
 
 
 class Committed(NamedTuple):
-    """What came of a batch, and its rows of ``classifications`` by diaSourceId; None at a replay."""
+    """What came of a batch.
+
+    Attributes
+    ----------
+    counts
+        How many of each.
+    classified
+        Its rows of ``classifications`` by diaSourceId; None at a replay.
+    requested, differing
+        The requests for spectra that it made, and the repeats that say something else.
+    """
 
     counts: BatchCounts
     classified: list[Row] | None = None
+    requested: Sequence[Row] = ()
+    differing: Sequence[Row] = ()
 
 
 def commit_sql(
@@ -215,8 +227,9 @@ class _Commit:
         requested = self._request(new, policy)
         counts = self._account(ranges, first, [*repeated, *passed], rejected)
         classified.sort(key=itemgetter("dia_source_id"))
-        counts = replace(counts, n_requested=requested, n_early=len(early))
-        return Committed(counts, classified)
+        counts = replace(counts, n_requested=len(requested), n_early=len(early))
+        differing = [row for row in repeated if row["differs"] is not None]
+        return Committed(counts, classified, requested, differing)
 
     def _stamp(self, row: Row) -> Row:
         return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
@@ -355,7 +368,7 @@ class _Commit:
         names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
-    def _request(self, new: list[Row], policy: RequestPolicy) -> int:
+    def _request(self, new: list[Row], policy: RequestPolicy) -> list[Row]:
         """Choose label requests night by night, within what each night's budget has left."""
         able = [alert for alert in new if _can_be_observed(alert)]
         requests: list[Row] = []
@@ -378,7 +391,7 @@ class _Commit:
             self.connection.execute(
                 sa.insert(tables.label_requests), [self._stamp(r) for r in requests]
             )
-        return len(requests)
+        return requests
 
     def _asked(self, ids: list[int]) -> set[int]:
         asked: set[int] = set()

@@ -25,9 +25,9 @@ from store import registry
 from store.clock import now_ms
 from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
-from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
+from stream.commit import BatchId, Committed, RequestPolicy, commit_sql, where_of
 from stream.outputs import Outputs, Topics
-from stream.report import BatchReport, Refused
+from stream.report import BatchReport, Differing, Refused, Requested
 from stream.rows import EARLY, MESSAGE, RANGE, SCORE_SPARK_SCHEMA, unpack
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
@@ -394,7 +394,7 @@ class Sink:
         engine = _engine(config.store_url, config.busy_timeout_s)
         batch = BatchId(config.worker.run_id, batch_id, config.settings_digest)
         with stages("sql"):
-            counts, classified = commit_sql(
+            committed = commit_sql(
                 engine,
                 rows,
                 batch,
@@ -410,10 +410,10 @@ class Sink:
                 commit_files(folder, written_files(rows), f"noctule-{batch.run_id}", batch_id)
         if self._outputs is not None:
             with stages("kafka"):
-                self._outputs.send(engine, batch.run_id, batch_id, classified)
+                self._outputs.send(engine, batch.run_id, batch_id, committed.classified)
         if self._on_batch is not None:
             total_s = time.perf_counter() - begin
-            self._on_batch(report_of(rows, batch, counts, stages, total_s, committed_ms))
+            self._on_batch(report_of(rows, batch, committed, stages, total_s, committed_ms))
 
     def _class_ids(self, rows: pa.Table) -> tuple[int, ...]:
         versions = rows["model_version"].drop_null().unique().to_pylist()
@@ -440,7 +440,7 @@ def written_files(rows: pa.Table) -> list[Written]:
 def report_of(
     rows: pa.Table,
     batch: BatchId,
-    counts: BatchCounts,
+    committed: Committed,
     stages: Stages,
     total_s: float,
     committed_ms: int,
@@ -456,12 +456,12 @@ def report_of(
     messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
-    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _REFUSED_TOLD).to_pylist()
+    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _TOLD).to_pylist()
     versions = messages["model_version"].drop_null().unique().to_pylist()
     return BatchReport(
         batch.run_id,
         batch.batch_id,
-        counts,
+        committed.counts,
         dict(stages.seconds),
         total_s,
         _latency_s(readable, committed_ms),
@@ -469,6 +469,13 @@ def report_of(
         tuple(Refused(*row.values()) for row in refused),
         committed_ms,
         _latency_s(early, committed_ms),
+        tuple(
+            Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_TOLD]
+        ),
+        tuple(
+            Differing(row["dia_source_id"], *where_of(row), row["differs"])
+            for row in committed.differing[:_TOLD]
+        ),
     )
 
 
@@ -478,7 +485,7 @@ def _latency_s(rows: pa.Table, committed_ms: int) -> NDArray[np.float64]:
 
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
-_REFUSED_TOLD: Final = 20
+_TOLD: Final = 20
 
 
 def score_with_spark(frame: DataFrame, scorer: Scorer, version: str) -> DataFrame:

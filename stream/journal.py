@@ -62,6 +62,8 @@ def log_batch(report: BatchReport, slow_batch_s: float) -> None:
                 "batch %d: behind, so %d urgent alerts were scored ahead of their turn",
                 number, counts.n_early, extra=known,
             )  # fmt: skip
+        _log_requested(report)
+        _log_differing(report)
         _log_rejected(report)
     if counts.n_lost:
         LOG.warning(
@@ -90,6 +92,23 @@ def fields_of(report: BatchReport) -> dict[str, Any]:
         "slowest_stage": slowest(report),
         "latency_max_s": round(float(report.latency_s.max()), 3) if report.latency_s.size else None,
     }
+
+
+def _log_requested(report: BatchReport) -> None:
+    for request in report.requested:
+        LOG.info(
+            "batch %d: a spectrum of object %d is wanted, for alert %d",
+            report.batch_id, request.object_id, request.dia_source_id,
+            extra={**_ids(report), **request._asdict()},
+        )  # fmt: skip
+
+
+def _log_differing(report: BatchReport) -> None:
+    for repeat in report.differing:
+        LOG.warning(
+            "batch %d: alert %d came again, at %s[%d] offset %d, with another %s",
+            report.batch_id, *repeat, extra={**_ids(report), **repeat._asdict()},
+        )  # fmt: skip
 
 
 def _log_rejected(report: BatchReport) -> None:

@@ -28,6 +28,23 @@ class Refused(NamedTuple):
     reason: str
 
 
+class Requested(NamedTuple):
+    """A request for a spectrum: of which object, for which alert."""
+
+    object_id: int
+    dia_source_id: int
+
+
+class Differing(NamedTuple):
+    """An alert that came again and says something else: where it is, and in which columns."""
+
+    dia_source_id: int
+    topic: str
+    partition: int
+    offset: int
+    differs: str
+
+
 @dataclass(frozen=True)
 class BatchReport:
     """A batch after its last sink.
@@ -47,8 +64,8 @@ class BatchReport:
         machine's clock would have it.
     model_version
         That scored it; empty where nothing was readable.
-    rejected
-        The first few packets that were rejected.
+    rejected, requested, differing
+        The first few of each: packets that were rejected, requests for spectra, repeats with other content.
     committed_ms
         The driver's wall clock when the rows were committed, milliseconds since 1970 UTC.
     early_latency_s
@@ -65,3 +82,5 @@ class BatchReport:
     rejected: tuple[Refused, ...] = ()
     committed_ms: int = 0
     early_latency_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    requested: tuple[Requested, ...] = ()
+    differing: tuple[Differing, ...] = ()

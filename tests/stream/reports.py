@@ -9,8 +9,8 @@ import numpy as np
 from stream.commit import BatchCounts
 from stream.report import BatchReport
 
-STAGES_S = {"wait": 0.4, "decode": 0.1, "features": 0.3, "score": 0.1, "rows": 0.05, "write": 0.1,
-            "handover": 0.1, "sql": 0.2, "delta": 0.01, "kafka": 0.02}  # fmt: skip
+STAGES_S = {"look": 0.0, "wait": 0.4, "decode": 0.1, "features": 0.3, "score": 0.1, "rows": 0.05,
+            "write": 0.1, "handover": 0.1, "sql": 0.2, "delta": 0.01, "kafka": 0.02}  # fmt: skip
 
 
 def report(**changes: Any) -> BatchReport:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from stream.commit import BatchCounts
 from stream.journal import REST, explain, fields_of, log_batch, slowest, spent
-from stream.report import Refused
+from stream.report import Differing, Refused, Requested
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from tests.stream.reports import STAGES_S, report
 
-PASSED = ("wait", "write", *DRIVER_STAGES)
+PASSED = ("look", "wait", "write", *DRIVER_STAGES)
 stages_s = st.fixed_dictionaries(
     {stage: st.floats(0, 100) for stage in (*WORKER_STAGES, *DRIVER_STAGES)}
 )
@@ -76,6 +76,24 @@ def test_every_line_has_the_ids_and_rejected_packets_their_place(
     assert "batch 12: rejected alerts[3] offset 70: truncated" in lines(caplog)
     assert "batch 12: and 3 more: see the table rejected" in lines(caplog)
     assert "batch 12: Kafka had removed 4 offsets before they were read" in lines(caplog)
+
+
+def test_alerts_that_matter_to_somebody_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    told = report(
+        counts=BatchCounts(n_read=9, n_early=3),
+        requested=(Requested(7, 70),),
+        differing=(Differing(80, "alerts", 3, 12, "flux_njy, band"),),
+    )
+    with caplog.at_level(logging.INFO, "noctule"):
+        log_batch(told, slow_batch_s=10.0)
+    assert lines(caplog)[1:] == [
+        "batch 12: behind, so 3 urgent alerts were scored ahead of their turn",
+        "batch 12: a spectrum of object 7 is wanted, for alert 70",
+        "batch 12: alert 80 came again, at alerts[3] offset 12, with another flux_njy, band",
+    ]
+    fields = [vars(record) for record in caplog.records]
+    assert [k.get("dia_source_id") for k in fields] == [None, None, 70, 80]
+    assert all(k["batch_id"] == 12 for k in fields)
 
 
 def test_a_replay_says_so(caplog: pytest.LogCaptureFixture) -> None:

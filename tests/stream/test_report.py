@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from benchmarks.setting import with_id
 from deploy.wiring import job_config
-from store.tables import rejected
+from store.tables import duplicates, label_requests, rejected
 from stream.job import start
 from stream.report import BatchReport
 from stream.stages import DRIVER_STAGES, WORKER_STAGES, Stages
@@ -17,17 +18,18 @@ from tests.stream.conftest import Night
 def test_every_stage_of_a_night_is_told(
     make: Callable[..., Night], real_packets: list[bytes]
 ) -> None:
-    night = make(stream={"max_alerts_per_batch": 20})
+    night = make(stream={"max_alerts_per_batch": 20}, learning={"min_entropy": 0.0})
     bad = [packet[:500] for packet in real_packets[:3]]
     night.publish([*real_packets[:25], *bad], partition=0)
     night.publish(real_packets[25:], partition=1)
+    night.publish([with_id(real_packets[30], 7), with_id(real_packets[31], 7)], partition=1)
     reports: list[BatchReport] = []
     config = job_config(night.settings)
     start(night.spark, config, once=True, on_batch=reports.append).awaitTermination()
 
     assert [report.batch_id for report in reports] == list(range(len(reports)))
     assert len(reports) > 1
-    assert sum(report.counts.n_read for report in reports) == len(real_packets) + 3
+    assert sum(report.counts.n_read for report in reports) == len(real_packets) + 5
     for report in reports:
         assert set(report.stages_s) == {*WORKER_STAGES, *DRIVER_STAGES}
         assert min(report.stages_s.values()) >= 0.0
@@ -43,6 +45,11 @@ def test_every_stage_of_a_night_is_told(
         (row["topic"], row["kafka_partition"], row["kafka_offset"], row["reason"])
         for row in night.rows(rejected)
     }
+    asked = {request.dia_source_id for report in reports for request in report.requested}
+    assert asked == {row["dia_source_id"] for row in night.rows(label_requests)} != set()
+    (differing,) = [repeat for report in reports for repeat in report.differing]
+    (row,) = [row for row in night.rows(duplicates) if row["differs"]]
+    assert differing == (7, row["topic"], 1, row["kafka_offset"], row["differs"])
 
 
 def test_shares_of_a_stage_add_up() -> None:
