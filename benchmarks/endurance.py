@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=700.0)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    with live(retention_gb=3.0) as stage:
+    with live(retention_gb=10.0) as stage:
         stage.send(1_000)
         stage.drain()
         samples = run(stage, given.alerts, given.every, given.rate, print)

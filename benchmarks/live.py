@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 TOPIC = "alerts"
 FIRST_ID = 10**17
+LARGE_REQUESTS = {"batch.size": str(4 << 20), "queue.buffering.max.kbytes": str(256 << 10)}
+"""Of three packets a request, as by default, five may be under way: on two busy cores each takes its time."""
 _FIRST = 100
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -277,9 +279,15 @@ def main() -> None:
     given = parser.parse_args()
     packets = fresh(real_packets(), given.n, given.first)
     if given.visit is None:
-        publish(packets, bootstrap_servers=given.servers, topic=TOPIC, rate_per_s=given.rate)
+        publish(
+            packets,
+            bootstrap_servers=given.servers,
+            topic=TOPIC,
+            rate_per_s=given.rate,
+            client=LARGE_REQUESTS,
+        )
         return
-    with Publisher(given.servers, TOPIC) as publisher:
+    with Publisher(given.servers, TOPIC, client=LARGE_REQUESTS) as publisher:
         send_visits(publisher, packets, given.visit, given.within, given.every)
 
 

@@ -331,9 +331,8 @@ def start(
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
     rows = spark.readStream.format(SOURCE_NAME).options(**source_options(config)).load()
-    trigger: dict[str, Any] = (
-        {"availableNow": True} if once else {"processingTime": f"{config.trigger_s} seconds"}
-    )
+    # The source keeps the pace.
+    trigger: dict[str, Any] = {"availableNow": True} if once else {"processingTime": "0 seconds"}
     return (
         rows.writeStream.foreachBatch(Sink(config, on_batch))
         .option("checkpointLocation", str(config.checkpoint))
@@ -356,6 +355,7 @@ def source_options(config: JobConfig) -> dict[str, str]:
         "behind": str(config.behind if looks else 0),
         "tasks": str(config.tasks),
         "lost": config.lost,
+        "pace_s": str(config.trigger_s),
         "timeout_s": str(config.worker.timeout_s),
         "store_url": config.store_url,
         "alias": config.alias,

@@ -4,9 +4,10 @@ It plans ranges and knows nothing of science: what happens to a range is the fun
 option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
 ``starting`` (earliest or latest), ``checkpoint`` (Spark's folder), ``offsets`` (JSON: the first and one
 past the last that are read, by ``topic:partition``; empty: from ``starting`` on), ``max_alerts`` of a
-batch (0: no limit), ``tasks`` that a batch is cut into, ``lost`` (stop or skip, where Kafka has removed
-what was not read yet), ``timeout_s``; ``run`` and ``choose_version`` as ``module:function``, which get
-all options to read their own from.
+batch (0: no limit), ``behind`` (where more than so many wait, a batch looks ahead; 0: never),
+``tasks`` that a batch is cut into, ``pace_s`` from the plan of a batch to that of the next, ``lost``
+(stop or skip, where Kafka has removed what was not read yet), ``timeout_s``; ``run`` and
+``choose_version`` as ``module:function``, which get all options to read their own from.
 
 An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
 when a batch is planned and Spark writes it into its checkpoint with the offsets, so a batch has one
@@ -16,6 +17,7 @@ version, and a batch that is replayed after a crash is scored by the version tha
 from __future__ import annotations
 
 import json
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +45,8 @@ MODEL_KEY: Final = "model"
 AHEAD_KEY: Final = "ahead"
 LOOK: Final = 20_000
 """So many alerts does a batch look at ahead, at most: a few seconds' work."""
+_PATIENCE_S: Final = 0.2
+"""Spark is kept waiting no longer than this at a time, so that it can be stopped."""
 FIRST_FILE: Final = "noctule-first-offsets"
 
 
@@ -95,6 +99,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._marks: Watermarks | None = None
         self._target: dict[str, int] | None = None
         self._seen: dict[str, tuple[int, int]] = {}  # what the broker said last
+        self._next_s = 0.0  # when the next batch may be planned; of the monotonic clock
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -128,7 +133,22 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             A topic ends before `start`: it is not the one that was read.
         ConfigurationError
             Kafka has removed what was to be read, and ``lost`` is stop.
+
+        Notes
+        -----
+        Spark's own triggers wait by the wall clock: put back an hour, it would wait as long.
         """
+        early_s = self._next_s - time.monotonic()
+        if early_s > 0:
+            time.sleep(min(early_s, _PATIENCE_S))
+        if early_s > _PATIENCE_S:
+            return start
+        planned = self._plan(start, limit)
+        pace_s = float(self._options["pace_s"])
+        self._next_s = time.monotonic() + (min(pace_s, _PATIENCE_S) if planned == start else pace_s)
+        return planned
+
+    def _plan(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:
         bounds = self._bounds()
         ends = self._target or {key: high for key, (_, high) in bounds.items()}
         known = {key: end for key, end in ends.items() if key in start}
@@ -176,6 +196,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's
         """Fix the end: what is in the topics now, and nothing that comes later; or what is given."""
+        self._options["pace_s"] = "0"
         if self._fixed:
             self._target = {key: end for key, (_, end) in self._fixed.items()}
             return

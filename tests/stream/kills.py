@@ -70,7 +70,7 @@ def plain_stream(settings: Settings, watch: Watch, batches: int | None = None) -
 
 
 def _drain(config: JobConfig, watch: Watch, batches: int | None) -> None:
-    reader = AlertStreamReader(source_options(config))
+    reader = AlertStreamReader(source_options(config) | {"pace_s": "0"})
     sink = Sink(config, None)
     planned, done = (_Log(config.checkpoint / name) for name in ("offsets", "commits"))
     number = done.last() + 1

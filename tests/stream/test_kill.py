@@ -10,7 +10,7 @@ from benchmarks.kills import audited, differences, drain, kill_at_random, mixed,
 from tests.stream.conftest import Night
 from tests.stream.kills import kill_often, live, two_topics
 
-KILLS = 25
+KILLS = 15
 
 
 @pytest.mark.timeout(400)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from threading import Semaphore
 from typing import Any, ClassVar, cast
 
@@ -98,7 +98,7 @@ def read(reader: Reader, start: int, end: int, version: str = "") -> list[int]:
 def test_ranges_in_a_row_lose_and_repeat_nothing(reader: Reader) -> None:
     rng = random.Random(3)
     cuts = [0, *sorted(rng.sample(range(1, 500), 20)), 500]
-    got = [n for a, b in pairwise(cuts) for n in read(reader, a, b)]
+    got = [n for a, b in itertools.pairwise(cuts) for n in read(reader, a, b)]
     assert got == list(range(500))
 
 
@@ -199,9 +199,49 @@ class Bounds(AlertStreamReader):
         return "m"
 
 
-def bounded(lost: str = "stop", behind: int = 0, max_alerts: int = 0, tasks: int = 1) -> Bounds:
+def bounded(
+    lost: str = "stop", behind: int = 0, max_alerts: int = 0, tasks: int = 1, pace_s: float = 0.0
+) -> Bounds:
     options = {"starting": "earliest", "lost": lost, "behind": str(behind)}
-    return Bounds({**options, "max_alerts": str(max_alerts), "tasks": str(tasks)})
+    sizes = {"max_alerts": str(max_alerts), "tasks": str(tasks)}
+    return Bounds({**options, **sizes, "pace_s": str(pace_s)})
+
+
+@given(
+    pace_s=st.floats(0, 5),
+    comes=st.lists(st.tuples(st.floats(0, 3), st.integers(0, 2)), min_size=1, max_size=12),
+    jumps=st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=5),
+)
+def test_batches_keep_their_pace_whatever_the_wall_clock_says(
+    pace_s: float, comes: list[tuple[float, int]], jumps: list[int]
+) -> None:
+    reader = bounded(pace_s=pace_s)
+    now, slept, planned, end = 0.0, [], [], 0
+    wall = itertools.cycle(jumps)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        slept.append(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream.source.time, "monotonic", lambda: now)  # type: ignore[attr-defined]
+        patch.setattr(stream.source.time, "time", lambda: next(wall))  # type: ignore[attr-defined]
+        patch.setattr(stream.source.time, "sleep", sleep)  # type: ignore[attr-defined]
+        at: dict[str, Any] = {"t:0": 0, "model": "m"}
+        for after_s, n in comes:
+            now += after_s
+            end += n
+            reader.bounds = {"t:0": (0, end)}  # type: ignore[misc]
+            came = now
+            while at["t:0"] < end:
+                before, at = at, reader.latestOffset(at, ReadAllAvailable())
+                if at != before:
+                    planned.append(now)
+                assert now <= max(came, (planned or [0.0])[-1]) + pace_s + 0.5
+            at = reader.latestOffset(at, ReadAllAvailable())
+    assert max(slept, default=0.0) <= 0.2
+    assert all(b - a >= pace_s - 1e-6 for a, b in itertools.pairwise(planned))
 
 
 def test_a_new_partition_is_noted_first_and_read_from_where_it_begins() -> None:

@@ -21,7 +21,7 @@ from deploy.settings import environment_name
 from deploy.streaming import Watch, run_on
 from deploy.wiring import job_config
 from lightcurves.errors import NoctuleError
-from store.tables import accounting
+from store.tables import accounting, label_requests
 from stream.endpoint import telling
 from tests.stream.conftest import Night
 
@@ -137,11 +137,14 @@ def test_the_command_tells_all_of_it_and_logs_in_json(
         process.terminate()
         assert process.wait(PATIENCE_S) == 0, log.read_text()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    batch, rejected, slow = [line for line in lines if "batch_id" in line]
+    batch, *wanted, rejected, slow = [line for line in lines if "batch_id" in line]
     assert (batch["n_read"], batch["n_rejected"]) == (5, 1)
     assert batch["batch_id"] == rejected["batch_id"] == slow["batch_id"]
     assert batch["model_version"] == night.models[0].name
     assert (rejected["topic"], rejected["offset"]) == (night.topic, 4)
+    assert {line["dia_source_id"] for line in wanted} == {
+        row["dia_source_id"] for row in night.rows(label_requests)
+    }
     assert "longest in " in slow["message"]
 
 
