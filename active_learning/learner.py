@@ -74,12 +74,32 @@ class Trial:
     promoted: bool
 
 
+class Listener:
+    """What the learner tells whoever watches it, in this order; this one turns a deaf ear."""
+
+    def looked(self, n_new: int) -> None:
+        """It looked: so many objects have got a label since the latest trial."""
+
+    def training(self) -> None:
+        """It begins to train."""
+
+    def tried(self, trial: Trial, seconds: float) -> None:
+        """It has trained and compared, in so many seconds."""
+
+    def failed(self, seconds: float) -> None:
+        """Training or comparing ended by an error, after so many seconds; nothing is left of it."""
+
+
+DEAF: Final = Listener()
+
+
 def learn_once(
     engine: sa.Engine,
     config: LearnerConfig,
     *,
     force: bool = False,
     progress: Callable[[str, float], None] | None = None,
+    listener: Listener = DEAF,
 ) -> Trial | None:
     """Retrain if enough labels came in since the last trial; promote if the gate holds.
 
@@ -109,10 +129,19 @@ def learn_once(
         raise ConfigurationError(
             "learning.frozen_folder is not set: without a frozen set nothing can be proven"
         )
+    listener.looked(len(current) - n_seen)
     if len(current) - n_seen < config.retrain_every and not force:
         return None
-    parts = train(training_moments(config, current), config.training, progress)
-    return try_challenger(engine, config, parts, str(champion["model_version"]), len(current))
+    listener.training()
+    begun = time.monotonic()
+    try:
+        parts = train(training_moments(config, current), config.training, progress)
+        trial = try_challenger(engine, config, parts, str(champion["model_version"]), len(current))
+    except Exception:
+        listener.failed(time.monotonic() - begun)
+        raise
+    listener.tried(trial, time.monotonic() - begun)
+    return trial
 
 
 def last_trial_labels(connection: sa.Connection) -> int:
@@ -219,8 +248,10 @@ def register(connection: sa.Connection, manifest: Manifest, folder: Path) -> Non
     )
 
 
-def learn_forever(engine: sa.Engine, config: LearnerConfig, *, poll_s: float) -> NoReturn:
+def learn_forever(
+    engine: sa.Engine, config: LearnerConfig, *, poll_s: float, listener: Listener = DEAF
+) -> NoReturn:
     """Look for new labels every `poll_s` seconds, until the process ends."""
     while True:
-        if learn_once(engine, config) is None:
+        if learn_once(engine, config, listener=listener) is None:
             time.sleep(poll_s)

@@ -295,6 +295,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "stream.starting": stream.starting,
         "stream.lost_offsets": stream.lost_offsets,
         "stream.metrics_port": "0",  # several may run side by side
+        "learning.metrics_port": "0",
         "store.url": settings.store.url.get_secret_value(),
         "store.busy_timeout_s": str(settings.store.busy_timeout_s),
     }

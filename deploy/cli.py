@@ -260,7 +260,7 @@ def learn(
     ] = False,
 ) -> None:
     """Run the learner: labels in, a challenger trained, compared on the frozen set, promoted if better."""
-    from deploy.live import run_learn
+    from deploy.learning import run_learn
 
     run_learn(_settings(), once=once)
 

@@ -154,9 +154,31 @@ STREAM: Final = (
 )  # fmt: skip
 """What the stream process does, from its own counts."""
 
+LEARNER: Final = (
+    Panel("Well", "Healthy and ready, as /healthz and /readyz have it.",
+          {"healthy": "noctule_learner_healthy", "ready": "noctule_learner_ready"}, kind="stat",
+          bad=-1),
+    Panel("State", "What the process is about.",
+          {"{{state}}": "noctule_learner_state"}, stacked=True),
+    Panel("Since the last look", "Grows while it trains; else it is learning.poll_s at most.",
+          {"age": "time() - noctule_learner_last_look_timestamp_seconds"}, "s"),
+    Panel("New labels", "Objects with a label that the latest trial did not have; it trains at "
+          "learning.retrain_every_labels.",
+          {"labels": "noctule_learner_new_labels"}),
+    Panel("Trainings by outcome", "A day's.",
+          {"{{outcome}}": "sum by (outcome) (increase(noctule_learner_trainings_total[1d]))"},
+          stacked=True),
+    Panel("How long trainings take", "From the labels to the verdict.",
+          {"last": "noctule_learner_last_training_seconds",
+           "mean of a day": "sum(rate(noctule_learner_training_seconds_sum[1d])) "
+                            "/ sum(rate(noctule_learner_training_seconds_count[1d]))"}, "s"),
+)  # fmt: skip
+"""What the learner does, from its own counts."""
+
 DASHBOARDS: Final = {
     "night": ("noctule: the night", NIGHT),
     "stream": ("noctule: the stream", STREAM),
+    "learner": ("noctule: the learner", LEARNER),
 }
 """File to title and panels."""
 

@@ -364,12 +364,15 @@ def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
 
 def _environment(settings: Settings, data: DemoData, port: int, token: str) -> dict[str, str]:
     """Return what the children must know beside the settings that they read themselves."""
-    stream = settings.stream
-    metrics_port = stream.metrics_port if _is_free(stream.metrics_host, stream.metrics_port) else 0
+    ports = {
+        name: section.metrics_port if _is_free(section.metrics_host, section.metrics_port) else 0
+        for name, section in (("STREAM", settings.stream), ("LEARNING", settings.learning))
+    }
     return {
         "NOCTULE_STATE": str(settings.state),
         "NOCTULE_KAFKA__BOOTSTRAP_SERVERS": str(settings.kafka.bootstrap_servers),
-        "NOCTULE_STREAM__METRICS_PORT": str(metrics_port),  # another demo may have it
+        # Another demo may have it.
+        **{f"NOCTULE_{name}__METRICS_PORT": str(free) for name, free in ports.items()},
         "NOCTULE_PORTAL__PORT": str(port),
         "NOCTULE_PORTAL__TOKEN": token,
         "NOCTULE_LEARNING__TRAINING_FOLDER": str(data.split.train),

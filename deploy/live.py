@@ -1,4 +1,4 @@
-"""Commands around the stream: learn, portal, kafka, replay, simulate, maintain, audit, status."""
+"""Commands around the stream: portal, kafka, replay, simulate, maintain, audit, status."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 
+from deploy import logs
 from deploy.kafka import EmbeddedKafka
 from deploy.wiring import (
     delta_folder,
     kafka_client,
-    learner_config,
     make_topics,
     open_store,
 )
@@ -69,26 +69,6 @@ def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
         return marks.now()
     finally:
         marks.close()
-
-
-def run_learn(settings: Settings, *, once: bool) -> None:
-    """Run the learner until it is stopped, or with `once` try once, whatever came in."""
-    from active_learning.learner import learn_forever, learn_once  # noqa: PLC0415 - LightGBM
-
-    engine = open_store(settings)
-    config = learner_config(settings)
-    if once:
-        trial = learn_once(engine, config, force=True)
-        CONSOLE.print(trial)
-        return
-    # No handler for SIGTERM: a training cannot be interrupted, and one that is killed leaves nothing.
-    with suppress(KeyboardInterrupt):
-        while True:
-            try:
-                learn_forever(engine, config, poll_s=settings.learning.poll_s)
-            except UnavailableError as error:
-                LOG.warning("%s; trying again in %.0f s", error, PAUSE_S)
-                time.sleep(PAUSE_S)
 
 
 def run_kafka(settings: Settings, port: int | None) -> None:
@@ -185,22 +165,45 @@ def run_portal(settings: Settings) -> None:
 
 def run_maintain(settings: Settings, every_s: float | None) -> None:
     """Keep the tables small: one round, or with `every_s` one so many seconds until stopped."""
-    from store.maintenance import Retention, maintain  # noqa: PLC0415 - numba
-
-    retention = Retention(**settings.maintenance.model_dump())
     stop = stop_event() if every_s else None
     while True:
         try:
-            engine = open_store(settings)
-            saved = maintain(engine, delta_folder(settings), retention, LOG.info)
-            engine.dispose()
-            CONSOLE.print(saved_text(saved))
+            _maintain_once(settings)
         except UnavailableError as error:
             if stop is None:
                 raise
             LOG.warning("%s; trying again in %.0f s", error, every_s)
         if stop is None or stop.wait(every_s):
             return
+
+
+def _maintain_once(settings: Settings) -> None:
+    from deploy.again import rescored_folder  # noqa: PLC0415 - it needs this module
+    from store.maintenance import Retention, maintain, maintain_rescored  # noqa: PLC0415 - numba
+
+    retention = Retention(**settings.maintenance.model_dump())
+    live, again = delta_folder(settings), rescored_folder(settings)
+    engine = open_store(settings)
+    try:
+        _tell_saved(maintain(engine, live, retention, partial(_log_step, "")), live.name, "")
+    finally:
+        engine.dispose()
+    prefix = f"{again.name}: "
+    saved = maintain_rescored(again, retention, partial(_log_step, prefix))
+    if saved is not None:
+        _tell_saved(saved, again.name, prefix)
+
+
+def _log_step(prefix: str, line: str, /, **fields: object) -> None:
+    LOG.info("%s%s", prefix, line, extra=fields)
+
+
+def _tell_saved(saved: Saved, table: str, prefix: str) -> None:
+    """Say what came of a round: a line of the log where machines read it, else one for people."""
+    if logs.is_json():
+        _log_step(prefix, saved_text(saved), table=table, step="done", **saved.fields())
+    else:
+        CONSOLE.print(f"{prefix}{saved_text(saved)}")
 
 
 def saved_text(saved: Saved) -> str:

@@ -11,7 +11,7 @@ for ever, its ``light_curve`` may be null.
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -102,6 +102,13 @@ class LightCurveFile:
             self._writer.close()
         size = (self._folder / self._name).stat().st_size
         return Written(self._name, size, self._n_rows)
+
+    def discard(self) -> None:
+        """Delete what was written."""
+        if self._writer is not None:
+            with suppress(OSError, pa.ArrowException):  # the disk may be full
+                self._writer.close()
+            (self._folder / self._name).unlink(missing_ok=True)
 
     @contextmanager
     def _whole_or_not(self) -> Iterator[None]:

@@ -4,7 +4,8 @@
 
 1. *Rewrite.* Small files are joined, and files of which a good part is superseded are written anew
    without it. A file is written first and swapped in afterwards, in one transaction
-   (:func:`store.delta.replace_files`): whoever is killed in between leaves an orphan.
+   (:func:`store.delta.replace_files`): whoever is killed in between leaves an orphan. However large
+   the files, a few of their row groups are in memory at a time.
 2. *Vacuum.* Files that are no part of the table any more, or never became one, go once they are older
    than the stated age: a file that a running task writes, or that waits for its commit, is younger.
 3. *Log.* A checkpoint of Delta's log, which keeps the batch numbers of every run; then log files older
@@ -13,12 +14,14 @@
 
 Which light curve is superseded, :func:`superseded` says; docs/decisions/0009-thinning.md says why. The
 row of an alert, its scores and its features stay for ever.
+
+`maintain_rescored` does the first three of the table of what was scored again, which has no light curves.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numba as nb
 import numpy as np
@@ -35,7 +38,7 @@ from store.database import reading
 from store.delta import LightCurveFile, Written, files_of, replace_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -43,6 +46,16 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 ROWS_IN_A_GROUP: Final = 1024
 """Rows are sorted by object: who asks for one object reads one group of each file."""
+
+BY_OBJECT: Final = ("object_id", "t_mjd_tai")
+BY_ALERT: Final = ("dia_source_id",)
+"""A re-scoring asks which of some thousand alerts are there: it reads the groups that may have them."""
+
+_AT_A_TIME: Final = 64 << 20
+"""So many bytes of rows are put in order at a time, roughly as they lie in memory, and a row group at
+least. The old files are read once for each time; what is in memory is about three times this."""
+_POINT_BYTES: Final = 32
+_VALUE_BYTES: Final = 9
 
 _FEWEST: Final = 8
 """So few small files are not worth their rewriting yet; each byte is joined about three times."""
@@ -101,12 +114,32 @@ class Saved:
     n_log_files: int = 0
     overtaken: bool = False
 
+    def fields(self) -> dict[str, int | bool]:
+        """Return all of it as plain values by name, for a log in JSON."""
+        plain = asdict(self)
+        (files, files_left), (n_bytes, bytes_left) = plain.pop("files"), plain.pop("n_bytes")
+        return {
+            "files_before": files,
+            "files_after": files_left,
+            "bytes_before": n_bytes,
+            "bytes_after": bytes_left,
+            **plain,
+        }
+
+
+class Progress(Protocol):
+    """What is told of a round."""
+
+    def __call__(self, line: str, /, **fields: object) -> None:
+        """Take a line after each step; `fields` have its numbers, ``table`` and ``step`` among them."""
+
+
+def _silent(_line: str, /, **_fields: object) -> None:
+    """Take a line and say nothing."""
+
 
 def maintain(
-    engine: sa.Engine,
-    folder: Path,
-    retention: Retention,
-    progress: Callable[[str], None] = lambda _line: None,
+    engine: sa.Engine, folder: Path, retention: Retention, progress: Progress = _silent
 ) -> Saved:
     """Do one round of maintenance of the Delta table at `folder` and of the database; see the module.
 
@@ -119,30 +152,55 @@ def maintain(
     retention
         How long things are kept.
     progress
-        Called with a line of text after each step.
+        Called after each step.
     """
     saved = Saved()
     if DeltaTable.is_deltatable(str(folder)):
-        rewriting = _Rewriting(folder, retention, protected_objects(engine), now_ms())
-        before = files_of(DeltaTable(str(folder)))
-        rewriting.run(progress)
-        vacuumed = vacuum(folder, retention.orphan_hours)
-        progress(f"{len(vacuumed)} files deleted that are no part of the table")
-        n_log_files = shorten_log(folder)
-        progress(f"{n_log_files} files of the log deleted")
-        after = files_of(DeltaTable(str(folder)))
-        saved = Saved(
-            files=(len(before), len(after)),
-            n_bytes=(_bytes_of(before), _bytes_of(after)),
-            n_emptied=rewriting.n_emptied,
-            n_vacuumed=len(vacuumed),
-            vacuumed_bytes=sum(vacuumed.values()),
-            n_log_files=n_log_files,
-            overtaken=rewriting.overtaken,
+        rule = Rule(
+            protected_objects(engine), now_ms() - round(retention.light_curve_days * DAY_MS)
         )
+        saved = _maintain_table(_Rewriting(folder, retention, BY_OBJECT, rule), progress)
     analyse(engine)
-    progress("database analysed")
+    progress("database analysed", step="analyse")
     return saved
+
+
+def maintain_rescored(
+    folder: Path, retention: Retention, progress: Progress = _silent
+) -> Saved | None:
+    """Do one round of maintenance of the Delta table at `folder` of what was scored again.
+
+    Its files are joined, its orphans deleted and its log shortened. None where there is no such table.
+    """
+    if not DeltaTable.is_deltatable(str(folder)):
+        return None
+    return _maintain_table(_Rewriting(folder, retention, BY_ALERT), progress)
+
+
+def _maintain_table(rewriting: _Rewriting, progress: Progress) -> Saved:
+    folder, table = rewriting.folder, rewriting.folder.name
+    before = files_of(DeltaTable(str(folder)))
+    rewriting.run(progress)
+    vacuumed = vacuum(folder, rewriting.retention.orphan_hours)
+    n_bytes = sum(vacuumed.values())
+    progress(
+        f"{len(vacuumed)} files deleted that are no part of the table",
+        table=table, step="vacuum", n_files=len(vacuumed), n_bytes=n_bytes,
+    )  # fmt: skip
+    n_log_files = shorten_log(folder)
+    progress(
+        f"{n_log_files} files of the log deleted", table=table, step="log", n_files=n_log_files
+    )
+    after = files_of(DeltaTable(str(folder)))
+    return Saved(
+        files=(len(before), len(after)),
+        n_bytes=(_bytes_of(before), _bytes_of(after)),
+        n_emptied=rewriting.n_emptied,
+        n_vacuumed=len(vacuumed),
+        vacuumed_bytes=n_bytes,
+        n_log_files=n_log_files,
+        overtaken=rewriting.overtaken,
+    )
 
 
 def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
@@ -237,9 +295,13 @@ def glance(path: Path) -> Glance:
     file = pq.ParquetFile(path)
     columns = [file.schema.column(k).path for k in range(len(file.schema))]
     inside = [name for name in columns if name.startswith("light_curve.")]
-    wanted = ("object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms")
-    rows = file.read(columns=[*wanted, inside[-1]])
+    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms", inside[-1]]
+    parts = [_glance_of(file.read_row_group(k, columns=wanted)) for k in range(file.num_row_groups)]
+    parts += [_glance_of(file.schema_arrow.empty_table())]  # there may be no group at all
+    return Glance(*map(np.concatenate, zip(*parts, strict=True)))
 
+
+def _glance_of(rows: pa.Table) -> Glance:
     def numbers(name: str, kind: pa.DataType) -> NDArray[Any]:
         column = rows[name] if name in rows.column_names else pa.nulls(rows.num_rows, kind)
         return np.asarray(pc.fill_null(column, pa.scalar(0, kind)))
@@ -265,10 +327,7 @@ class Seen(NamedTuple):
 
 
 def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
-    """Return which files are worth their rewriting, in groups that become one file each.
-
-    A group is read into memory as a whole, so it holds about `target_bytes`, as on disk.
-    """
+    """Return which files are worth their rewriting, in groups of `target_bytes` that become one file each."""
     groups: list[list[Seen]] = [[]]
     for seen in files:
         if seen.wasted < _WASTED and seen.file.n_bytes >= _SMALL * target_bytes:
@@ -288,19 +347,38 @@ def _group_bytes(group: list[Seen]) -> int:
     return sum(seen.file.n_bytes for seen in group)
 
 
+class Rule(NamedTuple):
+    """What :func:`superseded` is told beside the alerts."""
+
+    protected: NDArray[np.int64]
+    before_ms: int
+
+
 @dataclass
 class _Rewriting:
-    """One round's rewriting of files."""
+    """One round's rewriting of files.
+
+    Attributes
+    ----------
+    folder, retention
+        See :func:`maintain`.
+    by
+        Columns that rows are sorted by.
+    rule
+        By which light curves go; None where there are none.
+    n_emptied, overtaken
+        See :class:`Saved`.
+    """
 
     folder: Path
     retention: Retention
-    protected: NDArray[np.int64]
-    now_ms: int
+    by: Sequence[str]
+    rule: Rule | None = None
     n_emptied: int = 0
     overtaken: bool = False
     _glances: dict[str, Glance] = field(default_factory=dict)
 
-    def run(self, progress: Callable[[str], None]) -> None:
+    def run(self, progress: Progress) -> None:
         """Rewrite, and rewrite what came of it: what was emptied is small, and is joined in turn."""
         for _ in range(_PASSES):  # and no more: the stream goes on, so there is always something
             groups = choose_groups(self._seen(), self.retention.file_mb << 20)
@@ -309,12 +387,21 @@ class _Rewriting:
             for number, group in enumerate(groups, 1):
                 if not self._rewrite(group):
                     self.overtaken = True
-                    progress("another maintenance is at work: the rest is left to it")
+                    progress(
+                        "another maintenance is at work: the rest is left to it",
+                        table=self.folder.name, step="join", overtaken=True,
+                    )  # fmt: skip
                     return
-                progress(f"group {number} of {len(groups)}: {len(group)} files are one")
+                progress(
+                    f"group {number} of {len(groups)}: {len(group)} files are one",
+                    table=self.folder.name, step="join", group=number, n_groups=len(groups),
+                    n_files=len(group), n_bytes=_group_bytes(group),
+                )  # fmt: skip
 
     def _seen(self) -> list[Seen]:
         files = files_of(DeltaTable(str(self.folder)))
+        if self.rule is None:
+            return [Seen(file, np.zeros(file.n_rows, bool), 0.0) for file in files]
         self._glances = {
             file.name: self._glances.get(file.name) or glance(self.folder / file.name)
             for file in files
@@ -322,8 +409,7 @@ class _Rewriting:
         if not files:
             return []
         alerts = Glance(*map(np.concatenate, zip(*self._glances.values(), strict=True)))
-        before_ms = self.now_ms - round(self.retention.light_curve_days * DAY_MS)
-        gone = superseded(alerts, self.protected, before_ms)
+        gone = superseded(alerts, *self.rule)
         ends = np.cumsum([len(one.kept) for one in self._glances.values()])
         return [
             Seen(file, part, _share(part, self._glances[file.name].n_points))
@@ -337,34 +423,131 @@ class _Rewriting:
         if not set(old) <= set(files_of(table)):
             return False
         emptied = np.concatenate([seen.superseded for seen in group])
-        rows = self._read(old, pa.schema(table.schema().to_arrow()))
+        rows = OldRows(self.folder, old, pa.schema(table.schema().to_arrow()))
+        order = rows.order(self.by)
+        sizes = rows.n_columns * _VALUE_BYTES + _POINT_BYTES * self._points_left(group)
         file = LightCurveFile(self.folder, rows_in_a_group=ROWS_IN_A_GROUP)
-        file.append(in_order(rows, emptied))
-        new = file.close()
-        assert new is not None  # noqa: S101 - rows were added
+        try:
+            for begin, end in portions(sizes[order], ROWS_IN_A_GROUP, _AT_A_TIME):
+                file.append(rows.take(order[begin:end], emptied))
+            new = file.close()
+        except Exception:
+            file.discard()
+            raise
+        if new is None:  # files without a row
+            return True
         if not replace_files(table, old, new):
             (self.folder / new.name).unlink()
             return False
         self.n_emptied += int(emptied.sum())
         return True
 
-    def _read(self, files: list[Written], schema: pa.Schema) -> pa.Table:
-        """Read files row for row in their order; what an older one lacks is null."""
-        parts = [
-            ds.dataset(self.folder / file.name, schema=schema, format="parquet").to_table()
+    def _points_left(self, group: list[Seen]) -> NDArray[np.int64]:
+        """Return how many points of each row will be kept."""
+        if self.rule is None:
+            return np.zeros(sum(seen.file.n_rows for seen in group), np.int64)
+        parts = [self._glances[seen.file.name].n_points * ~seen.superseded for seen in group]
+        return np.concatenate(parts)
+
+
+class OldRows:
+    """The rows of some files, numbered in their order, of which some are read at a time.
+
+    Parameters
+    ----------
+    folder, files
+        Where they are.
+    schema
+        The table's; what an older file lacks is null.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Written], schema: pa.Schema) -> None:
+        self._schema = schema
+        self._groups = [
+            group
             for file in files
+            for fragment in ds.dataset(folder / file.name, format="parquet").get_fragments()
+            for group in fragment.split_by_row_group()
         ]
-        return pa.concat_tables(parts)
+        n_rows = [group.row_groups[0].num_rows for group in self._groups]
+        self._ends = np.cumsum(n_rows)
+        self.n_columns = max((group.metadata.num_columns for group in self._groups), default=0)
+
+    def order(self, by: Sequence[str]) -> NDArray[np.int64]:
+        """Return the numbers of all rows, sorted by these columns; a value that is missing counts as 0.
+
+        Rows that are equal in all of them stay in their order.
+        """
+        rows = self._schema.empty_table().select(by)
+        parts = [group.to_table(schema=self._schema, columns=list(by)) for group in self._groups]
+        rows = pa.concat_tables([rows, *parts])
+        return np.lexsort([np.asarray(pc.fill_null(rows[name], 0)) for name in reversed(by)])
+
+    def take(self, numbers: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:
+        """Return the rows of these numbers, in this order.
+
+        Parameters
+        ----------
+        numbers
+            Each once.
+        emptied
+            Of every row, whether its light curve is null from now on.
+        """
+        found = np.sort(numbers)
+        parts = []
+        for group, begin, end in zip(
+            self._groups, self._ends - np.diff(self._ends, prepend=0), self._ends, strict=True
+        ):
+            first, last = np.searchsorted(found, (begin, end))
+            if first < last:
+                mine = found[first:last]
+                rows = group.to_table(schema=self._schema, use_threads=False)
+                parts.append(picked(rows, mine - begin, emptied[mine]))
+        nothing = np.zeros(len(numbers), bool)
+        return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
 
 
-def in_order(rows: pa.Table, emptied: NDArray[np.bool_]) -> pa.Table:
-    """Return `rows` by object and time, the light curves null where `emptied`."""
-    keys = [np.asarray(pc.fill_null(rows[name], 0)) for name in ("t_mjd_tai", "object_id")]
-    order = np.lexsort(keys)
-    at = rows.schema.get_field_index("light_curve")
-    light_curves = rows["light_curve"].combine_chunks().take(pa.array(order, mask=emptied[order]))
-    others = rows.drop_columns(["light_curve"]).take(pa.array(order))
-    return others.add_column(at, rows.schema.field(at), light_curves)
+def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:
+    """Return the rows at these places, in this order, the light curves null where `emptied`."""
+    column = rows.schema.get_field_index("light_curve")
+    if column < 0:
+        return rows.take(pa.array(at))
+    light_curves = rows["light_curve"].combine_chunks().take(pa.array(at, mask=emptied))
+    others = rows.drop_columns(["light_curve"]).take(pa.array(at))
+    return others.add_column(column, rows.schema.field(column), light_curves)
+
+
+def portions(sizes: NDArray[np.int64], n_rows: int, at_most: int) -> Iterator[tuple[int, int]]:
+    """Divide rows into runs of whole groups of `n_rows` each, of `at_most` bytes or one group.
+
+    Parameters
+    ----------
+    sizes
+        Bytes of each row.
+    n_rows
+        Of a group; the last one of all may have fewer.
+    at_most
+        Bytes of a run.
+
+    Yields
+    ------
+    tuple of int
+        The first row, and the one after the last.
+
+    Examples
+    --------
+    >>> list(portions(np.array([1, 1, 5, 5, 1, 1, 1]), 2, 4))
+    [(0, 2), (2, 4), (4, 7)]
+    """
+    begin, held = 0, 0
+    for at in range(0, len(sizes), n_rows):
+        size = int(sizes[at : at + n_rows].sum())
+        if at > begin and held + size > at_most:
+            yield begin, at
+            begin, held = at, 0
+        held += size
+    if begin < len(sizes):
+        yield begin, len(sizes)
 
 
 def _share(part: NDArray[np.bool_], n_points: NDArray[np.int64]) -> float:

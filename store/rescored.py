@@ -62,7 +62,7 @@ class RescoredTable:
         if not ids.size:
             return np.zeros(0, np.bool_)
         name = pc.field("dia_source_id")
-        # Bounds first: Delta knows each file's, and most files have none of these.
+        # Bounds first: Delta knows a file's, a joined file its row groups', and most have none of these.
         wanted = (name >= int(ids.min())) & (name <= int(ids.max())) & name.isin(pa.array(ids))
         mine = pc.field("model_version") == self._version
         dataset = self._table.to_pyarrow_dataset()

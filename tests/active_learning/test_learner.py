@@ -14,7 +14,14 @@ import pytest
 import sqlalchemy as sa
 
 from active_learning import learner
-from active_learning.learner import LearnerConfig, Trial, learn_once, register, training_moments
+from active_learning.learner import (
+    LearnerConfig,
+    Listener,
+    Trial,
+    learn_once,
+    register,
+    training_moments,
+)
 from lightcurves.alerts import read_alerts
 from lightcurves.errors import ConfigurationError
 from lightcurves.folders import read_light_curves, write_light_curves
@@ -172,6 +179,47 @@ def test_without_a_champion_or_a_frozen_set_nothing_is_tried(
     with pytest.raises(ConfigurationError, match=r"learning\.frozen_folder is not set"):
         learn_once(engine, replace(config, frozen_folder=None))
     assert rows(engine, tables.trials) == []
+
+
+class Notes(Listener):
+    """Writes down what the learner tells."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def looked(self, n_new: int) -> None:
+        self.told.append(n_new)
+
+    def training(self) -> None:
+        self.told.append("training")
+
+    def tried(self, trial: Trial, seconds: float) -> None:
+        assert seconds > 0
+        self.told.append(trial)
+
+    def failed(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.told.append("failed")
+
+
+def test_whoever_listens_is_told_of_each_step(
+    engine: sa.Engine, config: LearnerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes()
+    label(engine, 19)
+    learn_once(engine, config, listener=notes)
+    label(engine, 24)
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "train", lambda *_: die_of("train"))
+        with pytest.raises(DiedError):
+            learn_once(engine, config, listener=notes)
+    trial = learn_once(engine, config, listener=notes)
+    learn_once(engine, config, listener=notes)
+    assert notes.told == [19, 24, "training", "failed", 24, "training", trial, 0]
+
+
+def die_of(step: str) -> None:
+    raise DiedError(step)
 
 
 class DiedError(RuntimeError):

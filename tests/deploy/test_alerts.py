@@ -16,7 +16,10 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
+from active_learning.gate import Gate
+from active_learning.learner import Trial
 from deploy.dashboards import DASHBOARDS, FOLDER, text_of
+from deploy.learning import LearnerMetrics, LearnerMonitor
 from portal.serve import serving
 from store.database import migrate, open_database
 from store.tables import accounting
@@ -86,15 +89,22 @@ def test_the_dashboards_are_made_from_the_code(name: str) -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(DASHBOARDS)
 
 
+def a_gate(*, passed: bool) -> Gate:
+    gain = 0.1 if passed else -0.1
+    return Gate(40, 1.0, 1.0 - gain, gain, gain / 2, 0.9, 0.5, 0.6, passed)
+
+
 @dataclass
 class Watched:
-    """A stream's metrics and a portal over HTTP, as Prometheus finds them."""
+    """A stream's and a learner's metrics and a portal over HTTP, as Prometheus finds them."""
 
     engine: sa.Engine
     monitor: Monitor
     metrics: StreamMetrics
     portal: str
     stream: str
+    teacher: LearnerMonitor
+    learner: str
     stack: ExitStack = field(default_factory=ExitStack)
 
     def observe(self) -> None:
@@ -102,6 +112,8 @@ class Watched:
         batch = report(counts=counts, model_version="20260311-b07d42")
         self.monitor.batch(batch)
         self.metrics.observe(batch)
+        self.teacher.training()
+        self.teacher.tried(Trial("20260312-c0ffee", 100, a_gate(passed=True), promoted=True), 9.0)
 
 
 @contextmanager
@@ -115,16 +127,21 @@ def watched(folder: Path) -> Iterator[Watched]:
     monitor.kafka({("alerts", 0): (0, 3)})
     with ExitStack() as stack, serving(make_app(engine)) as url:
         port = stack.enter_context(telling(metrics, monitor, "127.0.0.1", 0))
+        teacher = LearnerMonitor(1e6)
+        teacher.looked(3)
+        other = stack.enter_context(telling(LearnerMetrics(teacher), teacher, "127.0.0.1", 0))
         address = url.removeprefix("http://")
-        made = Watched(engine, monitor, metrics, address, f"127.0.0.1:{port}", stack)
+        stream, learner = (f"127.0.0.1:{each}" for each in (port, other))
+        made = Watched(engine, monitor, metrics, address, stream, teacher, learner, stack)
         made.observe()
         yield made
     engine.dispose()
 
 
 def exposed(found: Watched) -> set[str]:
-    """Names of all samples that the two processes tell."""
-    text = "".join(httpx.get(f"http://{at}/metrics").text for at in (found.portal, found.stream))
+    """Names of all samples that the three processes tell."""
+    places = (found.portal, found.stream, found.learner)
+    text = "".join(httpx.get(f"http://{at}/metrics").text for at in places)
     return set(re.findall(r"^(noctule_\w+)", text, re.MULTILINE))
 
 
@@ -135,9 +152,10 @@ def test_alarms_and_dashboards_ask_for_what_is_told(tmp_path: Path) -> None:
         assert set(re.findall(r"noctule_\w+", expression)) <= told, expression
 
 
-def test_every_metric_of_the_stream_is_documented(tmp_path: Path) -> None:
+def test_every_metric_of_stream_and_learner_is_documented(tmp_path: Path) -> None:
     with watched(tmp_path) as found:
-        families = {family.name: family.type for family in found.metrics.collect()}
+        told = [*found.metrics.collect(), *found.teacher.metrics()]
+        families = {family.name: family.type for family in told}
     named = {name + ("_total" if kind == "counter" else "") for name, kind in families.items()}
     page = (REPOSITORY / "docs" / "metrics.md").read_text()
     assert set(re.findall(r"^\| `(noctule_\w+)`", page, re.MULTILINE)) == named
@@ -147,7 +165,11 @@ def test_alarms_fire_in_a_real_prometheus(tmp_path: Path) -> None:
     """Nothing fires while all is well; then the books break, the query dies, the process goes."""
     program("prometheus")
     with watched(tmp_path) as found:
-        targets = {"noctule-portal": found.portal, "noctule-stream": found.stream}
+        targets = {
+            "noctule-portal": found.portal,
+            "noctule-stream": found.stream,
+            "noctule-learner": found.learner,
+        }
         with prometheus(tmp_path, targets, RULES) as server:
             wait_until(lambda: server.evaluated() == NAMES, server.evaluated)
             for fact in ("noctule_stream_healthy == 1", "noctule_audit_imbalance == 0"):
@@ -161,7 +183,11 @@ def test_alarms_fire_in_a_real_prometheus(tmp_path: Path) -> None:
             found.monitor.dead("the stream cannot go on: it met a ghost")
             fires(server, "NoctuleStreamUnhealthy")
             assert "NoctuleStreamDown" not in server.firing()
+            found.teacher.dead("no model is promoted")
+            fires(server, "NoctuleLearnerUnhealthy")
+            assert "NoctuleLearnerDown" not in server.firing()
             found.stack.close()
+            fires(server, "NoctuleLearnerDown")
             alert = fires(server, "NoctuleStreamDown")
             assert found.stream in alert["annotations"]["summary"]
 

@@ -106,15 +106,21 @@ def test_both_kafkas_are_the_same_version() -> None:
     assert f'name="kafka_2.13" rev="{kafka_jars.KAFKA_VERSION}"' in ivy
 
 
-def test_prometheus_asks_portal_and_stream_and_loads_the_alarms() -> None:
+def test_prometheus_asks_portal_stream_and_learner_and_loads_the_alarms() -> None:
     prometheus = yaml.safe_load((REPOSITORY / "deploy" / "prometheus.yml").read_text())
     asked = {
         job["job_name"]: job["static_configs"][0]["targets"] for job in prometheus["scrape_configs"]
     }
-    port = fields()["stream.metrics_port"].default
-    assert asked == {"noctule-portal": ["portal:8765"], "noctule-stream": [f"stream:{port}"]}
+    ports = {name: fields()[f"{name}.metrics_port"].default for name in ("stream", "learning")}
+    assert asked == {
+        "noctule-portal": ["portal:8765"],
+        "noctule-stream": [f"stream:{ports['stream']}"],
+        "noctule-learner": [f"learner:{ports['learning']}"],
+    }
     assert "127.0.0.1:8765:8765" in SERVICES["portal"]["ports"]
-    assert SERVICES["stream"]["environment"]["NOCTULE_STREAM__METRICS_HOST"] == "0.0.0.0"  # noqa: S104
+    for service, name in (("stream", "STREAM"), ("learner", "LEARNING")):
+        host = SERVICES[service]["environment"][f"NOCTULE_{name}__METRICS_HOST"]
+        assert host == "0.0.0.0"  # noqa: S104
     (rules,) = prometheus["rule_files"]
     mounted = [volume.split(":")[:2] for volume in SERVICES["prometheus"]["volumes"]]
     assert ["./deploy/alerts", f"/etc/prometheus/{Path(rules).parent}"] in mounted
@@ -122,7 +128,7 @@ def test_prometheus_asks_portal_and_stream_and_loads_the_alarms() -> None:
 
 
 def test_containers_are_as_well_as_what_runs_in_them_says() -> None:
-    for name in ("stream", "portal"):
+    for name in ("stream", "portal", "learner"):
         assert "/healthz" in str(SERVICES[name]["healthcheck"]["test"])
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy import logs
+from store.rescored import RescoredTable
 from tests.deploy.test_cli import noctule
+from tests.store.test_maintenance import fill
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +101,59 @@ def test_a_warning_and_an_error_that_nobody_caught_are_lines() -> None:
     assert "look out" in warning["message"]
     assert (said["level"], said["message"]) == ("critical", "a fault")
     assert "RuntimeError" in said["exception"]
+
+
+def tables_to_maintain(state: Path) -> None:
+    """What a stream and a re-scoring leave: nine small files each."""
+    night = state / "delta" / "alerts"
+    fill(night, n_days=9)
+    schema = pa.schema([("dia_source_id", pa.int64()), ("model_version", pa.string())])
+    target = RescoredTable(state / "delta" / "rescored", schema, "m")
+    for k in range(9):
+        target.present(np.array([k]))
+        assert target.add(pa.table({"dia_source_id": [k], "model_version": ["m"]}, schema))
+
+
+def test_maintenance_tells_each_step_with_its_numbers(tmp_path: Path) -> None:
+    tables_to_maintain(tmp_path)
+    done = noctule("--set", "logs.format=json", "maintain", state=tmp_path)
+    assert done.stdout == ""
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    steps = [(line.get("table"), line["step"]) for line in lines if "step" in line]
+    rewritten = ["join", "vacuum", "log", "done"]
+    assert steps == [
+        ("alerts", "join"),
+        ("alerts", "vacuum"),
+        ("alerts", "log"),
+        (None, "analyse"),
+        ("alerts", "done"),
+        *(("rescored", step) for step in rewritten),
+    ]
+    join, *_, told = [line for line in lines if line.get("table") == "alerts"]
+    assert (join["group"], join["n_groups"], join["n_files"]) == (1, 1, 9)
+    assert (told["files_before"], told["files_after"], told["n_emptied"]) == (9, 1, 24)
+    assert told["bytes_before"] > told["bytes_after"] > 0
+    assert {"n_vacuumed", "vacuumed_bytes", "n_log_files", "overtaken"} <= set(told)
+    assert lines[-1]["files_after"] == 1
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    for name in {*told, *join} - {"time", "level", "logger", "message"}:
+        assert f"`{name}`" in page, name
+
+
+def test_maintenance_tells_people_one_line_for_each_table(tmp_path: Path) -> None:
+    tables_to_maintain(tmp_path)
+    done = noctule("--quiet", "maintain", state=tmp_path)
+    first, second = done.stderr.splitlines()
+    assert re.fullmatch(
+        r"9 files of .* MB are 1 of .* MB; 24 light curves emptied; 0 files .*", first
+    )
+    assert second.startswith("rescored: 9 files of ")
+    assert "group 1 of 1: 9 files are one" in noctule("maintain", state=other(tmp_path)).stderr
+
+
+def other(folder: Path) -> Path:
+    tables_to_maintain(folder / "other")
+    return folder / "other"
 
 
 def test_the_last_word_of_a_command_is_in_the_form_that_was_set(tmp_path: Path) -> None:
