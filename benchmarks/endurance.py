@@ -1,9 +1,8 @@
 """Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
 
-Real packets (262 KB) at a pace that sender, broker and stream can keep on the same cores, maintenance beside
-it. Every so many alerts: memory of driver, workers, Spark's JVM, broker and maintenance, the checkpoint, the
-Delta log, files and bytes of the Delta table, the database. ``--alerts N``, ``--every N``, ``--rate R``; a
-plot with ``--plot FILE``.
+Real packets (262 KB), so many at a time, maintenance beside the stream. After each: memory of driver, workers,
+Spark's JVM, broker and maintenance, the checkpoint, the Delta log, files and bytes of the Delta table, the
+database. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
 """
 
 from __future__ import annotations
@@ -84,21 +83,22 @@ def keep_small(stage: Live) -> subprocess.Popen[bytes]:
 def run(
     stage: Live, n: int, every: int, rate: float, told: Callable[[str], None]
 ) -> list[dict[str, float]]:
-    """Stream `n` alerts; return what was seen every so many."""
+    """Stream `n` alerts at `rate` a second at most; return what was seen every so many."""
     query, samples = stage.stream(), []
     begin, started = stage.n_read, time.monotonic()
-    beside = [stage.sender(n, "--rate", str(rate)), keep_small(stage)]
+    maintenance = keep_small(stage)
     try:
         for goal in range(every, n + 1, every):
-            stage.await_read(begin + goal, query)
+            # No more than that is ever in front of the stream, so Kafka removes nothing unread.
+            with stage.sender(every, "--rate", str(rate)):
+                stage.await_read(begin + goal, query)
             seen = {"alerts": float(goal), "s": time.monotonic() - started, **sample(stage)}
-            seen["maintenance"] = pss_mb(beside[1].pid)
+            seen["maintenance"] = pss_mb(maintenance.pid)
             samples.append(seen)
             told(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
     finally:
-        for process in beside:
-            process.terminate()
-            process.wait()
+        maintenance.terminate()
+        maintenance.wait()
         query.stop()
     return samples
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alerts", type=int, default=1_000_000)
     parser.add_argument("--every", type=int, default=50_000)
-    parser.add_argument("--rate", type=float, default=700.0)
+    parser.add_argument("--rate", type=float, default=1_000.0)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     with live(retention_gb=10.0) as stage:

@@ -180,8 +180,11 @@ def run_on(
             if once and (careful or not isinstance(error, WorkerDiedError)):
                 raise
             was_careful, careful = careful, careful or isinstance(error, WorkerDiedError)
-            if careful:
+            if careful and config.behind:
                 config = replace(config, behind=0)
+                LOG.warning(
+                    "urgent alerts come in their turn from now on, until this process is started again"
+                )
             soon = progressed.is_set() or (isinstance(error, WorkerDiedError) and not was_careful)
             pause_s = _FIRST_PAUSE_S if soon else min(PAUSE_S, 2 * pause_s)
             LOG.warning("%s; trying again from the checkpoint in %.0f s", error, pause_s)

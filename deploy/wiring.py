@@ -152,12 +152,13 @@ def job_config(settings: Settings) -> JobConfig:
 def priority_of(settings: Settings) -> Priority | None:
     """Return which alerts cannot wait; None where all can."""
     stream = settings.stream
-    if stream.priority == "none":
-        return None
-    return Priority(
-        young_days=stream.young_days if "young" in stream.priority else None,
-        bright_sigma=stream.bright_sigma if "bright" in stream.priority else None,
-    )
+    young, bright = {"young_days": stream.young_days}, {"bright_sigma": stream.bright_sigma}
+    given: dict[str, dict[str, float]] = {
+        "young": young,
+        "bright": bright,
+        "young_and_bright": young | bright,
+    }
+    return None if stream.priority == "none" else Priority(**given[stream.priority])
 
 
 def open_spark(settings: Settings, log: str) -> SparkSession:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -345,6 +345,10 @@ class Decoder:
     def schema(self) -> pa.Schema:
         """Of the tables that it gives."""
         return CUTOUT_SCHEMA if self.cutouts else ALERT_SCHEMA
+
+    def without_history(self) -> Decoder:
+        """Return one that reads the same packets without their histories."""
+        return replace(self, history=False, _plans={})
 
     def plan(self, schema_id: int) -> Plan | RejectReason:
         """Return the plan of `schema_id`, or why there is none.

@@ -146,7 +146,7 @@ def _audit_partition(
         _stored(connection, table, topic, partition, start, end)
         for table in (tables.classifications, tables.duplicates, tables.rejected)
     )
-    problems = [*_broken_chain(rows), *_broken_sums(rows)]
+    problems = [*_broken_chain(rows), *_broken_sums(connection, rows)]
     n_lost = sum(row.n_lost for row in rows)
     if stored != end - start - n_lost:
         problems.append(f"{end - start - n_lost} offsets accounted for, {stored} in the tables")
@@ -200,7 +200,7 @@ def _broken_chain(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
             yield f"batches {before.batch_id} and {after.batch_id} overlap at offset {after.start_offset}"
 
 
-def _broken_sums(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
+def _broken_sums(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
     for row in rows:
         parts = sum(getattr(row, name) for name in _COUNTS[1:])
         if row.n_read != parts:
@@ -209,18 +209,43 @@ def _broken_sums(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
         if row.n_read != n_there:
             yield f"batch {row.batch_id}: {n_there} offsets, {row.n_read} read"
         if row.n_lost:
-            last = row.start_offset + row.n_lost - 1
-            yield f"offsets {row.start_offset} to {last} were gone from the topic before they were read"
+            lost = ", ".join(
+                f"{first} to {end - 1}" for first, end in lost_offsets(connection, row)
+            )
+            yield f"offsets {lost} were gone from the topic before they were read"
+
+
+def lost_offsets(connection: sa.Connection, row: sa.Row[Any]) -> list[tuple[int, int]]:
+    """Return which offsets ``[first, end)`` of a row of the accounting are in no table.
+
+    Kafka had removed them, but for what had been found ahead of its turn.
+    """
+    inside = row.topic, row.kafka_partition, row.start_offset, row.end_offset
+    held = sorted(
+        offset
+        for table in (tables.classifications, tables.duplicates, tables.rejected)
+        for offset in connection.execute(
+            sa.select(table.c.kafka_offset).where(_within(table, *inside))
+        ).scalars()
+    )
+    edges = pairwise([row.start_offset - 1, *held, row.end_offset])
+    return [(before + 1, after) for before, after in edges if before + 1 < after]
 
 
 def _stored(
     connection: sa.Connection, table: sa.Table, topic: str, partition: int, start: int, end: int
 ) -> int:
-    inside = sa.and_(
+    inside = _within(table, topic, partition, start, end)
+    query = sa.select(sa.func.count()).select_from(table).where(inside)
+    return int(connection.execute(query).scalar_one())
+
+
+def _within(
+    table: sa.Table, topic: str, partition: int, start: int, end: int
+) -> sa.ColumnElement[bool]:
+    return sa.and_(
         table.c.topic == topic,
         table.c.kafka_partition == partition,
         table.c.kafka_offset >= start,
         table.c.kafka_offset < end,
     )
-    query = sa.select(sa.func.count()).select_from(table).where(inside)
-    return int(connection.execute(query).scalar_one())

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.clock import now_ms
+from stream.audit import lost_offsets
 from stream.rescore import Gone, offsets_between
 
 if TYPE_CHECKING:
@@ -124,10 +125,14 @@ def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: s
 def accounted(connection: sa.Connection, topic: str, partition: int) -> list[Offsets]:
     """Return the offsets of a partition that any run has read; what was lost to it is not among them."""
     table = tables.accounting.c
-    query = sa.select(table.start_offset + table.n_lost, table.end_offset).where(
+    query = sa.select(tables.accounting).where(
         table.topic == topic, table.kafka_partition == partition
     )
-    return [(int(start), int(end)) for start, end in connection.execute(query)]
+    done: list[Offsets] = []
+    for row in connection.execute(query):
+        lost = lost_offsets(connection, row) if row.n_lost else []
+        done += unread(lost, row.start_offset, row.end_offset)
+    return done
 
 
 def unread(done: list[Offsets], start: int, end: int) -> list[Offsets]:

@@ -5,7 +5,8 @@ Steps, in order:
 1. SQL, one transaction: classifications, objects, duplicates, rejected, label requests, accounting.
    Where the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
    What was found ahead of its turn (:mod:`stream.priority`) is written with it, but accounted for by the
-   batch whose turn it is, to which its rows then pass: as they are, if the model is the same.
+   batch whose turn it is, to which its rows then pass, with the time at which they were made if the model
+   is the same.
 2. Delta: the workers' files become part of the table, under (run, batch).
 3. Kafka (:mod:`stream.outputs`): at least once; what is sent are the rows of step 1, from memory or,
    at a replay, from the tables: the bytes are the same.
@@ -102,14 +103,16 @@ class Committed(NamedTuple):
         How many of each.
     classified
         Its rows of ``classifications`` by diaSourceId; None at a replay.
-    requested, differing
-        The requests for spectra that it made, and the repeats that say something else.
+    requested, differing, early
+        The requests for spectra that it made, the repeats that say something else, and the alerts that
+        it found ahead of their turn.
     """
 
     counts: BatchCounts
     classified: list[Row] | None = None
     requested: Sequence[Row] = ()
     differing: Sequence[Row] = ()
+    early: Sequence[Row] = ()
 
 
 def commit_sql(
@@ -214,9 +217,13 @@ class _Commit:
         for alert in first:
             self._keep_what_was_told(alert, known)
         told = known.keys() | {alert["dia_source_id"] for alert in first}
-        early, _ = self._split_duplicates([a for a in early if a["dia_source_id"] not in told], {})
+        early = list({a["dia_source_id"]: a for a in reversed(early)}.values())
+        early = [alert for alert in early if alert["dia_source_id"] not in told]
+        before = self._found_before(ranges, alerts, rejected)
+        rejected = [row for row in rejected if where_of(row) not in before]
         for part in () if self.fill else ranges:
             self._forget(part)
+        self._forget_at(early)
         written = [*first, *early]
         classified = [self._stamp(self._classification(alert)) for alert in written]
         self._put(tables.classifications, classified, "dia_source_id")
@@ -225,11 +232,11 @@ class _Commit:
         new = [alert for alert in written if alert["dia_source_id"] not in known]
         fold_objects(self.connection, written, frozenset(a["dia_source_id"] for a in new))
         requested = self._request(new, policy)
-        counts = self._account(ranges, first, [*repeated, *passed], rejected)
+        counts = self._account(ranges, first, [*repeated, *passed], rejected, before)
         classified.sort(key=itemgetter("dia_source_id"))
         counts = replace(counts, n_requested=len(requested), n_early=len(early))
         differing = [row for row in repeated if row["differs"] is not None]
-        return Committed(counts, classified, requested, differing)
+        return Committed(counts, classified, requested, differing, early)
 
     def _stamp(self, row: Row) -> Row:
         return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
@@ -272,16 +279,33 @@ class _Commit:
         if told is not None and (told["run_id"], told["model_version"]) == mine:
             alert["processed_ms"] = told["processed_ms"]
 
-    def _read_before_it_was_lost(self, part: Row) -> int:
-        """Return of how many offsets that Kafka has removed this run holds what it found ahead."""
-        if not part["n_lost"]:
-            return 0
-        lost = {**part, "end_offset": part["kafka_offset"] + part["n_lost"]}
+    def _found_before(
+        self, ranges: list[Row], alerts: list[Row], rejected: list[Row]
+    ) -> frozenset[Where]:
+        """Return which offsets this run has classified ahead of their turn and cannot read in it.
+
+        Kafka has removed them, or they are rejected now: what was said stays.
+        """
+        if not (rejected or any(part["n_lost"] for part in ranges)):
+            return frozenset()
         table = tables.classifications
-        query = sa.select(sa.func.count()).where(
-            _inside(table, lost), table.c.run_id == self.batch.run_id
-        )
-        return int(self.connection.execute(query).scalar_one())
+        mine = table.c.run_id == self.batch.run_id
+        found = {
+            (part["topic"], part["kafka_partition"], offset)
+            for part in ranges
+            for offset in self.connection.execute(
+                sa.select(table.c.kafka_offset).where(_inside(table, part), mine)
+            ).scalars()
+        }
+        return frozenset(found - {where_of(alert) for alert in alerts})
+
+    def _forget_at(self, early: list[Row]) -> None:
+        """Remove what an earlier run said of the offsets of these alerts."""
+        for table in (tables.rejected, tables.duplicates):
+            here = sa.and_(*(table.c[name] == sa.bindparam(f"at_{name}") for name in _WHERE))
+            at = [{f"at_{name}": alert[name] for name in _WHERE} for alert in early]
+            if at:
+                self.connection.execute(sa.delete(table).where(here), at)
 
     def _split_duplicates(
         self, alerts: list[Row], known: dict[int, Row]
@@ -317,12 +341,18 @@ class _Commit:
         return {**{name: row[name] for name in names}, "reason": row["reject_reason"]}
 
     def _account(
-        self, ranges: list[Row], first: list[Row], repeated: list[Row], rejected: list[Row]
+        self,
+        ranges: list[Row],
+        first: list[Row],
+        repeated: list[Row],
+        rejected: list[Row],
+        before: frozenset[Where],
     ) -> BatchCounts:
         scored = [alert for alert in first if alert["reason"] is None]
         unscored = [alert for alert in first if alert["reason"] is not None]
+        found = [dict(zip(_WHERE, where, strict=True)) for where in before]
         parts = {
-            "n_classified": _by_partition(scored),
+            "n_classified": _by_partition([*scored, *found]),
             "n_not_evaluated": _by_partition(unscored),
             "n_duplicate": _by_partition(repeated),
             "n_rejected": _by_partition(rejected),
@@ -335,7 +365,6 @@ class _Commit:
             ),
             ("", ""),
         )
-        saved = [0 if self.fill else self._read_before_it_was_lost(part) for part in ranges]
         accounts = [
             {
                 "topic": part["topic"],
@@ -345,7 +374,6 @@ class _Commit:
                 "n_read": part["n_read"] + n_saved,
                 **{
                     name: counts.get((part["topic"], part["kafka_partition"]), 0)
-                    + (n_saved if name == "n_classified" else 0)
                     for name, counts in parts.items()
                 },
                 "n_lost": part["n_lost"] - n_saved,
@@ -355,7 +383,8 @@ class _Commit:
                 "started_ms": part["started_ms"],
                 "committed_ms": self.now_ms,
             }
-            for part, n_saved in zip(ranges, saved, strict=True)
+            for part in ranges
+            for n_saved in [_n_lost_of(part, before)]
         ]
         self._put(
             tables.accounting,
@@ -481,6 +510,13 @@ def _with_healpix(alerts: pa.Table) -> pa.Table:
             alerts["ra_deg"].to_numpy()[placed], alerts["dec_deg"].to_numpy()[placed]
         )
     return alerts.append_column("healpix", pa.array(cells, mask=~placed))
+
+
+def _n_lost_of(part: Row, places: frozenset[Where]) -> int:
+    """Return how many of the places Kafka has removed before the range of `part` was read."""
+    lost = range(part["kafka_offset"], part["kafka_offset"] + part["n_lost"])
+    mine = part["topic"], part["kafka_partition"]
+    return sum(where[:2] == mine and where[2] in lost for where in places)
 
 
 def _by_partition(rows: list[Row]) -> dict[tuple[str, int], int]:

@@ -28,7 +28,7 @@ from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchId, Committed, RequestPolicy, commit_sql, where_of
 from stream.outputs import Outputs, Topics
 from stream.report import BatchReport, Differing, Refused, Requested
-from stream.rows import EARLY, MESSAGE, RANGE, SCORE_SPARK_SCHEMA, unpack
+from stream.rows import MESSAGE, RANGE, SCORE_SPARK_SCHEMA, unpack
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME, AlertSource
 from stream.stages import WORKER_STAGES, Stages
@@ -452,7 +452,7 @@ def report_of(
         stages.add(dict(zip(WORKER_STAGES, spent, strict=False)))
     longest = max((spent[-1] for spent in tasks), default=0.0)
     stages.seconds["handover"] = max(0.0, stages.seconds["handover"] - longest)
-    early = rows.filter(pc.equal(rows["kind"], EARLY))
+    early_ms = np.array([row["arrival_ms"] for row in committed.early], np.int64)
     messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
@@ -464,11 +464,11 @@ def report_of(
         committed.counts,
         dict(stages.seconds),
         total_s,
-        _latency_s(readable, committed_ms),
+        _latency_s(readable["arrival_ms"].to_numpy(), committed_ms),
         versions[0] if versions else "",
         tuple(Refused(*row.values()) for row in refused),
         committed_ms,
-        _latency_s(early, committed_ms),
+        _latency_s(early_ms, committed_ms),
         tuple(
             Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_TOLD]
         ),
@@ -479,8 +479,7 @@ def report_of(
     )
 
 
-def _latency_s(rows: pa.Table, committed_ms: int) -> NDArray[np.float64]:
-    arrival_ms: NDArray[np.int64] = rows["arrival_ms"].to_numpy()
+def _latency_s(arrival_ms: NDArray[np.int64], committed_ms: int) -> NDArray[np.float64]:
     return np.maximum(0.0, (committed_ms - arrival_ms) / 1000)
 
 

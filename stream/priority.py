@@ -8,13 +8,15 @@ their turn comes they are read again as all others are, and what was said of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import logging
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 
-from lightcurves.decode import Decoder, Packets, packets_in_place
+from lightcurves.decode import Packets, packets_in_place
 from lightcurves.errors import NoctuleError
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.features.table import feature_arrays
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
     from stream.scoring import Scored, Scorer
 
+LOG: Final = logging.getLogger("noctule")
+
 SHARE: Final = 0.25
-"""So many of the alerts that are looked at together are taken at most, the brightest: if everything were
-urgent, looking ahead would only double the work."""
+"""So many of the alerts that are looked at together are scored at most, and one in any case: the brightest.
+If everything were urgent, nothing would be."""
 _AGE: Final = FEATURE_NAMES.index("age_days")
 
 
@@ -61,7 +65,8 @@ class Lookout:
     def __init__(self, scorer: Scorer, priority: Priority) -> None:
         self._scorer = scorer
         self._priority = priority
-        self._heads: Decoder = replace(scorer.decoder, history=False, _plans={})
+        self._heads = scorer.decoder.without_history()
+        self._told = False
 
     def find(self, packets: list[bytes], version: str) -> tuple[NDArray[np.int64], Scored | None]:
         """Return which of the framed packets cannot wait, in their order, and their scores.
@@ -77,7 +82,10 @@ class Lookout:
             return self._find(packets_in_place(packets), version)
         except NoctuleError:
             raise
-        except Exception:  # noqa: BLE001 - see above
+        except Exception:
+            if not self._told:  # once: it may be every list
+                LOG.exception("looking ahead fails; alerts come in their turn alone")
+            self._told = True
             return np.zeros(0, np.int64), None
 
     def _find(self, packets: Packets, version: str) -> tuple[NDArray[np.int64], Scored | None]:
@@ -88,22 +96,33 @@ class Lookout:
         if self._priority.young_days is not None:
             wanted &= features[:, _AGE] <= self._priority.young_days
         rows = np.flatnonzero(wanted)
-        if (at_most := int(SHARE * packets.starts.size)) < rows.size:
-            rows = np.sort(rows[np.argsort(-sigmas_of(alerts)[rows], kind="stable")[:at_most]])
+        if not rows.size:
+            return rows, None
+        rows = _brightest(rows, sigmas_of(alerts)[rows], packets.starts.size)
         model = self._scorer.model(version)
         taken = alerts.take(pa.array(rows))
         scores = model.score_features(taken, features[rows], why[rows])
-        if not rows.size:
-            return rows, None
         return chosen[rows], lay_out(taken, model, scores, {})
 
     def _bright(self, packets: Packets) -> NDArray[np.int64]:
         """Return which packets are of an object and bright enough."""
         heads = self._heads.decode(packets)
         wanted = np.asarray(heads["object_id"].fill_null(0)) != 0
+        sigmas = sigmas_of(heads)
         if self._priority.bright_sigma is not None:
-            wanted &= sigmas_of(heads) >= self._priority.bright_sigma
-        return np.flatnonzero(wanted)
+            wanted &= sigmas >= self._priority.bright_sigma
+        chosen = np.flatnonzero(wanted)
+        if self._priority.young_days is None:  # then nothing else is asked
+            chosen = _brightest(chosen, sigmas[chosen], packets.starts.size)
+        return chosen
+
+
+def _brightest(
+    rows: NDArray[np.int64], sigmas: NDArray[np.float64], n_looked_at: int
+) -> NDArray[np.int64]:
+    """Return those of the rows that may be taken, in their order."""
+    at_most = math.ceil(SHARE * n_looked_at)
+    return np.sort(rows[np.argsort(-sigmas, kind="stable")[:at_most]])
 
 
 def sigmas_of(alerts: pa.Table) -> NDArray[np.float64]:

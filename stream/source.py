@@ -47,6 +47,8 @@ LOOK: Final = 20_000
 """So many alerts does a batch look at ahead, at most: a few seconds' work."""
 _PATIENCE_S: Final = 0.2
 """Spark is kept waiting no longer than this at a time, so that it can be stopped."""
+_IDLE_S: Final = 0.2
+"""Kafka is asked so often whether something new has come, at most."""
 FIRST_FILE: Final = "noctule-first-offsets"
 
 
@@ -145,7 +147,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             return start
         planned = self._plan(start, limit)
         pace_s = float(self._options["pace_s"])
-        self._next_s = time.monotonic() + (min(pace_s, _PATIENCE_S) if planned == start else pace_s)
+        self._next_s = time.monotonic() + (min(pace_s, _IDLE_S) if planned == start else pace_s)
         return planned
 
     def _plan(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:
@@ -169,16 +171,17 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def _look(
         self, start: dict[str, Any], goal: dict[str, int], ends: dict[str, int]
     ) -> dict[str, Any]:
-        """Return how far beyond `goal` the batch looks ahead: not at all, unless many wait there."""
+        """Return how far beyond `goal` has been looked at after this batch: as far, or further if behind.
+
+        A partition of which the batch reads nothing is in no task, so it is not looked at either.
+        """
         behind = int(self._options["behind"])
-        if not 0 < behind < sum(max(0, end - goal[key]) for key, end in ends.items()):
-            return {}
         seen = start.get(AHEAD_KEY, {})
-        return {
-            AHEAD_KEY: plan_batch(
-                {k: max(at, seen.get(k, 0)) for k, at in goal.items()}, ends, LOOK
-            )
-        }
+        looked = {key: max(at, seen.get(key, 0)) for key, at in goal.items()}
+        if 0 < behind < sum(max(0, end - goal[key]) for key, end in ends.items()):
+            read = {key: ends[key] for key in ends if key in start and goal[key] > start[key]}
+            looked |= plan_batch(looked, read, LOOK)
+        return {} if looked == goal else {AHEAD_KEY: looked}
 
     @property
     def _side(self) -> int:
@@ -192,7 +195,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def reportLatestOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
         """Return the topics' ends, for the query's progress report."""
-        return {key: bounds[1] for key, bounds in self._bounds().items()}
+        return {key: bounds[1] for key, bounds in (self._seen or self._bounds()).items()}
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's
         """Fix the end: what is in the topics now, and nothing that comes later; or what is given."""
@@ -221,23 +224,31 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._may_lose(start, keys, bounds)
         ranges = [what_is_left(key, start[key], end[key], bounds[key][0]) for key in keys]
         n_tasks = int(self._options["tasks"])
-        seen, ahead = start.get(AHEAD_KEY, {}), end.get(AHEAD_KEY, {})
-        looks = [
-            Range(
-                *split_key(key), max(end[key], seen.get(key, 0), bounds[key][0]), ahead.get(key, 0)
-            )
-            for key in keys
-        ]
-        tasks = [(ranges[k::n_tasks], looks[k::n_tasks]) for k in range(n_tasks)]
+        looks = self._looks(start, end, keys, bounds)
+        tasks = [(tuple(ranges[k::n_tasks]), tuple(looks[k::n_tasks])) for k in range(n_tasks)]
         return [
-            PlannedTask(
-                tuple(parts),
-                tuple(look for look in aheads if look.start < look.end),
-                end[MODEL_KEY],
-            )
-            for parts, aheads in tasks
+            PlannedTask(parts, ahead, end[MODEL_KEY])
+            for parts, ahead in tasks
             if not all(part.is_empty for part in parts)
         ]
+
+    def _looks(
+        self,
+        start: dict[str, Any],
+        end: dict[str, Any],
+        keys: Sequence[str],
+        bounds: dict[str, tuple[int, int]],
+    ) -> list[Range]:
+        """Return what is looked at ahead, of what Kafka still has; empty ranges where nothing is new."""
+        if AHEAD_KEY not in end:
+            return []
+        seen, looked = start.get(AHEAD_KEY, {}), end[AHEAD_KEY]
+        looks = []
+        for key in keys:
+            low, high = bounds[key]
+            first = max(end[key], seen.get(key, 0), low)
+            looks.append(Range(*split_key(key), first, max(first, min(looked[key], high))))
+        return looks
 
     def _may_lose(
         self, start: dict[str, Any], keys: Iterable[str], bounds: dict[str, tuple[int, int]]

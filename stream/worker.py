@@ -27,8 +27,6 @@ from stream.rows import EARLY, MESSAGE, RANGE, fill, pack
 from stream.scoring import Scored, Scorer, ScorerConfig
 from stream.stages import WORKER_STAGES, Stages
 
-Made = TypeVar("Made")
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 
 
 PREFETCH_KB: Final = 128 * 1024
-"""So much do the consumers of a worker fetch ahead, together."""
+"""So much do the consumers of a worker fetch ahead, together; those that look ahead fetch as much again."""
 LOOK_AHEAD: Final = 512
 """So many messages of a partition are looked at beyond what a batch looks at."""
 ROWS_A_GROUP: Final = 1024
@@ -134,6 +132,7 @@ class Found(NamedTuple):
 
 Piece = tuple[Worked, int, int]
 Key = tuple[str, int]
+Made = TypeVar("Made")
 
 
 class _Kept:
@@ -204,8 +203,10 @@ class _Kept:
 
     def close(self) -> None:
         """Stop fetching and scoring."""
-        self.readers_of(())
-        self.lookers_of(())
+        for reader in self.readers.values():
+            reader.close()
+        for looker in self.lookers.values():
+            looker.close()
         self.pool.shutdown(cancel_futures=True)
         if isinstance(self.scorer, IsolatedScorer):
             self.scorer.close()
@@ -304,6 +305,8 @@ def _look(kept: _Kept, ahead: Sequence[Range], version: str) -> Iterator[pa.Reco
     for part, looker in lookers.items():
         looker.begin(part.start, version)
     for part, looker in lookers.items():
+        if part.is_empty:
+            continue
         for found, low, high in looker.read(part.start, part.end, version):
             rows = found.part(low, high)
             if rows.num_rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -88,11 +90,23 @@ def test_of_too_many_the_brightest_are_taken(
     scorer: Scorer, version: str, real_packets: list[bytes]
 ) -> None:
     chosen, _ = Lookout(scorer, Priority(bright_sigma=1.0)).find(real_packets, version)
-    assert chosen.size == int(SHARE * len(real_packets))
+    assert chosen.size == math.ceil(SHARE * len(real_packets))
     alerts = Decoder(package_schemas()).decode(packets_in_place(real_packets))
     sigmas = np.where(np.asarray(alerts["object_id"].fill_null(0)) != 0, sigmas_of(alerts), 0.0)
     assert sigmas[chosen].min() >= np.delete(sigmas, chosen).max()
     assert (np.diff(chosen) > 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("young_days", [None, 1e4])
+def test_of_few_one_is_taken(
+    scorer: Scorer, version: str, real_packets: list[bytes], n: int, young_days: float | None
+) -> None:
+    lookout = Lookout(scorer, Priority(young_days, bright_sigma=1.0))
+    (one, *_), _ = lookout.find(real_packets, version)
+    chosen, scored = lookout.find([real_packets[one]] * n, version)
+    assert chosen.size == 1
+    assert scored is not None
 
 
 def test_packets_that_cannot_be_read_are_nobodys_priority(
@@ -109,7 +123,11 @@ def test_packets_that_cannot_be_read_are_nobodys_priority(
 
 
 def test_a_look_that_fails_finds_nothing_unless_a_service_is_away(
-    scorer: Scorer, version: str, real_packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer,
+    version: str,
+    real_packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     lookout = Lookout(scorer, Priority(bright_sigma=BRIGHT_SIGMA))
 
@@ -120,9 +138,13 @@ def test_a_look_that_fails_finds_nothing_unless_a_service_is_away(
         return raises
 
     monkeypatch.setattr("stream.priority.feature_arrays", fail(ZeroDivisionError()))
-    chosen, scored = lookout.find(real_packets, version)
-    assert chosen.size == 0
-    assert scored is None
+    with caplog.at_level(logging.ERROR, "noctule"):
+        for _ in range(3):
+            chosen, scored = lookout.find(real_packets, version)
+            assert chosen.size == 0
+            assert scored is None
+    (line,) = caplog.records
+    assert line.exc_info is not None
     monkeypatch.setattr("stream.priority.feature_arrays", fail(UnavailableError("registry", "?")))
     with pytest.raises(UnavailableError):
         lookout.find(real_packets, version)

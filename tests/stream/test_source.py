@@ -290,17 +290,42 @@ def test_who_is_behind_looks_ahead_once_and_nowhere_else(
             assert len(ahead) <= look
             assert not set(ahead) & (read | looked)
             assert bool(ahead) <= (left > behind)
-            if left <= behind:
-                looked = set()  # forgotten: who falls behind again looks again
             looked |= set(ahead)
+            assert {spot for spot in after(end) if spot not in read} <= looked
             at = end
             if k < 3:
                 ends = {key: n + step for (key, n), step in zip(ends.items(), growth, strict=False)}
     assert len(read) == sum(ends.values())
 
 
+def after(offset: dict[str, Any]) -> set[tuple[int, int]]:
+    """Return what an offset calls looked at."""
+    looked = offset.get("ahead", {})
+    return {(int(key[2:]), at) for key, end in looked.items() for at in range(offset[key], end)}
+
+
 def spots(part: Range) -> set[tuple[int, int]]:
     return {(part.partition, offset) for offset in range(part.start, part.end)}
+
+
+def test_a_new_partition_is_looked_at_once_it_is_read() -> None:
+    reader = bounded(behind=5, max_alerts=4)
+    reader.bounds = {"t:0": (0, 100), "t:1": (0, 50)}  # type: ignore[misc]
+    start = {"t:0": 0, "model": "m"}
+    first = reader.latestOffset(start, reader.getDefaultReadLimit())
+    assert first == {"t:0": 4, "t:1": 0, "ahead": {"t:0": 100, "t:1": 0}, "model": "m"}
+    then = reader.latestOffset(first, reader.getDefaultReadLimit())
+    assert then["ahead"] == {"t:0": 100, "t:1": 50}
+    (task,) = reader.partitions(first, then)
+    assert cast("PlannedTask", task).ahead == (Range("t", 0, 100, 100), Range("t", 1, 2, 50))
+
+
+def test_what_kafka_no_longer_has_is_not_waited_for() -> None:
+    reader = bounded(behind=5, max_alerts=4)
+    reader.bounds = {"t:0": (0, 20)}  # type: ignore[misc]
+    end = {"t:0": 4, "ahead": {"t:0": 100}, "model": "m"}
+    (task,) = reader.partitions({"t:0": 0, "model": "m"}, end)
+    assert cast("PlannedTask", task).ahead == (Range("t", 0, 4, 20),)
 
 
 def test_what_is_looked_at_is_what_kafka_still_has() -> None:
@@ -309,7 +334,6 @@ def test_what_is_looked_at_is_what_kafka_still_has() -> None:
     end = reader.latestOffset({"t:0": 0, "model": "m"}, reader.getDefaultReadLimit())
     assert end == {"t:0": 4, "ahead": {"t:0": 100}, "model": "m"}
     reader.bounds = {"t:0": (60, 100)}  # type: ignore[misc]
-    reader.reportLatestOffset()
     (task,) = reader.partitions({"t:0": 0, "model": "m"}, end)
     assert cast("PlannedTask", task).ahead == (Range("t", 0, 60, 100),)
 
