@@ -1,8 +1,8 @@
 """Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
 
-Real packets (262 KB), so many at a time, maintenance beside the stream. After each: memory of driver, workers,
-Spark's JVM, broker and maintenance, the checkpoint, the Delta log, files and bytes of the Delta table, the
-database. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
+Real packets (262 KB), so many at a time, maintenance beside the stream. After each: memory of driver,
+workers, Spark's JVM, broker and maintenance, the checkpoint, the Delta log, files and bytes of the Delta
+table, the database. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
 """
 
 from __future__ import annotations
