@@ -132,11 +132,11 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alerts", type=int, default=1_000_000)
-    parser.add_argument("--every", type=int, default=50_000)
-    parser.add_argument("--rate", type=float, default=1_000.0)
+    parser.add_argument("--every", type=int, default=25_000)
+    parser.add_argument("--rate", type=float, default=2_000.0)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    with live(retention_gb=10.0) as stage:
+    with live(retention_gb=0.8 * 262e3 * given.every / 2**30) as stage:
         stage.send(1_000)
         stage.drain()
         samples = run(stage, given.alerts, given.every, given.rate, print)
