@@ -2,7 +2,7 @@
 
 ``--alerts`` real packets (262 KB) wait in Kafka when the stream starts, once without a priority and once
 with; young and bright are rarer here than by the settings' defaults, since most real packets are bright.
-Seconds from the start of the query to the committed row, of urgent alerts and of all.
+Seconds from the start of the first batch to the committed row, of urgent alerts and of all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Seen:
 
     def __init__(self, stage: Live) -> None:
         self._stage = stage
-        self._begin = time.monotonic()
+        self._begin: float | None = None
         self.at_s: dict[int, float] = {}
         self.urgent: set[int] = set()
 
@@ -43,6 +43,8 @@ class Seen:
         query = sa.select(table.dia_source_id, urgent).where(
             table.run_id == report.run_id, table.batch_id == report.batch_id
         )
+        if self._begin is None:
+            self._begin = time.monotonic() - report.total_s
         now = time.monotonic() - self._begin
         with self._stage.engine.connect() as connection:
             for dia_source_id, is_urgent in connection.execute(query):
