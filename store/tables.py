@@ -148,6 +148,22 @@ duplicates: Final = sa.Table(
 The light curve of each lies in Delta, under its offset.
 """
 
+HOLDING: Final = (classifications, duplicates, rejected)
+"""The tables of which exactly one has each offset that was read."""
+
+
+def within(
+    table: sa.Table, topic: str, partition: int, start: int, end: int
+) -> sa.ColumnElement[bool]:
+    """Return what holds for the rows of one of :data:`HOLDING` that were read at ``[start, end)``."""
+    return sa.and_(
+        table.c.topic == topic,
+        table.c.kafka_partition == partition,
+        table.c.kafka_offset >= start,
+        table.c.kafka_offset < end,
+    )
+
+
 accounting: Final = sa.Table(
     "accounting",
     METADATA,

@@ -143,8 +143,7 @@ def _audit_partition(
     run_id, topic, partition = _key(rows[0])
     start, end = rows[0].start_offset, rows[-1].end_offset
     stored = sum(
-        _stored(connection, table, topic, partition, start, end)
-        for table in (tables.classifications, tables.duplicates, tables.rejected)
+        _stored(connection, table, topic, partition, start, end) for table in tables.HOLDING
     )
     problems = [*_broken_chain(rows), *_broken_sums(connection, rows)]
     n_lost = sum(row.n_lost for row in rows)
@@ -223,9 +222,9 @@ def lost_offsets(connection: sa.Connection, row: sa.Row[Any]) -> list[tuple[int,
     inside = row.topic, row.kafka_partition, row.start_offset, row.end_offset
     held = sorted(
         offset
-        for table in (tables.classifications, tables.duplicates, tables.rejected)
+        for table in tables.HOLDING
         for offset in connection.execute(
-            sa.select(table.c.kafka_offset).where(_within(table, *inside))
+            sa.select(table.c.kafka_offset).where(tables.within(table, *inside))
         ).scalars()
     )
     edges = pairwise([row.start_offset - 1, *held, row.end_offset])
@@ -235,17 +234,6 @@ def lost_offsets(connection: sa.Connection, row: sa.Row[Any]) -> list[tuple[int,
 def _stored(
     connection: sa.Connection, table: sa.Table, topic: str, partition: int, start: int, end: int
 ) -> int:
-    inside = _within(table, topic, partition, start, end)
+    inside = tables.within(table, topic, partition, start, end)
     query = sa.select(sa.func.count()).select_from(table).where(inside)
     return int(connection.execute(query).scalar_one())
-
-
-def _within(
-    table: sa.Table, topic: str, partition: int, start: int, end: int
-) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        table.c.topic == topic,
-        table.c.kafka_partition == partition,
-        table.c.kafka_offset >= start,
-        table.c.kafka_offset < end,
-    )

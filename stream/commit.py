@@ -254,7 +254,7 @@ class _Commit:
         return frozenset(
             (part["topic"], part["kafka_partition"], offset)
             for part in ranges
-            for table in (tables.classifications, tables.duplicates, tables.rejected)
+            for table in tables.HOLDING
             for offset in self.connection.execute(
                 sa.select(table.c.kafka_offset).where(_inside(table, part))
             ).scalars()
@@ -472,12 +472,8 @@ _CONTENT = (
 
 def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
     """Return what holds for rows of `table` that are within the range."""
-    return sa.and_(
-        table.c.topic == part["topic"],
-        table.c.kafka_partition == part["kafka_partition"],
-        table.c.kafka_offset >= part["kafka_offset"],
-        table.c.kafka_offset < part["end_offset"],
-    )
+    where = part["topic"], part["kafka_partition"], part["kafka_offset"], part["end_offset"]
+    return tables.within(table, *where)
 
 
 def _difference(original: Row, alert: Row) -> str | None:

@@ -90,6 +90,8 @@ class Lookout:
 
     def _find(self, packets: Packets, version: str) -> tuple[NDArray[np.int64], Scored | None]:
         chosen = self._bright(packets)
+        if not chosen.size:
+            return chosen, None
         alerts = self._scorer.decoder.decode(_some(packets, chosen))
         features, why = feature_arrays(alerts)
         wanted = np.asarray(alerts["reject_reason"].is_null()) & (why == 0).any(axis=1)

@@ -430,7 +430,7 @@ def _after(engine: sa.Engine, topic: str, partition: int, low: int, since_ms: fl
     """Return the offset behind the last one below `low` that is known to have arrived too early."""
     last = -1
     with reading(engine) as connection:
-        for table in (tables.classifications, tables.duplicates, tables.rejected):
+        for table in tables.HOLDING:
             known = table.c
             early = sa.and_(
                 known.topic == topic,
