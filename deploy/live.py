@@ -168,7 +168,7 @@ def run_maintain(settings: Settings, every_s: float | None) -> None:
     stop = stop_event() if every_s else None
     while True:
         try:
-            _maintain_once(settings)
+            _maintain_once(settings, stop)
         except UnavailableError as error:
             if stop is None:
                 raise
@@ -177,21 +177,23 @@ def run_maintain(settings: Settings, every_s: float | None) -> None:
             return
 
 
-def _maintain_once(settings: Settings) -> None:
+def _maintain_once(settings: Settings, stop: threading.Event | None) -> None:
     from deploy.again import rescored_folder  # noqa: PLC0415 - it needs this module
     from store.maintenance import Retention, maintain, maintain_rescored  # noqa: PLC0415 - numba
 
     retention = Retention(**settings.maintenance.model_dump())
     live, again = delta_folder(settings), rescored_folder(settings)
+    stopped = stop.is_set if stop is not None else lambda: False
     engine = open_store(settings)
     try:
-        _tell_saved(maintain(engine, live, retention, partial(_log_step, "")), live.name, "")
+        saved = maintain(engine, live, retention, partial(_log_step, ""), stopped)
+        _tell_saved(saved, live.name, "")
     finally:
         engine.dispose()
     prefix = f"{again.name}: "
-    saved = maintain_rescored(again, retention, partial(_log_step, prefix))
-    if saved is not None:
-        _tell_saved(saved, again.name, prefix)
+    of_again = maintain_rescored(again, retention, partial(_log_step, prefix), stopped)
+    if of_again is not None:
+        _tell_saved(of_again, again.name, prefix)
 
 
 def _log_step(prefix: str, line: str, /, **fields: object) -> None:

@@ -2,10 +2,11 @@
 
 `maintain` does, in order, each step safe to be killed in:
 
-1. *Rewrite.* Small files are joined, and files of which a good part is superseded are written anew
-   without it. A file is written first and swapped in afterwards, in one transaction
-   (:func:`store.delta.replace_files`): whoever is killed in between leaves an orphan. However large
-   the files, a few of their row groups are in memory at a time.
+1. *Rewrite.* Files of which a good part is superseded are written anew without it, and small files are
+   joined, like with like: whenever a row is written again, its file has at least doubled. A file is
+   written first and swapped in afterwards, in one transaction (:func:`store.delta.replace_files`):
+   whoever is killed in between leaves an orphan. However large the files, a few of their row groups are
+   in memory at a time.
 2. *Vacuum.* Files that are no part of the table any more, or never became one, go once they are older
    than the stated age: a file that a running task writes, or that waits for its commit, is younger.
 3. *Log.* A checkpoint of Delta's log, which keeps the batch numbers of every run; then log files older
@@ -38,7 +39,7 @@ from store.database import reading
 from store.delta import LightCurveFile, Written, files_of, replace_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,12 +59,11 @@ _POINT_BYTES: Final = 32
 _VALUE_BYTES: Final = 9
 
 _FEWEST: Final = 8
-"""So few small files are not worth their rewriting yet; each byte is joined about three times."""
+"""So few small files are not worth their rewriting yet."""
 _SMALL: Final = 0.25
 """A file below this part of the target is small."""
 _WASTED: Final = 0.25
-"""A file is written anew where this part of its points is superseded."""
-_PASSES: Final = 3
+"""A file is written anew where this part of its bytes is superseded."""
 _SAME_DAYS: Final = 1e-6
 _ANALYSED_ROWS: Final = 1000
 
@@ -138,8 +138,21 @@ def _silent(_line: str, /, **_fields: object) -> None:
     """Take a line and say nothing."""
 
 
+def _never() -> bool:
+    """Say that nobody wants this to stop."""
+    return False
+
+
+class _StoppedError(Exception):
+    """Somebody wants this to stop; what was swapped in stays."""
+
+
 def maintain(
-    engine: sa.Engine, folder: Path, retention: Retention, progress: Progress = _silent
+    engine: sa.Engine,
+    folder: Path,
+    retention: Retention,
+    progress: Progress = _silent,
+    stopped: Callable[[], bool] = _never,
 ) -> Saved:
     """Do one round of maintenance of the Delta table at `folder` and of the database; see the module.
 
@@ -153,20 +166,27 @@ def maintain(
         How long things are kept.
     progress
         Called after each step.
+    stopped
+        Asked every few seconds; where it says so, the rest is left to the next round.
     """
     saved = Saved()
     if DeltaTable.is_deltatable(str(folder)):
         rule = Rule(
             protected_objects(engine), now_ms() - round(retention.light_curve_days * DAY_MS)
         )
-        saved = _maintain_table(_Rewriting(folder, retention, BY_OBJECT, rule), progress)
-    analyse(engine)
-    progress("database analysed", step="analyse")
+        rewriting = _Rewriting(folder, retention, BY_OBJECT, rule, stopped)
+        saved = _maintain_table(rewriting, progress)
+    if not stopped():
+        analyse(engine)
+        progress("database analysed", step="analyse")
     return saved
 
 
 def maintain_rescored(
-    folder: Path, retention: Retention, progress: Progress = _silent
+    folder: Path,
+    retention: Retention,
+    progress: Progress = _silent,
+    stopped: Callable[[], bool] = _never,
 ) -> Saved | None:
     """Do one round of maintenance of the Delta table at `folder` of what was scored again.
 
@@ -174,23 +194,29 @@ def maintain_rescored(
     """
     if not DeltaTable.is_deltatable(str(folder)):
         return None
-    return _maintain_table(_Rewriting(folder, retention, BY_ALERT), progress)
+    return _maintain_table(_Rewriting(folder, retention, BY_ALERT, stopped=stopped), progress)
 
 
 def _maintain_table(rewriting: _Rewriting, progress: Progress) -> Saved:
     folder, table = rewriting.folder, rewriting.folder.name
     before = files_of(DeltaTable(str(folder)))
-    rewriting.run(progress)
-    vacuumed = vacuum(folder, rewriting.retention.orphan_hours)
-    n_bytes = sum(vacuumed.values())
-    progress(
-        f"{len(vacuumed)} files deleted that are no part of the table",
-        table=table, step="vacuum", n_files=len(vacuumed), n_bytes=n_bytes,
-    )  # fmt: skip
-    n_log_files = shorten_log(folder)
-    progress(
-        f"{n_log_files} files of the log deleted", table=table, step="log", n_files=n_log_files
-    )
+    vacuumed: dict[str, int] = {}
+    n_bytes = n_log_files = 0
+    try:
+        rewriting.run(progress)
+        rewriting.ask()
+        vacuumed = vacuum(folder, rewriting.retention.orphan_hours)
+        n_bytes = sum(vacuumed.values())
+        progress(
+            f"{len(vacuumed)} files deleted that are no part of the table",
+            table=table, step="vacuum", n_files=len(vacuumed), n_bytes=n_bytes,
+        )  # fmt: skip
+        n_log_files = shorten_log(folder)
+        progress(
+            f"{n_log_files} files of the log deleted", table=table, step="log", n_files=n_log_files
+        )
+    except _StoppedError:
+        progress("stopped: the rest is left to the next round", table=table, step="stop")
     after = files_of(DeltaTable(str(folder)))
     return Saved(
         files=(len(before), len(after)),
@@ -215,11 +241,10 @@ def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
 
 
 class Glance(NamedTuple):
-    """What the rule needs of alerts, one value each.
+    """What the rule needs of alerts whose light curve is kept, one value each.
 
     ``object_id`` int64, 0 where there is none; ``t`` float64, time of the alert (MJD TAI);
-    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64, of the light
-    curve as it is kept; ``kept`` bool, whether it is.
+    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64.
     """
 
     object_id: NDArray[np.int64]
@@ -227,7 +252,25 @@ class Glance(NamedTuple):
     start: NDArray[np.float64]
     processed_ms: NDArray[np.int64]
     n_points: NDArray[np.int64]
-    kept: NDArray[np.bool_]
+
+
+class Glanced(NamedTuple):
+    """A file's alerts whose light curve may go one day, by far the fewest in the end; and of all its rows.
+
+    ``rows`` int64, where they are in it; ``n_points`` and ``light_curve_bytes``, of all its light curves.
+    """
+
+    alerts: Glance
+    rows: NDArray[np.int64]
+    n_points: int
+    light_curve_bytes: int
+
+    def points(self, n_rows: int) -> NDArray[np.int64]:
+        """Return how many points each of its `n_rows` rows has; of those that stay, about how many."""
+        others = self.n_points - int(self.alerts.n_points.sum())
+        out = np.full(n_rows, -(-others // max(1, n_rows - len(self.rows))), np.int64)
+        out[self.rows] = self.alerts.n_points
+        return out
 
 
 def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> NDArray[np.bool_]:
@@ -245,7 +288,7 @@ def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> 
     Parameters
     ----------
     alerts
-        In any order. Those that are not kept any more count for nothing, and are not superseded.
+        In any order; those whose light curve is kept.
     protected
         Objects of which all is kept.
     before_ms
@@ -256,9 +299,9 @@ def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> 
     ndarray of bool
         One for each alert.
     """
-    rows = np.flatnonzero(alerts.kept & (alerts.object_id != 0))
+    rows = np.flatnonzero(alerts.object_id)
     order = rows[np.lexsort((-alerts.start[rows], alerts.t[rows], alerts.object_id[rows]))]
-    out = np.zeros(len(alerts.kept), bool)
+    out = np.zeros(len(alerts.t), bool)
     out[order] = _covered(alerts.object_id[order], alerts.t[order], alerts.start[order])
     out &= alerts.processed_ms < before_ms
     out &= ~np.isin(alerts.object_id, protected)
@@ -290,61 +333,99 @@ def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN00
     return out
 
 
-def glance(path: Path) -> Glance:
+def glance(path: Path) -> Glanced:
     """Read of a file what the rule needs; of light curves one small column, for their lengths."""
     file = pq.ParquetFile(path)
     columns = [file.schema.column(k).path for k in range(len(file.schema))]
-    inside = [name for name in columns if name.startswith("light_curve.")]
-    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms", inside[-1]]
-    parts = [_glance_of(file.read_row_group(k, columns=wanted)) for k in range(file.num_row_groups)]
-    parts += [_glance_of(file.schema_arrow.empty_table())]  # there may be no group at all
-    return Glance(*map(np.concatenate, zip(*parts, strict=True)))
+    inside = [k for k, name in enumerate(columns) if name.startswith("light_curve.")]
+    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms"]
+    wanted.append(columns[inside[-1]])
+    groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
+    begins = np.cumsum([0, *(group.num_rows for group in groups)])
+    parts = [
+        _glance_of(file.read_row_group(k, columns=wanted), int(begins[k]))
+        for k in range(len(groups))
+    ]
+    parts.append(_glance_of(file.schema_arrow.empty_table(), 0))  # there may be no group at all
+    return Glanced(
+        _together(part.alerts for part in parts),
+        np.concatenate([part.rows for part in parts]),
+        sum(part.n_points for part in parts),
+        sum(group.column(k).total_compressed_size for group in groups for k in inside),
+    )
 
 
-def _glance_of(rows: pa.Table) -> Glance:
+def _together(parts: Iterable[Glance]) -> Glance:
+    columns: Iterable[Any] = map(np.concatenate, zip(*parts, strict=True))
+    return Glance(*columns)
+
+
+def _glance_of(rows: pa.Table, begin: int) -> Glanced:
     def numbers(name: str, kind: pa.DataType) -> NDArray[Any]:
         column = rows[name] if name in rows.column_names else pa.nulls(rows.num_rows, kind)
         return np.asarray(pc.fill_null(column, pa.scalar(0, kind)))
 
-    t = numbers("t_mjd_tai", pa.float64())
+    owner, t = numbers("object_id", pa.int64()), numbers("t_mjd_tai", pa.float64())
+    start = t - numbers("days_since_first_detection", pa.float64())
+    processed_ms = numbers("processed_ms", pa.int64())
     lengths = pc.list_value_length(rows["light_curve"])
-    return Glance(
-        numbers("object_id", pa.int64()),
-        t,
-        t - numbers("days_since_first_detection", pa.float64()),
-        numbers("processed_ms", pa.int64()),
-        np.asarray(pc.fill_null(lengths, 0), np.int64),
-        np.asarray(pc.is_valid(rows["light_curve"])),
-    )
+    n_points = np.asarray(pc.fill_null(lengths, 0), np.int64)
+    held = np.flatnonzero(np.asarray(pc.is_valid(rows["light_curve"])) & (owner != 0))
+    alerts = Glance(owner[held], t[held], start[held], processed_ms[held], n_points[held])
+    return Glanced(alerts, begin + held, int(n_points.sum()), 0)
 
 
 class Seen(NamedTuple):
-    """A file of the table, which of its light curves are superseded, and their part of its points."""
+    """A file of the table, which of its light curves are superseded, and bytes that these take."""
 
     file: Written
     superseded: NDArray[np.bool_]
     wasted: float
 
+    @property
+    def left(self) -> float:
+        """Bytes without what is superseded."""
+        return self.file.n_bytes - self.wasted
 
-def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
-    """Return which files are worth their rewriting, in groups of `target_bytes` that become one file each."""
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether it is worth its rewriting alone."""
+        return self.wasted >= _WASTED * self.file.n_bytes
+
+
+def choose_groups(files: Sequence[Seen], target_bytes: int) -> list[list[Seen]]:
+    """Return which files are worth their rewriting, in groups that become one file of `target_bytes` each.
+
+    Small files are joined with those that are to be written anyway, from the smallest on, as long as none
+    is larger than all before it: a row's file then doubles at least whenever it is written.
+    """
+    chosen = {seen.file.name for seen in files if seen.is_wasteful}
+    total = sum(seen.left for seen in files if seen.is_wasteful)
+    small = [s for s in files if not s.is_wasteful and s.left < _SMALL * target_bytes]
+    waiting: list[Seen] = []
+    for seen in sorted(small, key=lambda seen: seen.left):
+        waiting.append(seen)
+        if seen.left <= total:
+            chosen |= {one.file.name for one in waiting}
+            waiting = []
+        total += seen.left
     groups: list[list[Seen]] = [[]]
     for seen in files:
-        if seen.wasted < _WASTED and seen.file.n_bytes >= _SMALL * target_bytes:
+        if seen.file.name not in chosen:
             continue
-        if groups[-1] and _group_bytes([*groups[-1], seen]) > target_bytes:
+        if groups[-1] and _bytes_left([*groups[-1], seen]) > target_bytes:
             groups.append([])
         groups[-1].append(seen)
     return [group for group in groups if _is_worth_it(group, target_bytes)]
 
 
 def _is_worth_it(group: list[Seen], target_bytes: int) -> bool:
-    joined = len(group) > 1 and _group_bytes(group) >= _SMALL * target_bytes
-    return joined or len(group) >= _FEWEST or any(seen.wasted >= _WASTED for seen in group)
+    joined = len(group) > 1 and _bytes_left(group) >= _SMALL * target_bytes
+    return joined or len(group) >= _FEWEST or any(seen.is_wasteful for seen in group)
 
 
-def _group_bytes(group: list[Seen]) -> int:
-    return sum(seen.file.n_bytes for seen in group)
+def _bytes_left(group: list[Seen]) -> float:
+    return sum(seen.left for seen in group)
 
 
 class Rule(NamedTuple):
@@ -366,6 +447,8 @@ class _Rewriting:
         Columns that rows are sorted by.
     rule
         By which light curves go; None where there are none.
+    stopped
+        See :func:`maintain`.
     n_emptied, overtaken
         See :class:`Saved`.
     """
@@ -374,47 +457,46 @@ class _Rewriting:
     retention: Retention
     by: Sequence[str]
     rule: Rule | None = None
+    stopped: Callable[[], bool] = _never
     n_emptied: int = 0
     overtaken: bool = False
-    _glances: dict[str, Glance] = field(default_factory=dict)
+    _glances: dict[str, Glanced] = field(default_factory=dict)
+
+    def ask(self) -> None:
+        """Go no further where this is to stop."""
+        if self.stopped():
+            raise _StoppedError
 
     def run(self, progress: Progress) -> None:
-        """Rewrite, and rewrite what came of it: what was emptied is small, and is joined in turn."""
-        for _ in range(_PASSES):  # and no more: the stream goes on, so there is always something
-            groups = choose_groups(self._seen(), self.retention.file_mb << 20)
-            if not groups:
-                return
-            for number, group in enumerate(groups, 1):
-                if not self._rewrite(group):
-                    self.overtaken = True
-                    progress(
-                        "another maintenance is at work: the rest is left to it",
-                        table=self.folder.name, step="join", overtaken=True,
-                    )  # fmt: skip
-                    return
+        """Rewrite, once: the stream goes on, so there is always something."""
+        groups = choose_groups(self._seen(), self.retention.file_mb << 20)
+        for number, group in enumerate(groups, 1):
+            self.ask()
+            if not self._rewrite(group):
+                self.overtaken = True
                 progress(
-                    f"group {number} of {len(groups)}: {len(group)} files are one",
-                    table=self.folder.name, step="join", group=number, n_groups=len(groups),
-                    n_files=len(group), n_bytes=_group_bytes(group),
+                    "another maintenance is at work: the rest is left to it",
+                    table=self.folder.name, step="join", overtaken=True,
                 )  # fmt: skip
+                return
+            progress(
+                f"group {number} of {len(groups)}: {len(group)} files are one",
+                table=self.folder.name, step="join", group=number, n_groups=len(groups),
+                n_files=len(group), n_bytes=_bytes_of(seen.file for seen in group),
+            )  # fmt: skip
 
     def _seen(self) -> list[Seen]:
         files = files_of(DeltaTable(str(self.folder)))
-        if self.rule is None:
+        if self.rule is None or not files:
             return [Seen(file, np.zeros(file.n_rows, bool), 0.0) for file in files]
-        self._glances = {
-            file.name: self._glances.get(file.name) or glance(self.folder / file.name)
-            for file in files
-        }
-        if not files:
-            return []
-        alerts = Glance(*map(np.concatenate, zip(*self._glances.values(), strict=True)))
-        gone = superseded(alerts, *self.rule)
-        ends = np.cumsum([len(one.kept) for one in self._glances.values()])
-        return [
-            Seen(file, part, _share(part, self._glances[file.name].n_points))
-            for file, part in zip(files, np.split(gone, ends[:-1]), strict=True)
-        ]
+        for file in files:
+            self.ask()
+            self._glances[file.name] = glance(self.folder / file.name)
+        glanced = list(self._glances.values())
+        gone = superseded(_together(one.alerts for one in glanced), *self.rule)
+        ends = np.cumsum([len(one.rows) for one in glanced])
+        parts = np.split(gone, ends[:-1])
+        return [_as_seen(*of_file) for of_file in zip(files, glanced, parts, strict=True)]
 
     def _rewrite(self, group: list[Seen]) -> bool:
         """Write `group` as one file and swap it in; False where another did so before."""
@@ -429,6 +511,7 @@ class _Rewriting:
         file = LightCurveFile(self.folder, rows_in_a_group=ROWS_IN_A_GROUP)
         try:
             for begin, end in portions(sizes[order], ROWS_IN_A_GROUP, _AT_A_TIME):
+                self.ask()
                 file.append(rows.take(order[begin:end], emptied))
             new = file.close()
         except Exception:
@@ -446,8 +529,19 @@ class _Rewriting:
         """Return how many points of each row will be kept."""
         if self.rule is None:
             return np.zeros(sum(seen.file.n_rows for seen in group), np.int64)
-        parts = [self._glances[seen.file.name].n_points * ~seen.superseded for seen in group]
-        return np.concatenate(parts)
+        return np.concatenate(
+            [
+                self._glances[seen.file.name].points(seen.file.n_rows) * ~seen.superseded
+                for seen in group
+            ]
+        )
+
+
+def _as_seen(file: Written, glanced: Glanced, gone: NDArray[np.bool_]) -> Seen:
+    emptied = np.zeros(file.n_rows, bool)
+    emptied[glanced.rows[gone]] = True
+    share = glanced.alerts.n_points[gone].sum() / max(1, glanced.n_points)
+    return Seen(file, emptied, float(share * glanced.light_curve_bytes))
 
 
 class OldRows:
@@ -548,10 +642,6 @@ def portions(sizes: NDArray[np.int64], n_rows: int, at_most: int) -> Iterator[tu
         held += size
     if begin < len(sizes):
         yield begin, len(sizes)
-
-
-def _share(part: NDArray[np.bool_], n_points: NDArray[np.int64]) -> float:
-    return float(n_points[part].sum() / max(1, n_points.sum()))
 
 
 def _bytes_of(files: Iterable[Written]) -> int:

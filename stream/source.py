@@ -45,6 +45,8 @@ MODEL_KEY: Final = "model"
 AHEAD_KEY: Final = "ahead"
 LOOK: Final = 20_000
 """So many alerts does a batch look at ahead, at most: a few seconds' work."""
+LOOKING: Final = 4
+"""A batch that looks ahead reads so many times fewer alerts: what cannot wait is found the sooner."""
 _PATIENCE_S: Final = 0.2
 """Spark is kept waiting no longer than this at a time, so that it can be stopped."""
 _IDLE_S: Final = 0.2
@@ -157,31 +159,41 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         refuse_other_topics(start, ends)
         self._may_lose(start, known, bounds)
         at_most = limit.max_rows if isinstance(limit, ReadMaxRows) else None
-        goal = plan_batch(start, known, at_most)
         topics = {topic_of(key) for key in known}
-        goal |= {
+        new = {
             key: bounds[key][0 if topic_of(key) in topics else self._side]
             for key in ends
             if key not in start
         }
+        goal = plan_batch(start, known, at_most) | new
         if all(goal[key] == start.get(key) for key in goal):
             return start
-        return {**goal, **self._look(start, goal, ends), MODEL_KEY: self._choose_version()}
+        looked = self._look(start, goal, ends)
+        if at_most is not None and looked != self._looked_before(start, goal):
+            goal = plan_batch(start, known, -(-at_most // LOOKING)) | new
+            looked = self._look(start, goal, ends)
+        ahead = {} if looked == goal else {AHEAD_KEY: looked}
+        return {**goal, **ahead, MODEL_KEY: self._choose_version()}
+
+    @staticmethod
+    def _looked_before(start: dict[str, Any], goal: dict[str, int]) -> dict[str, int]:
+        """Return how far has been looked at by the end of a batch that does not look."""
+        seen = start.get(AHEAD_KEY, {})
+        return {key: max(at, seen.get(key, 0)) for key, at in goal.items()}
 
     def _look(
         self, start: dict[str, Any], goal: dict[str, int], ends: dict[str, int]
-    ) -> dict[str, Any]:
-        """Return how far beyond `goal` has been looked at after this batch: as far, or further if behind.
+    ) -> dict[str, int]:
+        """Return how far has been looked at by the end of a batch that reads to `goal`: further if behind.
 
         A partition of which the batch reads nothing is in no task, so it is not looked at either.
         """
         behind = int(self._options["behind"])
-        seen = start.get(AHEAD_KEY, {})
-        looked = {key: max(at, seen.get(key, 0)) for key, at in goal.items()}
+        looked = self._looked_before(start, goal)
         if 0 < behind < sum(max(0, end - goal[key]) for key, end in ends.items()):
             read = {key: ends[key] for key in ends if key in start and goal[key] > start[key]}
             looked |= plan_batch(looked, read, LOOK)
-        return {} if looked == goal else {AHEAD_KEY: looked}
+        return looked
 
     @property
     def _side(self) -> int:

@@ -154,10 +154,15 @@ class _Kept:
 
     def readers_of(self, parts: Sequence[Range]) -> dict[Range, RangeReader[Worked]]:
         """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
+        _close_others(self.readers, parts)
+        _close_others(self.lookers, parts)
         return self._opened(self.readers, parts, self.work, self.config.ahead)
 
     def lookers_of(self, ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
-        """Return the readers of what is looked at ahead, which have consumers of their own."""
+        """Return the readers of what is looked at ahead, which have consumers of their own.
+
+        They stay open while the stream is not behind: it may be so once a minute.
+        """
         return self._opened(self.lookers, ahead, self.look, LOOK_AHEAD)
 
     def _opened(
@@ -167,15 +172,13 @@ class _Kept:
         work: Callable[[list[Message], str], Made],
         ahead: int,
     ) -> dict[Range, RangeReader[Made]]:
-        wanted = {(part.topic, part.partition) for part in parts}
-        for key in readers.keys() - wanted:
-            readers.pop(key).close()
+        wanted = {_key(part) for part in parts}
         limits = Limits(self.config.chunk, ahead, self.config.timeout_s)
         share = {"queued.max.messages.kbytes": PREFETCH_KB // max(1, len(wanted))}
         for key in wanted - readers.keys():
             client = share | self.config.client
             readers[key] = RangeReader(key, client, work, self.pool, self.budget, limits)
-        return {part: readers[part.topic, part.partition] for part in parts}
+        return {part: readers[_key(part)] for part in parts}
 
     def work(self, messages: list[Message], version: str) -> Worked:
         """Decode and score messages of one partition."""
@@ -210,6 +213,16 @@ class _Kept:
         self.pool.shutdown(cancel_futures=True)
         if isinstance(self.scorer, IsolatedScorer):
             self.scorer.close()
+
+
+def _key(part: Range) -> Key:
+    return part.topic, part.partition
+
+
+def _close_others(readers: dict[Key, RangeReader[Made]], parts: Sequence[Range]) -> None:
+    """Close the readers of other partitions than those of `parts`."""
+    for key in readers.keys() - {_key(part) for part in parts}:
+        readers.pop(key).close()
 
 
 _KEPT: dict[str, _Kept] = {}

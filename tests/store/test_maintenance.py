@@ -43,6 +43,7 @@ from store.maintenance import (
     Seen,
     analyse,
     choose_groups,
+    glance,
     maintain,
     shorten_log,
     superseded,
@@ -149,7 +150,7 @@ SPANS = st.lists(
 def glances(spans: list[Span]) -> Glance:
     owner, start, t = np.array(spans, np.int64).reshape(-1, 3).T
     zeros, ones = np.zeros(len(spans), np.int64), np.ones(len(spans), np.int64)
-    return Glance(owner, t.astype(float), start.astype(float), zeros, ones, ones.astype(bool))
+    return Glance(owner, t.astype(float), start.astype(float), zeros, ones)
 
 
 def left_of(spans: list[Span]) -> list[Span]:
@@ -194,13 +195,20 @@ def test_of_packets_that_hold_a_year_one_a_year_is_kept() -> None:
     assert len(left_of([(1, max(0, t - 365), t) for t in range(5 * 365)])) == 5
 
 
-def test_what_is_labelled_young_homeless_or_emptied_before_stays_as_it_is() -> None:
+def test_what_is_labelled_young_or_homeless_stays_as_it_is() -> None:
     alerts = glances([(o, 0, t) for o in (0, 1, 2, 3) for t in range(4)])
     young = alerts._replace(processed_ms=np.where(alerts.object_id == 2, 7, 0))
-    emptied = young._replace(kept=~((alerts.object_id == 3) & (alerts.t == 3)))
-    gone = superseded(emptied, np.array([1]), 7)
+    gone = superseded(young, np.array([1]), 7)
     assert set(alerts.object_id[gone]) == {3}
-    assert alerts.t[gone].tolist() == [0, 1]  # the newest that is left is that of day 2
+    assert alerts.t[gone].tolist() == [0, 1, 2]
+
+
+def test_what_is_emptied_already_covers_nothing(tmp_path: Path) -> None:
+    given = [*({} for _ in range(3)), {"light_curve": None}]
+    file = write(tmp_path, [alert(1, day, **what) for day, what in enumerate(given)])
+    glanced = glance(tmp_path / file.name)
+    assert superseded(glanced.alerts, NOBODY, 1).tolist() == [True, True, False]
+    assert glanced.rows.tolist() == [0, 1, 2]
 
 
 # --- rewriting
@@ -283,18 +291,65 @@ def test_a_rewritten_file_is_sorted_by_object_in_small_groups(
     assert pq.read_metadata(tmp_path / file.name).num_row_groups == 3
 
 
+def groups_of(files: Iterable[tuple[float, float]], target: int = 1000) -> list[list[str]]:
+    """Which of the files, given by bytes and superseded bytes, become one."""
+    seen = [
+        Seen(Written(str(k), round(n), 1), np.zeros(1, bool), wasted)
+        for k, (n, wasted) in enumerate(files)
+    ]
+    return [[one.file.name for one in group] for group in choose_groups(seen, target)]
+
+
 def test_which_files_are_worth_their_rewriting() -> None:
-    def sizes(*files: tuple[int, float]) -> list[int]:
+    def sizes(*files: tuple[float, float]) -> list[int]:
         """Files of each group."""
-        seen = [Seen(Written("x", n, 1), np.zeros(1, bool), wasted) for n, wasted in files]
-        return [len(group) for group in choose_groups(seen, 1000)]
+        return [len(group) for group in groups_of(files)]
 
     assert sizes(*[(1, 0)] * 7) == []  # few and small: wait for more
     assert sizes(*[(1, 0)] * 8) == [8]
     assert sizes(*[(900, 0)] * 8) == []  # large
     assert sizes(*[(200, 0)] * 20) == [5, 5, 5, 5]
-    assert sizes((900, 0.5), (900, 0.1)) == [1]  # half of it goes
-    assert sizes((900, 0.5), (50, 0), (60, 0)) == [2]  # a group has an end; a single file waits
+    assert sizes((900, 450), (900, 100)) == [1]  # half of it goes
+    assert sizes((900, 450), (50, 0), (60, 0)) == [3]  # what is left of them fits into one
+    assert sizes((900, 300), (200, 0), (220, 0)) == [2]  # a group has an end; a single file waits
+    assert groups_of([(100, 0), *[(1, 0)] * 9]) == [
+        [str(k) for k in range(1, 10)]
+    ]  # like with like
+
+
+@given(st.lists(st.floats(1, 20), min_size=50, max_size=400))
+def test_files_stay_few_and_rows_are_seldom_written(arriving: list[float]) -> None:
+    standing: list[float] = []
+    written = 0.0
+    for n, size in enumerate(arriving, 1):
+        standing.append(size)
+        if n % 10:
+            continue
+        groups = groups_of((each, 0.0) for each in standing)
+        joined = {int(name) for group in groups for name in group}
+        made = [sum(standing[int(name)] for name in group) for group in groups]
+        written += sum(made)
+        standing = [each for k, each in enumerate(standing) if k not in joined] + made
+    n_full = sum(each >= 250 for each in standing)
+    assert len(standing) - n_full < 30
+    assert written <= (1 + np.log2(1000)) * sum(arriving)
+
+
+def test_of_a_large_file_whose_light_curves_are_nearly_all_gone_the_rest_may_go_later(
+    tmp_path: Path, database: sa.Engine
+) -> None:
+    ensure_table(tmp_path, SCHEMA)
+    newest = alert(1, 8_000)
+    few = newest["light_curve"][:1]
+    rows = [
+        {**newest, "dia_source_id": k, "features": {"a": random.random()}, "light_curve": None}
+        for k in range(8_000)
+    ]
+    append(tmp_path, 0, [*rows, alert(1, 0, light_curve=few)])
+    before = set(files_of(DeltaTable(str(tmp_path))))
+    append(tmp_path, 1, [newest])
+    assert maintain(database, tmp_path, KEEP_NOTHING).n_emptied == 0
+    assert before <= set(files_of(DeltaTable(str(tmp_path))))
 
 
 # --- beside the stream
