@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -139,7 +140,7 @@ def main() -> None:
     with live(retention_gb=0.8 * 262e3 * given.every / 2**30) as stage:
         stage.send(1_000)
         stage.drain()
-        samples = run(stage, given.alerts, given.every, given.rate, print)
+        samples = run(stage, given.alerts, given.every, given.rate, partial(print, flush=True))
     print()
     shown = samples[:: max(1, len(samples) // 8)]
     rows = [

@@ -11,11 +11,12 @@ from lightcurves.errors import ConfigurationError
 from models.training import TrainingSettings
 from store.database import migrate, open_database
 from stream.commit import RequestPolicy
-from stream.job import Executors, JobConfig, open_session, run_id_of
+from stream.job import JobConfig, run_id_of
 from stream.outputs import Topics
 from stream.priority import Priority
 from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
+from stream.session import Executors, open_session
 from stream.worker import WorkerConfig
 
 if TYPE_CHECKING:

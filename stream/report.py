@@ -7,16 +7,26 @@ on a hundred, and nothing is shared between processes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 
-from stream.commit import BatchCounts
+from stream.commit import BatchCounts, where_of
+from stream.rows import MESSAGE, RANGE
+from stream.stages import WORKER_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
     from numpy.typing import NDArray
+
+    from stream.commit import BatchId, Committed
+    from stream.stages import Stages
+
+_REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
+_TOLD: Final = 20
 
 
 class Refused(NamedTuple):
@@ -84,3 +94,49 @@ class BatchReport:
     early_latency_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     requested: tuple[Requested, ...] = ()
     differing: tuple[Differing, ...] = ()
+
+
+def report_of(
+    rows: pa.Table,
+    batch: BatchId,
+    committed: Committed,
+    stages: Stages,
+    total_s: float,
+    committed_ms: int,
+) -> BatchReport:
+    """Return what is told of a batch; `stages` are the driver's so far."""
+    is_range = pc.equal(rows["kind"], RANGE)
+    tasks = rows.filter(is_range)["stages_s"].drop_null().to_pylist()
+    for spent in tasks:
+        stages.add(dict(zip(WORKER_STAGES, spent, strict=False)))
+    longest = max((spent[-1] for spent in tasks), default=0.0)
+    stages.seconds["handover"] = max(0.0, stages.seconds["handover"] - longest)
+    early_ms = np.array([row["arrival_ms"] for row in committed.early], np.int64)
+    messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
+    bad = pc.is_valid(messages["reject_reason"])
+    readable = messages.filter(pc.invert(bad))
+    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _TOLD).to_pylist()
+    versions = messages["model_version"].drop_null().unique().to_pylist()
+    return BatchReport(
+        batch.run_id,
+        batch.batch_id,
+        committed.counts,
+        dict(stages.seconds),
+        total_s,
+        _latency_s(readable["arrival_ms"].to_numpy(), committed_ms),
+        versions[0] if versions else "",
+        tuple(Refused(*row.values()) for row in refused),
+        committed_ms,
+        _latency_s(early_ms, committed_ms),
+        tuple(
+            Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_TOLD]
+        ),
+        tuple(
+            Differing(row["dia_source_id"], *where_of(row), row["differs"])
+            for row in committed.differing[:_TOLD]
+        ),
+    )
+
+
+def _latency_s(arrival_ms: NDArray[np.int64], committed_ms: int) -> NDArray[np.float64]:
+    return np.maximum(0.0, (committed_ms - arrival_ms) / 1000)

@@ -28,8 +28,9 @@ from models.training import TrainingSettings, moments_of, train
 from store import registry
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks
-from stream.job import open_session, start
+from stream.job import start
 from stream.report import BatchReport
+from stream.session import open_session
 from stream.topic import publish
 
 
