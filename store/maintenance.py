@@ -22,7 +22,10 @@ row of an alert, its scores and its features stay for ever.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from functools import partial
+from itertools import pairwise
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
 
 import numba as nb
 import numpy as np
@@ -39,7 +42,7 @@ from store.database import reading
 from store.delta import LightCurveFile, Written, files_of, replace_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -54,7 +57,9 @@ BY_ALERT: Final = ("dia_source_id",)
 
 _AT_A_TIME: Final = 64 << 20
 """So many bytes of rows are put in order at a time, roughly as they lie in memory, and a row group at
-least. The old files are read once for each time; what is in memory is about three times this."""
+least; what is in memory is about three times this."""
+_RUNS_DECODED: Final = 2
+"""A row group that more runs than these have rows of is decoded once, and written down."""
 _POINT_BYTES: Final = 32
 _VALUE_BYTES: Final = 9
 
@@ -508,11 +513,12 @@ class _Rewriting:
         rows = OldRows(self.folder, old, pa.schema(table.schema().to_arrow()))
         order = rows.order(self.by)
         sizes = rows.n_columns * _VALUE_BYTES + _POINT_BYTES * self._points_left(group)
+        cuts = list(portions(sizes[order], ROWS_IN_A_GROUP, _AT_A_TIME))
         file = LightCurveFile(self.folder, rows_in_a_group=ROWS_IN_A_GROUP)
         try:
-            for begin, end in portions(sizes[order], ROWS_IN_A_GROUP, _AT_A_TIME):
+            for run in rows.runs(order, cuts, emptied):
                 self.ask()
-                file.append(rows.take(order[begin:end], emptied))
+                file.append(run)
             new = file.close()
         except Exception:
             file.discard()
@@ -556,6 +562,7 @@ class OldRows:
     """
 
     def __init__(self, folder: Path, files: Iterable[Written], schema: pa.Schema) -> None:
+        self._folder = folder
         self._schema = schema
         self._groups = [
             group
@@ -564,7 +571,7 @@ class OldRows:
             for group in fragment.split_by_row_group()
         ]
         n_rows = [group.row_groups[0].num_rows for group in self._groups]
-        self._ends = np.cumsum(n_rows)
+        self._ends = np.cumsum([0, *n_rows])
         self.n_columns = max((group.metadata.num_columns for group in self._groups), default=0)
 
     def order(self, by: Sequence[str]) -> NDArray[np.int64]:
@@ -577,28 +584,71 @@ class OldRows:
         rows = pa.concat_tables([rows, *parts])
         return np.lexsort([np.asarray(pc.fill_null(rows[name], 0)) for name in reversed(by)])
 
-    def take(self, numbers: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:
-        """Return the rows of these numbers, in this order.
+    def runs(
+        self, order: NDArray[np.int64], cuts: Sequence[tuple[int, int]], emptied: NDArray[np.bool_]
+    ) -> Iterator[pa.Table]:
+        """Give all rows in `order`, cut into runs.
 
         Parameters
         ----------
-        numbers
-            Each once.
+        order
+            The numbers of all rows, each once.
+        cuts
+            Where each run begins in `order`, and ends.
         emptied
             Of every row, whether its light curve is null from now on.
         """
+        run_of = np.empty(len(order), np.int64)
+        for number, (begin, end) in enumerate(cuts):
+            run_of[order[begin:end]] = number
+        with TemporaryFile(dir=self._folder) as file:
+            spilled = self._spill(file, run_of, emptied)
+            for begin, end in cuts:
+                yield self._take(order[begin:end], emptied, spilled)
+
+    def _spill(
+        self, file: BinaryIO, run_of: NDArray[np.int64], emptied: NDArray[np.bool_]
+    ) -> dict[int, Callable[[], pa.Table]]:
+        """Write groups that several runs have rows of into `file`, as they lie in memory.
+
+        To decode them again for each run would be the most of the work: those of the stream's own files are
+        in no order, so every run has some of their rows.
+        """
+        mine = [slice(*span) for span in pairwise(self._ends)]
+        several = [k for k, rows in enumerate(mine) if np.unique(run_of[rows]).size > _RUNS_DECODED]
+        if not several:
+            return {}
+        with pa.ipc.new_file(file, self._schema) as out:
+            for k in several:
+                rows = picked(self._decoded(k), np.arange(len(run_of[mine[k]])), emptied[mine[k]])
+                (batch,) = rows.combine_chunks().to_batches()
+                out.write_batch(batch)
+        reader = pa.ipc.open_file(file)
+        return {k: partial(_one_batch, reader, number) for number, k in enumerate(several)}
+
+    def _decoded(self, group: int) -> pa.Table:
+        return self._groups[group].to_table(schema=self._schema, use_threads=False)
+
+    def _take(
+        self,
+        numbers: NDArray[np.int64],
+        emptied: NDArray[np.bool_],
+        spilled: Mapping[int, Callable[[], pa.Table]],
+    ) -> pa.Table:
         found = np.sort(numbers)
         parts = []
-        for group, begin, end in zip(
-            self._groups, self._ends - np.diff(self._ends, prepend=0), self._ends, strict=True
-        ):
+        for group, (begin, end) in enumerate(pairwise(self._ends)):
             first, last = np.searchsorted(found, (begin, end))
             if first < last:
                 mine = found[first:last]
-                rows = group.to_table(schema=self._schema, use_threads=False)
+                rows = spilled[group]() if group in spilled else self._decoded(group)
                 parts.append(picked(rows, mine - begin, emptied[mine]))
         nothing = np.zeros(len(numbers), bool)
         return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
+
+
+def _one_batch(reader: pa.ipc.RecordBatchFileReader, number: int) -> pa.Table:
+    return pa.Table.from_batches([reader.get_batch(number)])
 
 
 def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:

@@ -117,7 +117,7 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
         # A worker that ended after its task would open consumers and load models for each.
         "spark.python.worker.reuse": "true",
-        "spark.executorEnv.GLIBC_TUNABLES": _KEEP_MEMORY,
+        "spark.executorEnv.GLIBC_TUNABLES": KEEP_MEMORY,
         "spark.redaction.regex": "(?i)secret|password|token|url|client|worker",
         "spark.sql.streaming.noDataMicroBatches.enabled": "false",
     }
@@ -137,7 +137,7 @@ def _executor_settings(wanted: Executors) -> dict[str, str]:
 
 _LITTLE_WORK: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """The JVM plans batches and passes bytes on; compiling it thoroughly costs more than it ever saves."""
-_KEEP_MEMORY: Final = ":".join(
+KEEP_MEMORY: Final = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in (
         ("mmap_threshold", 1 << 30),

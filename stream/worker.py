@@ -7,6 +7,7 @@ Spark then pickles a reference to it, and a worker that runs the next task finds
 
 from __future__ import annotations
 
+import ctypes
 import json
 import threading
 import time
@@ -39,6 +40,10 @@ PREFETCH_KB: Final = 128 * 1024
 """So much do the consumers of a worker fetch ahead, together; those that look ahead fetch as much again."""
 LOOK_AHEAD: Final = 512
 """So many messages of a partition are looked at beyond what a batch looks at."""
+TIDY_EVERY: Final = 50_000
+"""After so many messages a worker gives memory back that lies free between what it holds. What Kafka's client
+fetches comes in pieces of up to 32 MB, and leaves a little more of it behind now and then: see
+:data:`stream.session.KEEP_MEMORY`."""
 ROWS_A_GROUP: Final = 1024
 """A Parquet file is written so many rows at a time: few large groups are half the work of many small."""
 
@@ -151,6 +156,7 @@ class _Kept:
             self.lookout = Lookout(self.scorer, config.priority)
         self.readers: dict[Key, RangeReader[Worked]] = {}
         self.lookers: dict[Key, RangeReader[Found]] = {}
+        self.n_untidied = 0
 
     def readers_of(self, parts: Sequence[Range]) -> dict[Range, RangeReader[Worked]]:
         """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
@@ -204,6 +210,14 @@ class _Kept:
             rows = fill({**scored.rows, **where, "kind": kind}, chosen.size)
         return Found([offset_of(message) for message in messages], rows)
 
+    def tidy(self, n_messages: int) -> None:
+        """Note so many messages, and give memory back where it is time."""
+        self.n_untidied += n_messages
+        if self.n_untidied >= TIDY_EVERY:
+            self.n_untidied = 0
+            if _malloc_trim is not None:
+                _malloc_trim(0)
+
     def close(self) -> None:
         """Stop fetching and scoring."""
         for reader in self.readers.values():
@@ -225,6 +239,8 @@ def _close_others(readers: dict[Key, RangeReader[Made]], parts: Sequence[Range])
         readers.pop(key).close()
 
 
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Only glibc has it."""
 _KEPT: dict[str, _Kept] = {}
 
 
@@ -290,6 +306,7 @@ def run_ranges(
             if any(table.num_rows for table in waiting):
                 file.append(pa.concat_tables(waiting))
             written = file.close()
+    kept.tidy(sum(part.end - part.start for part in (*parts, *ahead)))
     stages.seconds["task"] = time.perf_counter() - begin
     spent = [stages.seconds[stage] for stage in (*WORKER_STAGES, "task")]
     names = ([written] + [None] * len(parts))[: len(parts)]

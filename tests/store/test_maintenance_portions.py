@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -161,16 +162,35 @@ def test_what_is_emptied_is_the_same_whatever_is_read_at_a_time(
     assert found[0] == found[1] == found[2]
 
 
-def test_a_group_of_rows_is_read_only_for_those_who_want_some_of_it(tmp_path: Path) -> None:
-    """So that what is sorted already is read once."""
-    fill_with(tmp_path, [[alert(1, day) for day in range(12)]], rows_in_a_group=3)
+@pytest.mark.parametrize("in_order", [True, False])
+def test_no_row_is_decoded_more_than_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, in_order: bool
+) -> None:
+    chance = np.random.default_rng(1)
+    fill_with(tmp_path, [[alert(k, day) for day in range(12)] for k in (1, 2)], rows_in_a_group=3)
     table = DeltaTable(str(tmp_path))
     rows = OldRows(tmp_path, files_of(table), pa.schema(table.schema().to_arrow()))
-    nothing = np.zeros(12, bool)
-    read = rows._groups[:2] + [None] * 2  # whoever reads the others fails
-    rows._groups = read
-    taken = rows.take(np.array([5, 0, 3]), nothing)
-    assert taken["dia_source_id"].to_pylist() == [1005, 1000, 1003]
+    decoded, of_group = Counter[int](), OldRows._decoded
+
+    def counting(self: OldRows, group: int) -> pa.Table:
+        decoded[group] += 1
+        return of_group(self, group)
+
+    monkeypatch.setattr(OldRows, "_decoded", counting)
+    order = np.arange(24) if in_order else chance.permutation(24)
+    emptied = chance.random(24) < 0.5
+    cuts = [(begin, begin + 4) for begin in range(0, 24, 4)]
+    taken = list(rows.runs(order, cuts, emptied))
+    assert set(decoded) == set(range(8))
+    assert max(decoded.values()) <= 2
+    whole = pa.concat_tables(rows._groups[k].to_table(schema=rows._schema) for k in range(8))
+    expected = [
+        {**row, "light_curve": None if gone else row["light_curve"]}
+        for row, gone in zip(whole.to_pylist(), emptied, strict=True)
+    ]
+    assert pa.concat_tables(taken).to_pylist() == [expected[k] for k in order]
+    assert [run.num_rows for run in taken] == [4] * 6
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".parquet"}
 
 
 def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
@@ -180,7 +200,7 @@ def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
     monkeypatch.setattr(maintenance, "ROWS_IN_A_GROUP", 8)
     fill(tmp_path)
     before, rows = set(tmp_path.glob("*.parquet")), content(tmp_path)
-    take = OldRows.take
+    take = OldRows._take
     calls = []
 
     def fail_later(self: OldRows, *given: Any) -> pa.Table:
@@ -189,7 +209,7 @@ def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
             raise OSError("the disk is tired")
         return take(self, *given)
 
-    monkeypatch.setattr(OldRows, "take", fail_later)
+    monkeypatch.setattr(OldRows, "_take", fail_later)
     with pytest.raises(OSError, match="tired"):
         maintain(database, tmp_path, KEEP_ALL)
     assert calls[2] == len(before) + 1  # it had begun to write
