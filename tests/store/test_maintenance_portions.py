@@ -217,6 +217,26 @@ def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
     assert content(tmp_path) == rows
 
 
+def test_who_is_stopped_leaves_the_rest_to_the_next_round(
+    tmp_path: Path, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "_AT_A_TIME", 1)
+    monkeypatch.setattr(maintenance, "ROWS_IN_A_GROUP", 8)
+    fill(tmp_path)
+    before, rows = set(tmp_path.glob("*.parquet")), content(tmp_path)
+    stopped_at = []
+    for patience in range(50):
+        asked = iter(range(50))
+        saved = maintain(database, tmp_path, KEEP_ALL, stopped=lambda: next(asked) >= patience)  # noqa: B023
+        assert content(tmp_path) == rows
+        if saved.files[1] == 1:
+            break
+        stopped_at.append(patience)
+        assert set(tmp_path.glob("*.parquet")) == before
+    assert len(stopped_at) > len(before)  # while it looked, and while it wrote
+    assert next(asked) <= patience + 2  # nor did it go much further
+
+
 # --- memory
 
 
