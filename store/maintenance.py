@@ -510,14 +510,13 @@ class _Rewriting:
         if not set(old) <= set(files_of(table)):
             return False
         emptied = np.concatenate([seen.superseded for seen in group])
-        rows = OldRows(self.folder, old, pa.schema(table.schema().to_arrow()))
+        rows = OldRows(self.folder, old, pa.schema(table.schema().to_arrow()), self.ask)
         order = rows.order(self.by)
         sizes = rows.n_columns * _VALUE_BYTES + _POINT_BYTES * self._points_left(group)
         cuts = list(portions(sizes[order], ROWS_IN_A_GROUP, _AT_A_TIME))
         file = LightCurveFile(self.folder, rows_in_a_group=ROWS_IN_A_GROUP)
         try:
             for run in rows.runs(order, cuts, emptied):
-                self.ask()
                 file.append(run)
             new = file.close()
         except Exception:
@@ -559,9 +558,18 @@ class OldRows:
         Where they are.
     schema
         The table's; what an older file lacks is null.
+    ask
+        Called before a row group is decoded; what it raises ends the reading.
     """
 
-    def __init__(self, folder: Path, files: Iterable[Written], schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: Iterable[Written],
+        schema: pa.Schema,
+        ask: Callable[[], object] = _never,
+    ) -> None:
+        self._ask = ask
         self._folder = folder
         self._schema = schema
         self._groups = [
@@ -627,6 +635,7 @@ class OldRows:
         return {k: partial(_one_batch, reader, number) for number, k in enumerate(several)}
 
     def _decoded(self, group: int) -> pa.Table:
+        self._ask()
         return self._groups[group].to_table(schema=self._schema, use_threads=False)
 
     def _take(
