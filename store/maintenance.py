@@ -3,7 +3,7 @@
 `maintain` does, in order, each step safe to be killed in:
 
 1. *Rewrite.* Files of which a good part is superseded are written anew without it, and small files are
-   joined, like with like: whenever a row is written again, its file has at least doubled. A file is
+   joined, like with like: what is joined becomes part of a file at least twice as large. A file is
    written first and swapped in afterwards, in one transaction (:func:`store.delta.replace_files`):
    whoever is killed in between leaves an orphan. However large the files, a few of their row groups are
    in memory at a time.
@@ -39,7 +39,7 @@ from deltalake import DeltaTable
 from store import tables
 from store.clock import now_ms
 from store.database import reading
-from store.delta import LightCurveFile, Written, files_of, replace_files
+from store.delta import LightCurveFile, Written, disk_trouble, files_of, replace_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -398,30 +398,35 @@ class Seen(NamedTuple):
         return self.wasted >= _WASTED * self.file.n_bytes
 
 
-def choose_groups(files: Sequence[Seen], target_bytes: int) -> list[list[Seen]]:
+def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
     """Return which files are worth their rewriting, in groups that become one file of `target_bytes` each.
 
-    Small files are joined with those that are to be written anyway, from the smallest on, as long as none
-    is larger than all before it: a row's file then doubles at least whenever it is written.
+    Wasteful files come first, in their order, then small ones, from the smallest on. A small file joins a
+    group as long as it is not larger than the rest of it: so it becomes part of one at least twice its size.
     """
-    chosen = {seen.file.name for seen in files if seen.is_wasteful}
-    total = sum(seen.left for seen in files if seen.is_wasteful)
+    files = list(files)
+    groups: list[list[Seen]] = [[]]
+    for seen in files:
+        if seen.is_wasteful:
+            if groups[-1] and _bytes_left([*groups[-1], seen]) > target_bytes:
+                groups.append([])
+            groups[-1].append(seen)
     small = [s for s in files if not s.is_wasteful and s.left < _SMALL * target_bytes]
     waiting: list[Seen] = []
     for seen in sorted(small, key=lambda seen: seen.left):
-        waiting.append(seen)
-        if seen.left <= total:
-            chosen |= {one.file.name for one in waiting}
-            waiting = []
-        total += seen.left
-    groups: list[list[Seen]] = [[]]
-    for seen in files:
-        if seen.file.name not in chosen:
-            continue
-        if groups[-1] and _bytes_left([*groups[-1], seen]) > target_bytes:
+        if groups[-1] and _bytes_left([*groups[-1], *waiting, seen]) > target_bytes:
             groups.append([])
-        groups[-1].append(seen)
-    return [group for group in groups if _is_worth_it(group, target_bytes)]
+        if seen.left <= _bytes_left([*groups[-1], *waiting]):
+            groups[-1] += [*waiting, seen]
+            waiting = []
+        else:
+            waiting.append(seen)
+    place = {seen.file.name: k for k, seen in enumerate(files)}
+    return [
+        sorted(group, key=lambda seen: place[seen.file.name])
+        for group in groups
+        if _is_worth_it(group, target_bytes)
+    ]
 
 
 def _is_worth_it(group: list[Seen], target_bytes: int) -> bool:
@@ -609,30 +614,34 @@ class OldRows:
         run_of = np.empty(len(order), np.int64)
         for number, (begin, end) in enumerate(cuts):
             run_of[order[begin:end]] = number
-        with TemporaryFile(dir=self._folder) as file:
+        with disk_trouble(self._folder), TemporaryFile(dir=self._folder) as file:
             spilled = self._spill(file, run_of, emptied)
-            for begin, end in cuts:
-                yield self._take(order[begin:end], emptied, spilled)
+            for number, (begin, end) in enumerate(cuts):
+                yield self._take(number, order[begin:end], emptied, spilled)
 
     def _spill(
         self, file: BinaryIO, run_of: NDArray[np.int64], emptied: NDArray[np.bool_]
-    ) -> dict[int, Callable[[], pa.Table]]:
-        """Write groups that several runs have rows of into `file`, as they lie in memory.
+    ) -> Mapping[tuple[int, int], Callable[[], pa.RecordBatch]]:
+        """Write groups that several runs have rows of into `file`, each run's rows of a group together.
 
         To decode them again for each run would be the most of the work: those of the stream's own files are
-        in no order, so every run has some of their rows.
+        in no order, so every run has some of their rows. The rows are given by group and run.
         """
-        mine = [slice(*span) for span in pairwise(self._ends)]
-        several = [k for k, rows in enumerate(mine) if np.unique(run_of[rows]).size > _RUNS_DECODED]
+        mine = [run_of[begin:end] for begin, end in pairwise(self._ends)]
+        several = [k for k, runs in enumerate(mine) if np.unique(runs).size > _RUNS_DECODED]
         if not several:
             return {}
+        written: list[tuple[int, int]] = []
         with pa.ipc.new_file(file, self._schema) as out:
             for k in several:
-                rows = picked(self._decoded(k), np.arange(len(run_of[mine[k]])), emptied[mine[k]])
-                (batch,) = rows.combine_chunks().to_batches()
-                out.write_batch(batch)
+                rows, gone = self._decoded(k), emptied[self._ends[k] : self._ends[k + 1]]
+                for number in np.unique(mine[k]).tolist():
+                    at = np.flatnonzero(mine[k] == number)
+                    (batch,) = picked(rows, at, gone[at]).combine_chunks().to_batches()
+                    out.write_batch(batch)
+                    written.append((k, number))
         reader = pa.ipc.open_file(file)
-        return {k: partial(_one_batch, reader, number) for number, k in enumerate(several)}
+        return {key: partial(reader.get_batch, at) for at, key in enumerate(written)}
 
     def _decoded(self, group: int) -> pa.Table:
         self._ask()
@@ -640,24 +649,22 @@ class OldRows:
 
     def _take(
         self,
+        run: int,
         numbers: NDArray[np.int64],
         emptied: NDArray[np.bool_],
-        spilled: Mapping[int, Callable[[], pa.Table]],
+        spilled: Mapping[tuple[int, int], Callable[[], pa.RecordBatch]],
     ) -> pa.Table:
         found = np.sort(numbers)
         parts = []
         for group, (begin, end) in enumerate(pairwise(self._ends)):
             first, last = np.searchsorted(found, (begin, end))
-            if first < last:
+            if (group, run) in spilled:
+                parts.append(pa.Table.from_batches([spilled[group, run]()]))
+            elif first < last:
                 mine = found[first:last]
-                rows = spilled[group]() if group in spilled else self._decoded(group)
-                parts.append(picked(rows, mine - begin, emptied[mine]))
+                parts.append(picked(self._decoded(group), mine - begin, emptied[mine]))
         nothing = np.zeros(len(numbers), bool)
         return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
-
-
-def _one_batch(reader: pa.ipc.RecordBatchFileReader, number: int) -> pa.Table:
-    return pa.Table.from_batches([reader.get_batch(number)])
 
 
 def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:

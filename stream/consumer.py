@@ -118,6 +118,7 @@ class RangeReader(Generic[Result]):
         self._position = -1  # what read() gives next
         self._version = ""
         self._wanted: int | None = None  # where the thread is to start afresh
+        self._resting = False  # whether the thread is to let go of what it has fetched
         self._end_seen = -1  # where the partition ended when the broker last said so
         self._error: Exception | None = None
         self._open = True
@@ -130,12 +131,23 @@ class RangeReader(Generic[Result]):
             if self._error is None and (self._position, self._version) == (start, version):
                 return
             self._wanted = self._position = start
+            self._resting = False
             self._version = version
             self._pieces.clear()
             self._n_ahead = 0
             self._error = None
             self._troubles.forget()
             self._end_seen = -1
+            self._changed.notify_all()
+
+    def rest(self) -> None:
+        """Hold nothing and fetch nothing until asked again; the connection stays."""
+        with self._changed:
+            if self._position < 0:
+                return
+            self._position, self._wanted, self._resting = -1, None, True
+            self._pieces.clear()
+            self._n_ahead = 0
             self._changed.notify_all()
 
     def read(self, start: int, end: int, version: str = "") -> Iterator[tuple[Result, int, int]]:
@@ -196,11 +208,17 @@ class RangeReader(Generic[Result]):
     def _fetch(self) -> None:
         while True:
             with self._changed:
-                while self._open and self._wanted is None and not self._may_fetch():
+                while self._open and not (
+                    self._wanted is not None or self._resting or self._may_fetch()
+                ):
                     self._changed.wait()
                 if not self._open:
                     return
                 wanted, self._wanted = self._wanted, None
+                resting, self._resting = self._resting, False
+            if resting:
+                self._consumer.unassign()
+                continue
             try:
                 if wanted is not None:
                     self._consumer.assign([TopicPartition(*self._where, wanted)])
@@ -217,7 +235,7 @@ class RangeReader(Generic[Result]):
             if messages:
                 self._budget.acquire()
                 with self._changed:
-                    if self._wanted is not None or not self._take(messages):
+                    if self._wanted is not None or self._position < 0 or not self._take(messages):
                         self._budget.release()
                     self._changed.notify_all()
 

@@ -46,7 +46,10 @@ AHEAD_KEY: Final = "ahead"
 LOOK: Final = 20_000
 """So many alerts does a batch look at ahead, at most: a few seconds' work."""
 LOOKING: Final = 4
-"""A batch that looks ahead reads so many times fewer alerts: what cannot wait is found the sooner."""
+"""While there is much to look at a batch reads so many times less: what cannot wait is found the sooner."""
+MUCH: Final = 2
+"""More than so many full batches read. Who looks at what has just come reads as much as ever, or a stream
+that is behind would stay so."""
 _PATIENCE_S: Final = 0.2
 """Spark is kept waiting no longer than this at a time, so that it can be stopped."""
 _IDLE_S: Final = 0.2
@@ -104,6 +107,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._target: dict[str, int] | None = None
         self._seen: dict[str, tuple[int, int]] = {}  # what the broker said last
         self._next_s = 0.0  # when the next batch may be planned; of the monotonic clock
+        self._in_parts = 1  # such parts of a batch are planned at a time
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -149,10 +153,13 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             return start
         planned = self._plan(start, limit)
         pace_s = float(self._options["pace_s"])
-        self._next_s = time.monotonic() + (min(pace_s, _IDLE_S) if planned == start else pace_s)
+        if planned == start:
+            pace_s = min(pace_s, _IDLE_S)
+        self._next_s = time.monotonic() + pace_s / self._in_parts
         return planned
 
     def _plan(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:
+        self._in_parts = 1
         bounds = self._bounds()
         ends = self._target or {key: high for key, (_, high) in bounds.items()}
         known = {key: end for key, end in ends.items() if key in start}
@@ -169,8 +176,13 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         if all(goal[key] == start.get(key) for key in goal):
             return start
         looked = self._look(start, goal, ends)
-        if at_most is not None and looked != self._looked_before(start, goal):
-            goal = plan_batch(start, known, -(-at_most // LOOKING)) | new
+        before = self._looked_before(start, goal)
+        if at_most is not None and sum(looked.values()) - sum(before.values()) > MUCH * at_most:
+            self._in_parts = LOOKING
+            n_waiting = sum(known[key] > start[key] for key in known)
+            goal = (
+                plan_batch(start, known, max(-(-at_most // LOOKING), min(at_most, n_waiting))) | new
+            )
             looked = self._look(start, goal, ends)
         ahead = {} if looked == goal else {AHEAD_KEY: looked}
         return {**goal, **ahead, MODEL_KEY: self._choose_version()}

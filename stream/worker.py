@@ -167,8 +167,10 @@ class _Kept:
     def lookers_of(self, ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
         """Return the readers of what is looked at ahead, which have consumers of their own.
 
-        They stay open while the stream is not behind: it may be so once a minute.
+        They stay open, at rest, while the stream is not behind: it may be so once a minute.
         """
+        for key in self.lookers.keys() - {_key(part) for part in ahead}:
+            self.lookers[key].rest()
         return self._opened(self.lookers, ahead, self.look, LOOK_AHEAD)
 
     def _opened(

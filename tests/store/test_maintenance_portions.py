@@ -23,6 +23,7 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightcurves.errors import UnavailableError
 from store import maintenance
 from store.delta import LightCurveFile, commit_files, ensure_table, files_of
 from store.maintenance import (
@@ -210,7 +211,7 @@ def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
         return take(self, *given)
 
     monkeypatch.setattr(OldRows, "_take", fail_later)
-    with pytest.raises(OSError, match="tired"):
+    with pytest.raises(UnavailableError, match="tired"):
         maintain(database, tmp_path, KEEP_ALL)
     assert calls[2] == len(before) + 1  # it had begun to write
     assert set(tmp_path.glob("*.parquet")) == before

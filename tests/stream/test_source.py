@@ -21,7 +21,7 @@ import stream.source
 from deploy.kafka import EmbeddedKafka, create_topics
 from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.consumer import Limits, Range, RangeReader, Watermarks
-from stream.source import AlertStreamReader, PlannedTask, plan_batch
+from stream.source import LOOKING, MUCH, AlertStreamReader, PlannedTask, plan_batch
 from stream.topic import publish
 
 keys = st.sampled_from([f"t:{k}" for k in range(5)])
@@ -287,10 +287,15 @@ def test_who_is_behind_looks_ahead_once_and_nowhere_else(
             assert not parts & read
             read |= parts
             left = sum(ends.values()) - len(read)
-            assert len(parts) <= (-(-max_alerts // 4) if ahead else max_alerts)
+            few = max(-(-max_alerts // LOOKING), min(max_alerts, len(waiting)))
+            assert len(parts) <= (few if len(ahead) > (MUCH + 1) * max_alerts else max_alerts)
             assert len(ahead) <= look
             assert not set(ahead) & (read | looked)
-            assert bool(ahead) <= (left > behind)
+            mine = {number for number, _ in parts}
+            unseen = {
+                (int(key[2:]), at) for key, n in ends.items() for at in range(end[key], n)
+            } - looked
+            assert bool(ahead) == (left > behind and any(number in mine for number, _ in unseen))
             looked |= set(ahead)
             assert {spot for spot in after(end) if spot not in read} <= looked
             at = end
@@ -310,15 +315,34 @@ def spots(part: Range) -> set[tuple[int, int]]:
 
 
 def test_a_new_partition_is_looked_at_once_it_is_read() -> None:
-    reader = bounded(behind=5, max_alerts=8)
+    reader = bounded(behind=5, max_alerts=4)
     reader.bounds = {"t:0": (0, 100), "t:1": (0, 50)}  # type: ignore[misc]
     start = {"t:0": 0, "model": "m"}
     first = reader.latestOffset(start, reader.getDefaultReadLimit())
-    assert first == {"t:0": 2, "t:1": 0, "ahead": {"t:0": 100, "t:1": 0}, "model": "m"}
+    assert first == {"t:0": 1, "t:1": 0, "ahead": {"t:0": 100, "t:1": 0}, "model": "m"}
     then = reader.latestOffset(first, reader.getDefaultReadLimit())
     assert then["ahead"] == {"t:0": 100, "t:1": 50}
     (task,) = reader.partitions(first, then)
     assert cast("PlannedTask", task).ahead == (Range("t", 0, 100, 100), Range("t", 1, 1, 50))
+
+
+def test_who_is_behind_and_hardly_looks_reads_as_much_and_as_seldom_as_ever() -> None:
+    """Or a stream that is behind, into which alerts come all the while, would stay so."""
+    reader = bounded(behind=5, max_alerts=4, pace_s=8.0)
+    at: dict[str, Any] = {"t:0": 0, "model": "m"}
+    read, paces = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream.source.time, "monotonic", lambda: 0.0)  # type: ignore[attr-defined]
+        for k in range(12):
+            reader._next_s = 0.0
+            reader.bounds = {"t:0": (0, 100 + 3 * k)}  # type: ignore[misc]
+            end = reader.latestOffset(at, reader.getDefaultReadLimit())
+            assert end["ahead"] == {"t:0": 100 + 3 * k}
+            read.append(end["t:0"] - at["t:0"])
+            paces.append(reader._next_s)
+            at = end
+    assert read == [1] + [4] * 11
+    assert paces == [2.0] + [8.0] * 11
 
 
 def test_what_kafka_no_longer_has_is_not_waited_for() -> None:

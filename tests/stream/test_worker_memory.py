@@ -38,7 +38,9 @@ def test_who_looked_ahead_keeps_its_consumers_as_long_as_the_partitions_are_its_
         kept.readers_of([ONE, OTHER])
         first = kept.lookers_of([ONE, OTHER])
         kept.readers_of([ONE, OTHER])
+        first[ONE].begin(5, "m")
         assert kept.lookers_of([]) == {}  # not behind for a while
+        assert not first[ONE]._may_fetch()
         again = kept.lookers_of([ONE, OTHER])
         assert [again[part] for part in (ONE, OTHER)] == [first[part] for part in (ONE, OTHER)]
         kept.readers_of([OTHER])
