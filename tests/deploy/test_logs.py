@@ -7,6 +7,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy import logs
+from deploy.live import _maintain_once
+from deploy.sections import Settings
 from store.rescored import RescoredTable
 from tests.deploy.test_cli import noctule
 from tests.store.test_maintenance import fill
@@ -138,6 +141,23 @@ def test_maintenance_tells_each_step_with_its_numbers(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
     for name in {*told, *join} - {"time", "level", "logger", "message"}:
         assert f"`{name}`" in page, name
+
+
+def test_a_round_that_is_stopped_at_once_touches_neither_table(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables_to_maintain(tmp_path)
+    before = set(tmp_path.rglob("*.parquet"))
+    stop = threading.Event()
+    stop.set()
+    with caplog.at_level(logging.INFO, "noctule"):
+        _maintain_once(Settings(state=tmp_path), stop)
+    said = [vars(line) for line in caplog.records]
+    tables = [line["table"] for line in said if line.get("step") == "stop"]
+    assert tables == ["alerts", "rescored"]
+    assert set(tmp_path.rglob("*.parquet")) == before
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    assert "| `stop` |" in page
 
 
 def test_maintenance_tells_people_one_line_for_each_table(tmp_path: Path) -> None:
