@@ -165,33 +165,32 @@ def run_portal(settings: Settings) -> None:
 
 def run_maintain(settings: Settings, every_s: float | None) -> None:
     """Keep the tables small: one round, or with `every_s` one so many seconds until stopped."""
-    stop = stop_event() if every_s else None
+    stop = stop_event() if every_s else threading.Event()
     while True:
         try:
             _maintain_once(settings, stop)
         except UnavailableError as error:
-            if stop is None:
+            if not every_s:
                 raise
             LOG.warning("%s; trying again in %.0f s", error, every_s)
-        if stop is None or stop.wait(every_s):
+        if not every_s or stop.wait(every_s):
             return
 
 
-def _maintain_once(settings: Settings, stop: threading.Event | None) -> None:
+def _maintain_once(settings: Settings, stop: threading.Event) -> None:
     from deploy.again import rescored_folder  # noqa: PLC0415 - it needs this module
     from store.maintenance import Retention, maintain, maintain_rescored  # noqa: PLC0415 - numba
 
     retention = Retention(**settings.maintenance.model_dump())
     live, again = delta_folder(settings), rescored_folder(settings)
-    stopped = stop.is_set if stop is not None else lambda: False
     engine = open_store(settings)
     try:
-        saved = maintain(engine, live, retention, partial(_log_step, ""), stopped)
+        saved = maintain(engine, live, retention, partial(_log_step, ""), stop.is_set)
         _tell_saved(saved, live.name, "")
     finally:
         engine.dispose()
     prefix = f"{again.name}: "
-    of_again = maintain_rescored(again, retention, partial(_log_step, prefix), stopped)
+    of_again = maintain_rescored(again, retention, partial(_log_step, prefix), stop.is_set)
     if of_again is not None:
         _tell_saved(of_again, again.name, prefix)
 

@@ -405,18 +405,14 @@ def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
     group as long as it is not larger than the rest of it: so it becomes part of one at least twice its size.
     """
     files = list(files)
-    groups: list[list[Seen]] = [[]]
-    for seen in files:
-        if seen.is_wasteful:
-            if groups[-1] and _bytes_left([*groups[-1], seen]) > target_bytes:
-                groups.append([])
-            groups[-1].append(seen)
+    wasteful = [seen for seen in files if seen.is_wasteful]
     small = [s for s in files if not s.is_wasteful and s.left < _SMALL * target_bytes]
+    groups: list[list[Seen]] = [[]]
     waiting: list[Seen] = []
-    for seen in sorted(small, key=lambda seen: seen.left):
+    for seen in [*wasteful, *sorted(small, key=lambda seen: seen.left)]:
         if groups[-1] and _bytes_left([*groups[-1], *waiting, seen]) > target_bytes:
             groups.append([])
-        if seen.left <= _bytes_left([*groups[-1], *waiting]):
+        if seen.is_wasteful or seen.left <= _bytes_left([*groups[-1], *waiting]):
             groups[-1] += [*waiting, seen]
             waiting = []
         else:

@@ -194,13 +194,20 @@ def test_no_row_is_decoded_more_than_twice(
     assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".parquet"}
 
 
+def filled_for_small_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[set[Path], list[Row]]:
+    """A table whose joining takes several runs: its files and its rows."""
+    monkeypatch.setattr(maintenance, "_AT_A_TIME", 1)
+    monkeypatch.setattr(maintenance, "ROWS_IN_A_GROUP", 8)
+    fill(folder)
+    return set(folder.glob("*.parquet")), content(folder)
+
+
 def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
     tmp_path: Path, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "_AT_A_TIME", 1)
-    monkeypatch.setattr(maintenance, "ROWS_IN_A_GROUP", 8)
-    fill(tmp_path)
-    before, rows = set(tmp_path.glob("*.parquet")), content(tmp_path)
+    before, rows = filled_for_small_runs(tmp_path, monkeypatch)
     take = OldRows._take
     calls = []
 
@@ -221,10 +228,7 @@ def test_an_old_file_that_cannot_be_read_leaves_no_new_one(
 def test_who_is_stopped_leaves_the_rest_to_the_next_round(
     tmp_path: Path, database: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "_AT_A_TIME", 1)
-    monkeypatch.setattr(maintenance, "ROWS_IN_A_GROUP", 8)
-    fill(tmp_path)
-    before, rows = set(tmp_path.glob("*.parquet")), content(tmp_path)
+    before, rows = filled_for_small_runs(tmp_path, monkeypatch)
     stopped_at = []
     for patience in range(50):
         asked = iter(range(50))
