@@ -97,8 +97,7 @@ def main() -> None:
     given = parser.parse_args()
     result: dict[str, Any] = {"n": given.packets, "rate_per_s": given.rate}
     # Nothing is looked at ahead here: what that costs, benchmarks.priority tells.
-    retention_gb = 0.7 * 262e3 * given.packets / 2**30
-    with live(retention_gb=retention_gb, stream={"priority": "none"}) as stage:
+    with live(kept=given.packets, stream={"priority": "none"}) as stage:
         servers = stage.kafka.bootstrap_servers
         stage.send(max(1_000, 4 * given.baseline))
         if given.baseline:

@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2_000.0)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    with live(retention_gb=0.8 * 262e3 * given.every / 2**30) as stage:
+    with live(kept=given.every) as stage:
         stage.send(1_000)
         stage.drain()
         samples = run(stage, given.alerts, given.every, given.rate, partial(print, flush=True))

@@ -45,6 +45,9 @@ TOPIC = "alerts"
 FIRST_ID = 10**17
 LARGE_REQUESTS = {"batch.size": str(4 << 20), "queue.buffering.max.kbytes": str(256 << 10)}
 """Of three packets a request, as by default, five may be under way: on two busy cores each takes its time."""
+PACKET_BYTES = 262e3
+"""Of the real packets, in the mean."""
+_TO_SPARE = 1.5
 _FIRST = 100
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -130,13 +133,13 @@ class Live:
 
 
 @contextmanager
-def live(*, retention_gb: float = 4.0, partitions: int = 2, **sections: Any) -> Iterator[Live]:
+def live(*, kept: int = 22_000, partitions: int = 2, **sections: Any) -> Iterator[Live]:
     """Make it all in a folder that is gone afterwards.
 
     Parameters
     ----------
-    retention_gb
-        That Kafka keeps of each partition.
+    kept
+        Alerts that Kafka keeps, as long as partitions get alike.
     partitions
         Of the alert topic.
     sections
@@ -148,9 +151,8 @@ def live(*, retention_gb: float = 4.0, partitions: int = 2, **sections: Any) -> 
             servers = {"bootstrap_servers": kafka.bootstrap_servers}
             settings = Settings(state=state, kafka=servers, **sections)
             topics = topic_partitions(settings, partitions)
-            create_topics(
-                kafka.bootstrap_servers, topics, {"retention.bytes": str(int(retention_gb * 2**30))}
-            )
+            retention = round(_TO_SPARE * PACKET_BYTES * kept / partitions)
+            create_topics(kafka.bootstrap_servers, topics, {"retention.bytes": str(retention)})
             engine = open_store(settings)
             make_champion(settings, engine)
             spark = open_spark(settings, "spark")

@@ -56,7 +56,7 @@ class Seen:
 def measure(n: int, priority: str) -> dict[str, Any]:
     """Let `n` alerts wait, and read them."""
     stream = {"priority": priority, "young_days": YOUNG_DAYS, "bright_sigma": BRIGHT_SIGMA}
-    with live(retention_gb=0.7 * 262e3 * n / 2**30, stream=stream) as stage:
+    with live(kept=n, stream=stream) as stage:
         stage.send(1_000)
         stage.drain()  # compiles
         stage.send(n)

@@ -119,9 +119,9 @@ def main() -> None:
     parser.add_argument("--stop", type=float, default=600.0, help="seconds; 0: none")
     given = parser.parse_args()
     visit = round(VISIT * given.scale)
-    gigabytes = 1.2 * 262e3 * visit * max(given.stop / EVERY_S + 10, given.visits) / 2**30
+    kept = round(visit * max(given.stop / EVERY_S + 10, given.visits))
     result: dict[str, Any] = {"scale": given.scale, "visit": visit}
-    with live(retention_gb=gigabytes / 2) as stage:
+    with live(kept=kept) as stage:
         stage.send(1_000)
         stage.drain()
         result["steady"] = steady(stage, PER_S * given.scale, given.seconds)

@@ -175,37 +175,31 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         goal = plan_batch(start, known, at_most) | new
         if all(goal[key] == start.get(key) for key in goal):
             return start
-        looked = self._look(start, goal, ends)
-        before = self._looked_before(start, goal)
-        if at_most is not None and sum(looked.values()) - sum(before.values()) > MUCH * at_most:
+        looked, n_new = self._look(start, goal, ends)
+        if at_most is not None and n_new > MUCH * at_most:
             self._in_parts = LOOKING
             n_waiting = sum(known[key] > start[key] for key in known)
-            goal = (
-                plan_batch(start, known, max(-(-at_most // LOOKING), min(at_most, n_waiting))) | new
-            )
-            looked = self._look(start, goal, ends)
+            few = max(-(-at_most // LOOKING), min(at_most, n_waiting))
+            goal = plan_batch(start, known, few) | new
+            looked, _ = self._look(start, goal, ends)
         ahead = {} if looked == goal else {AHEAD_KEY: looked}
         return {**goal, **ahead, MODEL_KEY: self._choose_version()}
 
-    @staticmethod
-    def _looked_before(start: dict[str, Any], goal: dict[str, int]) -> dict[str, int]:
-        """Return how far has been looked at by the end of a batch that does not look."""
-        seen = start.get(AHEAD_KEY, {})
-        return {key: max(at, seen.get(key, 0)) for key, at in goal.items()}
-
     def _look(
         self, start: dict[str, Any], goal: dict[str, int], ends: dict[str, int]
-    ) -> dict[str, int]:
-        """Return how far has been looked at by the end of a batch that reads to `goal`: further if behind.
+    ) -> tuple[dict[str, int], int]:
+        """Return how far has been looked at by the end of a batch that reads to `goal`, and how much is new.
 
         A partition of which the batch reads nothing is in no task, so it is not looked at either.
         """
         behind = int(self._options["behind"])
-        looked = self._looked_before(start, goal)
+        seen = start.get(AHEAD_KEY, {})
+        looked = {key: max(at, seen.get(key, 0)) for key, at in goal.items()}
+        n_before = sum(looked.values())
         if 0 < behind < sum(max(0, end - goal[key]) for key, end in ends.items()):
             read = {key: ends[key] for key in ends if key in start and goal[key] > start[key]}
             looked |= plan_batch(looked, read, LOOK)
-        return looked
+        return looked, sum(looked.values()) - n_before
 
     @property
     def _side(self) -> int:
