@@ -1,8 +1,9 @@
 """Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
 
-Real packets (262 KB), so many at a time, maintenance beside the stream. After each: memory of driver,
-workers, Spark's JVM, broker and maintenance, the checkpoint, the Delta log, files and bytes of the Delta
-table, the database. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
+Real packets (262 KB), so many at a time, maintenance beside the stream. After each: the most memory that
+driver, workers, Spark's JVM, broker and maintenance had meanwhile, and what they took of the processor; the
+checkpoint, the Delta log, files and bytes of the Delta table, the database; and the stages, so that a slower
+stretch says why. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from benchmarks.live import Live, live, memory_mb, pss_mb
+from benchmarks.live import Cpu, Live, cpu_s, live, memory_mb, pss_mb, stages_ms
 from benchmarks.setting import finish, print_table
 from deploy.wiring import delta_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+LOOK_S: Final = 5.0
+"""Memory is looked at so often: a worker's goes up and down by a gigabyte within a minute."""
+PROCESSOR: Final = ("stream", "broker", "maintenance")
 COLUMNS: Final = {
+    "per_s": "alerts a second",
+    **{f"{who}_ms": f"{who}, ms an alert" for who in PROCESSOR},
     "driver": "driver, MB",
     "workers": "workers, MB",
     "Spark's JVM": "JVM, MB",
@@ -41,13 +47,72 @@ COLUMNS: Final = {
 }
 
 
-def sample(stage: Live) -> dict[str, float]:
-    """Look at everything that could grow."""
+class Watch:
+    """What happens from now on, up to a moment.
+
+    Parameters
+    ----------
+    stage
+        With a stream that runs.
+    maintenance
+        Its process.
+    """
+
+    def __init__(self, stage: Live, maintenance: int) -> None:
+        self._stage = stage
+        self._maintenance = maintenance
+        self._began = time.monotonic()
+        self._n_reports = len(stage.reports)
+        self._cpu_s = self._processor()
+        self._machine = machine_s()
+        self._most: dict[str, float] = {}
+        self._next_s = 0.0
+
+    def look(self) -> None:
+        """Look at memory, where it is time."""
+        if time.monotonic() < self._next_s:
+            return
+        self._next_s = time.monotonic() + LOOK_S
+        seen = memory_mb(self._stage.kafka) | {"maintenance": pss_mb(self._maintenance)}
+        self._most = {who: max(mb, self._most.get(who, 0.0)) for who, mb in seen.items()}
+
+    def seen(self) -> dict[str, float]:
+        """Return what was seen until now, and everything that could have grown."""
+        reports = self._stage.reports[self._n_reports :]
+        n = sum(report.counts.n_read for report in reports)
+        spent = {who: s - self._cpu_s[who] for who, s in self._processor().items()}
+        machine = {what: s - self._machine[what] for what, s in machine_s().items()}
+        self._next_s = 0.0
+        self.look()
+        return {
+            "per_s": n / (time.monotonic() - self._began),
+            **{f"{who}_ms": 1e3 * s / n for who, s in spent.items()},
+            **{f"{what}_share": s / sum(machine.values()) for what, s in machine.items()},
+            **self._most,
+            **sizes(self._stage),
+            **stages_ms(reports),
+        }
+
+    def _processor(self) -> dict[str, float]:
+        by_role = Cpu.now(self._stage.kafka).seconds
+        broker = by_role.pop("broker")
+        maintenance = cpu_s(self._maintenance)
+        return dict(zip(PROCESSOR, (sum(by_role.values()), broker, maintenance), strict=True))
+
+
+def machine_s() -> dict[str, float]:
+    """Return seconds of all cores since the start: at work, without work, taken by other machines."""
+    spent = [float(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    idle, stolen = spent[3] + spent[4], spent[7]
+    return {"busy": sum(spent) - idle - stolen, "idle": idle, "stolen": stolen}
+
+
+def sizes(stage: Live) -> dict[str, float]:
+    """Look at what lies on the disk."""
     table = delta_folder(stage.settings)
     checkpoint = list(_files(stage.config.checkpoint))
     database = [path for path in stage.settings.state.glob("*.sqlite*") if path.is_file()]
     return {
-        **memory_mb(stage.kafka),
         "checkpoint_files": len(checkpoint),
         "checkpoint_mb": _mb(checkpoint),
         "delta_log_files": len(list(_files(table / "_delta_log"))),
@@ -90,11 +155,11 @@ def run(
     maintenance = keep_small(stage)
     try:
         for goal in range(every, n + 1, every):
+            watch = Watch(stage, maintenance.pid)
             # No more than that is ever in front of the stream, so Kafka removes nothing unread.
             with stage.sender(every, "--rate", str(rate)):
-                stage.await_read(begin + goal, query)
-            seen = {"alerts": float(goal), "s": time.monotonic() - started, **sample(stage)}
-            seen["maintenance"] = pss_mb(maintenance.pid)
+                stage.await_read(begin + goal, query, watch.look)
+            seen = {"alerts": float(goal), "s": time.monotonic() - started, **watch.seen()}
             samples.append(seen)
             told(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
     finally:
@@ -143,10 +208,11 @@ def main() -> None:
         samples = run(stage, given.alerts, given.every, given.rate, partial(print, flush=True))
     print()
     shown = samples[:: max(1, len(samples) // 8)]
-    rows = [
-        (text, *(f"{seen[name]:,.0f}" for seen in shown), f"{slope(samples, name):+,.0f}")
-        for name, text in COLUMNS.items()
-    ]
+    rows = []
+    for name, text in COLUMNS.items():
+        digits = 2 if name.endswith("_ms") else 0
+        values = (f"{seen[name]:,.{digits}f}" for seen in shown)
+        rows.append((text, *values, f"{slope(samples, name):+,.{digits}f}"))
     print_table(("alerts", *(f"{seen['alerts']:,.0f}" for seen in shown), "a million more"), rows)
     if given.plot is not None:
         plot(samples, given.plot)

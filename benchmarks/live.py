@@ -119,11 +119,15 @@ class Live:
         self.await_read(goal, query)
         return query
 
-    def await_read(self, n: int, query: StreamingQuery) -> None:
+    def await_read(
+        self, n: int, query: StreamingQuery, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Wait until `n` alerts have been read in all."""
         while self.n_read < n:
             if not query.isActive:
                 raise RuntimeError(query.exception())
+            if meanwhile is not None:
+                meanwhile()
             time.sleep(0.1)
 
     @property
@@ -169,15 +173,22 @@ def latencies_s(reports: Sequence[BatchReport]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros(0), *(report.latency_s for report in reports)])
 
 
+def stages_ms(reports: Sequence[BatchReport]) -> dict[str, float]:
+    """Return ms an alert by stage."""
+    n = max(1, sum(report.counts.n_read for report in reports))
+    return {
+        stage: 1e3 * sum(report.stages_s[stage] for report in reports) / n
+        for stage in (*WORKER_STAGES, *DRIVER_STAGES)
+    }
+
+
 def stage_rows(reports: Sequence[BatchReport]) -> list[tuple[str, str, str]]:
     """Return stage, ms an alert and its part of the batches' time, as texts."""
-    n = max(1, sum(report.counts.n_read for report in reports))
-    total = sum(report.total_s for report in reports)
-    rows = []
-    for stage in (*WORKER_STAGES, *DRIVER_STAGES):
-        spent = sum(report.stages_s[stage] for report in reports)
-        rows.append((stage, f"{1e3 * spent / n:.3f}", f"{spent / total:.0%}"))
-    return rows
+    n = sum(report.counts.n_read for report in reports)
+    total_ms = 1e3 * sum(report.total_s for report in reports)
+    return [
+        (stage, f"{ms:.3f}", f"{ms * n / total_ms:.0%}") for stage, ms in stages_ms(reports).items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -246,6 +257,11 @@ def pss_mb(pid: int) -> float:
     except OSError:
         return 0.0
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor seconds of a process; 0 where it is gone."""
+    return sum(process.cpu_s for process in _processes() if process.pid == pid)
 
 
 def _lineage(pid: int, processes: dict[int, _Process]) -> set[int]:

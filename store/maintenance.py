@@ -13,8 +13,8 @@
    than a day go.
 4. *Database.* What the planner counts by, and on PostgreSQL dead rows.
 
-Which light curve is superseded, :func:`superseded` says; docs/decisions/0009-thinning.md says why. The
-row of an alert, its scores and its features stay for ever.
+Which light curve is superseded, :mod:`store.thinning` says. The row of an alert, its scores and its features
+stay for ever.
 
 `maintain_rescored` does the first three of the table of what was scored again, which has no light curves.
 """
@@ -22,27 +22,21 @@ row of an alert, its scores and its features stay for ever.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from itertools import pairwise
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-import numba as nb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
 from store import tables
 from store.clock import now_ms
-from store.database import reading
-from store.delta import LightCurveFile, Written, disk_trouble, files_of, replace_files
+from store.delta import LightCurveFile, Written, files_of, replace_files
+from store.sorting import OldRows, portions
+from store.thinning import Glanced, Rule, glance, protected_objects, superseded, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,8 +52,6 @@ BY_ALERT: Final = ("dia_source_id",)
 _AT_A_TIME: Final = 64 << 20
 """So many bytes of rows are put in order at a time, roughly as they lie in memory, and a row group at
 least; what is in memory is about three times this."""
-_RUNS_DECODED: Final = 2
-"""A row group that more runs than these have rows of is decoded once, and written down."""
 _POINT_BYTES: Final = 32
 _VALUE_BYTES: Final = 9
 
@@ -69,7 +61,6 @@ _SMALL: Final = 0.25
 """A file below this part of the target is small."""
 _WASTED: Final = 0.25
 """A file is written anew where this part of its bytes is superseded."""
-_SAME_DAYS: Final = 1e-6
 _ANALYSED_ROWS: Final = 1000
 
 
@@ -234,152 +225,6 @@ def _maintain_table(rewriting: _Rewriting, progress: Progress) -> Saved:
     )
 
 
-def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
-    """Return the objects that a training may use every alert of: those labelled or asked for."""
-    with reading(engine) as connection:
-        found = {
-            object_id
-            for table in (tables.labels, tables.label_requests)
-            for object_id in connection.execute(sa.select(table.c.object_id)).scalars()
-        }
-    return np.array(sorted(found), np.int64)
-
-
-class Glance(NamedTuple):
-    """What the rule needs of alerts whose light curve is kept, one value each.
-
-    ``object_id`` int64, 0 where there is none; ``t`` float64, time of the alert (MJD TAI);
-    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64.
-    """
-
-    object_id: NDArray[np.int64]
-    t: NDArray[np.float64]
-    start: NDArray[np.float64]
-    processed_ms: NDArray[np.int64]
-    n_points: NDArray[np.int64]
-
-
-class Glanced(NamedTuple):
-    """A file's alerts whose light curve may go one day, by far the fewest in the end; and of all its rows.
-
-    ``rows`` int64, where they are in it; ``n_points`` and ``light_curve_bytes``, of all its light curves.
-    """
-
-    alerts: Glance
-    rows: NDArray[np.int64]
-    n_points: int
-    light_curve_bytes: int
-
-    def points(self, n_rows: int) -> NDArray[np.int64]:
-        """Return how many points each of its `n_rows` rows has; of those that stay, about how many."""
-        others = self.n_points - int(self.alerts.n_points.sum())
-        out = np.full(n_rows, -(-others // max(1, n_rows - len(self.rows))), np.int64)
-        out[self.rows] = self.alerts.n_points
-        return out
-
-
-def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> NDArray[np.bool_]:
-    """Say of which alerts the light curve is not needed any more.
-
-    A light curve is kept where one of these holds:
-
-    - it is the newest of its object: what the page shows and a re-scoring scores;
-    - its object has a label or a request for one: a training takes its alerts as they were;
-    - it was read at `before_ms` or later;
-    - it reaches further back than all that are kept of later alerts: packets hold about a year, and
-      from one alert a year the whole history can be put together;
-    - it belongs to no object: packets of the Solar System hold no history.
-
-    Parameters
-    ----------
-    alerts
-        In any order; those whose light curve is kept.
-    protected
-        Objects of which all is kept.
-    before_ms
-        Wall clock; alerts that were read later are kept.
-
-    Returns
-    -------
-    ndarray of bool
-        One for each alert.
-    """
-    rows = np.flatnonzero(alerts.object_id)
-    order = rows[np.lexsort((-alerts.start[rows], alerts.t[rows], alerts.object_id[rows]))]
-    out = np.zeros(len(alerts.t), bool)
-    out[order] = _covered(alerts.object_id[order], alerts.t[order], alerts.start[order])
-    out &= alerts.processed_ms < before_ms
-    out &= ~np.isin(alerts.object_id, protected)
-    return out
-
-
-@nb.njit(nogil=True, cache=True)
-def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Cover each object's history with the fewest alerts, walking from the newest back.
-
-    Of the alerts that still meet what is kept, the one that reaches furthest back is kept next; where
-    none does, there is a gap, and the alert before it is next.
-    """
-    out = np.ones(len(t), np.bool_)
-    reach, best = 0.0, -1
-    for i in range(len(t) - 1, -1, -1):
-        if i + 1 == len(t) or object_id[i + 1] != object_id[i]:  # its newest
-            out[i] = False
-            reach = start[i]
-        else:
-            if t[i] < reach and best >= 0:
-                out[best] = False
-                reach, best = start[best], -1
-            if start[i] < reach - _SAME_DAYS and (best < 0 or start[i] < start[best]):
-                best = i
-        if best >= 0 and (i == 0 or object_id[i - 1] != object_id[i]):
-            out[best] = False
-            best = -1
-    return out
-
-
-def glance(path: Path) -> Glanced:
-    """Read of a file what the rule needs; of light curves one small column, for their lengths."""
-    file = pq.ParquetFile(path)
-    columns = [file.schema.column(k).path for k in range(len(file.schema))]
-    inside = [k for k, name in enumerate(columns) if name.startswith("light_curve.")]
-    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms"]
-    wanted.append(columns[inside[-1]])
-    groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
-    begins = np.cumsum([0, *(group.num_rows for group in groups)])
-    parts = [
-        _glance_of(file.read_row_group(k, columns=wanted), int(begins[k]))
-        for k in range(len(groups))
-    ]
-    parts.append(_glance_of(file.schema_arrow.empty_table(), 0))  # there may be no group at all
-    return Glanced(
-        _together(part.alerts for part in parts),
-        np.concatenate([part.rows for part in parts]),
-        sum(part.n_points for part in parts),
-        sum(group.column(k).total_compressed_size for group in groups for k in inside),
-    )
-
-
-def _together(parts: Iterable[Glance]) -> Glance:
-    columns: Iterable[Any] = map(np.concatenate, zip(*parts, strict=True))
-    return Glance(*columns)
-
-
-def _glance_of(rows: pa.Table, begin: int) -> Glanced:
-    def numbers(name: str, kind: pa.DataType) -> NDArray[Any]:
-        column = rows[name] if name in rows.column_names else pa.nulls(rows.num_rows, kind)
-        return np.asarray(pc.fill_null(column, pa.scalar(0, kind)))
-
-    owner, t = numbers("object_id", pa.int64()), numbers("t_mjd_tai", pa.float64())
-    start = t - numbers("days_since_first_detection", pa.float64())
-    processed_ms = numbers("processed_ms", pa.int64())
-    lengths = pc.list_value_length(rows["light_curve"])
-    n_points = np.asarray(pc.fill_null(lengths, 0), np.int64)
-    held = np.flatnonzero(np.asarray(pc.is_valid(rows["light_curve"])) & (owner != 0))
-    alerts = Glance(owner[held], t[held], start[held], processed_ms[held], n_points[held])
-    return Glanced(alerts, begin + held, int(n_points.sum()), 0)
-
-
 class Seen(NamedTuple):
     """A file of the table, which of its light curves are superseded, and bytes that these take."""
 
@@ -432,13 +277,6 @@ def _is_worth_it(group: list[Seen], target_bytes: int) -> bool:
 
 def _bytes_left(group: list[Seen]) -> float:
     return sum(seen.left for seen in group)
-
-
-class Rule(NamedTuple):
-    """What :func:`superseded` is told beside the alerts."""
-
-    protected: NDArray[np.int64]
-    before_ms: int
 
 
 @dataclass
@@ -499,7 +337,7 @@ class _Rewriting:
             self.ask()
             self._glances[file.name] = glance(self.folder / file.name)
         glanced = list(self._glances.values())
-        gone = superseded(_together(one.alerts for one in glanced), *self.rule)
+        gone = superseded(together(one.alerts for one in glanced), *self.rule)
         ends = np.cumsum([len(one.rows) for one in glanced])
         parts = np.split(gone, ends[:-1])
         return [_as_seen(*of_file) for of_file in zip(files, glanced, parts, strict=True)]
@@ -548,162 +386,6 @@ def _as_seen(file: Written, glanced: Glanced, gone: NDArray[np.bool_]) -> Seen:
     emptied[glanced.rows[gone]] = True
     share = glanced.alerts.n_points[gone].sum() / max(1, glanced.n_points)
     return Seen(file, emptied, float(share * glanced.light_curve_bytes))
-
-
-class OldRows:
-    """The rows of some files, numbered in their order, of which some are read at a time.
-
-    Parameters
-    ----------
-    folder, files
-        Where they are.
-    schema
-        The table's; what an older file lacks is null.
-    ask
-        Called before a row group is decoded; what it raises ends the reading.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        files: Iterable[Written],
-        schema: pa.Schema,
-        ask: Callable[[], object] = _never,
-    ) -> None:
-        self._ask = ask
-        self._folder = folder
-        self._schema = schema
-        self._groups = [
-            group
-            for file in files
-            for fragment in ds.dataset(folder / file.name, format="parquet").get_fragments()
-            for group in fragment.split_by_row_group()
-        ]
-        n_rows = [group.row_groups[0].num_rows for group in self._groups]
-        self._ends = np.cumsum([0, *n_rows])
-        self.n_columns = max((group.metadata.num_columns for group in self._groups), default=0)
-
-    def order(self, by: Sequence[str]) -> NDArray[np.int64]:
-        """Return the numbers of all rows, sorted by these columns; a value that is missing counts as 0.
-
-        Rows that are equal in all of them stay in their order.
-        """
-        rows = self._schema.empty_table().select(by)
-        parts = [group.to_table(schema=self._schema, columns=list(by)) for group in self._groups]
-        rows = pa.concat_tables([rows, *parts])
-        return np.lexsort([np.asarray(pc.fill_null(rows[name], 0)) for name in reversed(by)])
-
-    def runs(
-        self, order: NDArray[np.int64], cuts: Sequence[tuple[int, int]], emptied: NDArray[np.bool_]
-    ) -> Iterator[pa.Table]:
-        """Give all rows in `order`, cut into runs.
-
-        Parameters
-        ----------
-        order
-            The numbers of all rows, each once.
-        cuts
-            Where each run begins in `order`, and ends.
-        emptied
-            Of every row, whether its light curve is null from now on.
-        """
-        run_of = np.empty(len(order), np.int64)
-        for number, (begin, end) in enumerate(cuts):
-            run_of[order[begin:end]] = number
-        with disk_trouble(self._folder), TemporaryFile(dir=self._folder) as file:
-            spilled = self._spill(file, run_of, emptied)
-            for number, (begin, end) in enumerate(cuts):
-                yield self._take(number, order[begin:end], emptied, spilled)
-
-    def _spill(
-        self, file: BinaryIO, run_of: NDArray[np.int64], emptied: NDArray[np.bool_]
-    ) -> Mapping[tuple[int, int], Callable[[], pa.RecordBatch]]:
-        """Write groups that several runs have rows of into `file`, each run's rows of a group together.
-
-        To decode them again for each run would be the most of the work: those of the stream's own files are
-        in no order, so every run has some of their rows. The rows are given by group and run.
-        """
-        mine = [run_of[begin:end] for begin, end in pairwise(self._ends)]
-        several = [k for k, runs in enumerate(mine) if np.unique(runs).size > _RUNS_DECODED]
-        if not several:
-            return {}
-        written: list[tuple[int, int]] = []
-        with pa.ipc.new_file(file, self._schema) as out:
-            for k in several:
-                rows, gone = self._decoded(k), emptied[self._ends[k] : self._ends[k + 1]]
-                for number in np.unique(mine[k]).tolist():
-                    at = np.flatnonzero(mine[k] == number)
-                    (batch,) = picked(rows, at, gone[at]).combine_chunks().to_batches()
-                    out.write_batch(batch)
-                    written.append((k, number))
-        reader = pa.ipc.open_file(file)
-        return {key: partial(reader.get_batch, at) for at, key in enumerate(written)}
-
-    def _decoded(self, group: int) -> pa.Table:
-        self._ask()
-        return self._groups[group].to_table(schema=self._schema, use_threads=False)
-
-    def _take(
-        self,
-        run: int,
-        numbers: NDArray[np.int64],
-        emptied: NDArray[np.bool_],
-        spilled: Mapping[tuple[int, int], Callable[[], pa.RecordBatch]],
-    ) -> pa.Table:
-        found = np.sort(numbers)
-        parts = []
-        for group, (begin, end) in enumerate(pairwise(self._ends)):
-            first, last = np.searchsorted(found, (begin, end))
-            if (group, run) in spilled:
-                parts.append(pa.Table.from_batches([spilled[group, run]()]))
-            elif first < last:
-                mine = found[first:last]
-                parts.append(picked(self._decoded(group), mine - begin, emptied[mine]))
-        nothing = np.zeros(len(numbers), bool)
-        return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
-
-
-def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:
-    """Return the rows at these places, in this order, the light curves null where `emptied`."""
-    column = rows.schema.get_field_index("light_curve")
-    if column < 0:
-        return rows.take(pa.array(at))
-    light_curves = rows["light_curve"].combine_chunks().take(pa.array(at, mask=emptied))
-    others = rows.drop_columns(["light_curve"]).take(pa.array(at))
-    return others.add_column(column, rows.schema.field(column), light_curves)
-
-
-def portions(sizes: NDArray[np.int64], n_rows: int, at_most: int) -> Iterator[tuple[int, int]]:
-    """Divide rows into runs of whole groups of `n_rows` each, of `at_most` bytes or one group.
-
-    Parameters
-    ----------
-    sizes
-        Bytes of each row.
-    n_rows
-        Of a group; the last one of all may have fewer.
-    at_most
-        Bytes of a run.
-
-    Yields
-    ------
-    tuple of int
-        The first row, and the one after the last.
-
-    Examples
-    --------
-    >>> list(portions(np.array([1, 1, 5, 5, 1, 1, 1]), 2, 4))
-    [(0, 2), (2, 4), (4, 7)]
-    """
-    begin, held = 0, 0
-    for at in range(0, len(sizes), n_rows):
-        size = int(sizes[at : at + n_rows].sum())
-        if at > begin and held + size > at_most:
-            yield begin, at
-            begin, held = at, 0
-        held += size
-    if begin < len(sizes):
-        yield begin, len(sizes)
 
 
 def _bytes_of(files: Iterable[Written]) -> int:

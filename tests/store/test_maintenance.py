@@ -38,17 +38,15 @@ from store.delta import (
 )
 from store.labels import report_label
 from store.maintenance import (
-    Glance,
     Retention,
     Seen,
     analyse,
     choose_groups,
-    glance,
     maintain,
     shorten_log,
-    superseded,
     vacuum,
 )
+from store.thinning import Glance, glance, superseded
 from tests.store.conftest import Add
 
 REPOSITORY = Path(__file__).parents[2]

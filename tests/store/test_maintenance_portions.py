@@ -26,14 +26,9 @@ from hypothesis import strategies as st
 from lightcurves.errors import UnavailableError
 from store import maintenance
 from store.delta import LightCurveFile, commit_files, ensure_table, files_of
-from store.maintenance import (
-    BY_OBJECT,
-    OldRows,
-    maintain,
-    maintain_rescored,
-    portions,
-)
+from store.maintenance import BY_OBJECT, maintain, maintain_rescored
 from store.rescored import RescoredTable
+from store.sorting import OldRows, portions
 from tests.store.test_maintenance import (
     KEEP_ALL,
     KEEP_NOTHING,

@@ -1,0 +1,181 @@
+"""Which light curves are not needed any more: packets hold their object's history, so most are there twice.
+
+:func:`superseded` is the rule, docs/decisions/0009-thinning.md says why; :func:`glance` reads of a file what
+the rule needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numba as nb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import sqlalchemy as sa
+
+from store import tables
+from store.database import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_SAME_DAYS: Final = 1e-6
+
+
+def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
+    """Return the objects that a training may use every alert of: those labelled or asked for."""
+    with reading(engine) as connection:
+        found = {
+            object_id
+            for table in (tables.labels, tables.label_requests)
+            for object_id in connection.execute(sa.select(table.c.object_id)).scalars()
+        }
+    return np.array(sorted(found), np.int64)
+
+
+class Glance(NamedTuple):
+    """What the rule needs of alerts whose light curve is kept, one value each.
+
+    ``object_id`` int64, 0 where there is none; ``t`` float64, time of the alert (MJD TAI);
+    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64.
+    """
+
+    object_id: NDArray[np.int64]
+    t: NDArray[np.float64]
+    start: NDArray[np.float64]
+    processed_ms: NDArray[np.int64]
+    n_points: NDArray[np.int64]
+
+
+class Glanced(NamedTuple):
+    """A file's alerts whose light curve may go one day, by far the fewest in the end; and of all its rows.
+
+    ``rows`` int64, where they are in it; ``n_points`` and ``light_curve_bytes``, of all its light curves.
+    """
+
+    alerts: Glance
+    rows: NDArray[np.int64]
+    n_points: int
+    light_curve_bytes: int
+
+    def points(self, n_rows: int) -> NDArray[np.int64]:
+        """Return how many points each of its `n_rows` rows has; of those that stay, about how many."""
+        others = self.n_points - int(self.alerts.n_points.sum())
+        out = np.full(n_rows, -(-others // max(1, n_rows - len(self.rows))), np.int64)
+        out[self.rows] = self.alerts.n_points
+        return out
+
+
+class Rule(NamedTuple):
+    """What :func:`superseded` is told beside the alerts."""
+
+    protected: NDArray[np.int64]
+    before_ms: int
+
+
+def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> NDArray[np.bool_]:
+    """Say of which alerts the light curve is not needed any more.
+
+    A light curve is kept where one of these holds:
+
+    - it is the newest of its object: what the page shows and a re-scoring scores;
+    - its object has a label or a request for one: a training takes its alerts as they were;
+    - it was read at `before_ms` or later;
+    - it reaches further back than all that are kept of later alerts: packets hold about a year, and
+      from one alert a year the whole history can be put together;
+    - it belongs to no object: packets of the Solar System hold no history.
+
+    Parameters
+    ----------
+    alerts
+        In any order; those whose light curve is kept.
+    protected
+        Objects of which all is kept.
+    before_ms
+        Wall clock; alerts that were read later are kept.
+
+    Returns
+    -------
+    ndarray of bool
+        One for each alert.
+    """
+    rows = np.flatnonzero(alerts.object_id)
+    order = rows[np.lexsort((-alerts.start[rows], alerts.t[rows], alerts.object_id[rows]))]
+    out = np.zeros(len(alerts.t), bool)
+    out[order] = _covered(alerts.object_id[order], alerts.t[order], alerts.start[order])
+    out &= alerts.processed_ms < before_ms
+    out &= ~np.isin(alerts.object_id, protected)
+    return out
+
+
+@nb.njit(nogil=True, cache=True)
+def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Cover each object's history with the fewest alerts, walking from the newest back.
+
+    Of the alerts that still meet what is kept, the one that reaches furthest back is kept next; where
+    none does, there is a gap, and the alert before it is next.
+    """
+    out = np.ones(len(t), np.bool_)
+    reach, best = 0.0, -1
+    for i in range(len(t) - 1, -1, -1):
+        if i + 1 == len(t) or object_id[i + 1] != object_id[i]:  # its newest
+            out[i] = False
+            reach = start[i]
+        else:
+            if t[i] < reach and best >= 0:
+                out[best] = False
+                reach, best = start[best], -1
+            if start[i] < reach - _SAME_DAYS and (best < 0 or start[i] < start[best]):
+                best = i
+        if best >= 0 and (i == 0 or object_id[i - 1] != object_id[i]):
+            out[best] = False
+            best = -1
+    return out
+
+
+def glance(path: Path) -> Glanced:
+    """Read of a file what the rule needs; of light curves one small column, for their lengths."""
+    file = pq.ParquetFile(path)
+    columns = [file.schema.column(k).path for k in range(len(file.schema))]
+    inside = [k for k, name in enumerate(columns) if name.startswith("light_curve.")]
+    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms"]
+    wanted.append(columns[inside[-1]])
+    groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
+    begins = np.cumsum([0, *(group.num_rows for group in groups)])
+    parts = [
+        _glance_of(file.read_row_group(k, columns=wanted), int(begins[k]))
+        for k in range(len(groups))
+    ]
+    parts.append(_glance_of(file.schema_arrow.empty_table(), 0))  # there may be no group at all
+    return Glanced(
+        together(part.alerts for part in parts),
+        np.concatenate([part.rows for part in parts]),
+        sum(part.n_points for part in parts),
+        sum(group.column(k).total_compressed_size for group in groups for k in inside),
+    )
+
+
+def together(parts: Iterable[Glance]) -> Glance:
+    """Join alerts of several files, in their order."""
+    columns: Iterable[Any] = map(np.concatenate, zip(*parts, strict=True))
+    return Glance(*columns)
+
+
+def _glance_of(rows: pa.Table, begin: int) -> Glanced:
+    def numbers(name: str, kind: pa.DataType) -> NDArray[Any]:
+        column = rows[name] if name in rows.column_names else pa.nulls(rows.num_rows, kind)
+        return np.asarray(pc.fill_null(column, pa.scalar(0, kind)))
+
+    owner, t = numbers("object_id", pa.int64()), numbers("t_mjd_tai", pa.float64())
+    start = t - numbers("days_since_first_detection", pa.float64())
+    processed_ms = numbers("processed_ms", pa.int64())
+    lengths = pc.list_value_length(rows["light_curve"])
+    n_points = np.asarray(pc.fill_null(lengths, 0), np.int64)
+    held = np.flatnonzero(np.asarray(pc.is_valid(rows["light_curve"])) & (owner != 0))
+    alerts = Glance(owner[held], t[held], start[held], processed_ms[held], n_points[held])
+    return Glanced(alerts, begin + held, int(n_points.sum()), 0)
