@@ -62,6 +62,8 @@ _SMALL: Final = 0.25
 _WASTED: Final = 0.25
 """A file is written anew where this part of its bytes is superseded."""
 _ANALYSED_ROWS: Final = 1000
+_LARGE: Final = 100_000
+"""What SQLite has counted of a table with fewer rows is not kept: see :func:`analyse`."""
 
 
 @dataclass(frozen=True)
@@ -422,7 +424,9 @@ def _log_files(folder: Path) -> set[str]:
 def analyse(engine: sa.Engine) -> None:
     """Let the database count what it plans by, and take up dead rows; neither stops a writer for long.
 
-    SQLite has no room to give back: rows are added or overwritten, hardly ever deleted.
+    SQLite has no room to give back: rows are added or overwritten, hardly ever deleted. Its connections learn
+    but once what was counted, and a stream's stays open for weeks: told that a table is small it would read
+    it whole for each batch, however large it has become. What was never counted it takes for large.
     """
     if engine.dialect.name == "postgresql":
         with engine.connect() as opened:
@@ -433,3 +437,10 @@ def analyse(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text(f"PRAGMA analysis_limit = {_ANALYSED_ROWS}"))
         connection.execute(sa.text("ANALYZE"))
+        connection.execute(sa.text(_FORGET_SMALL), {"large": _LARGE})
+
+
+_FORGET_SMALL: Final = """
+    DELETE FROM sqlite_stat1 WHERE tbl IN (
+        SELECT tbl FROM sqlite_stat1 GROUP BY tbl HAVING MAX(CAST(stat AS INTEGER)) < :large)
+"""

@@ -552,8 +552,12 @@ def test_no_table_yet(tmp_path: Path, engine: sa.Engine) -> None:
 
 
 def test_the_database_counts_what_it_plans_by(
-    engine: sa.Engine, connection: sa.Connection, add_object: Add
+    engine: sa.Engine,
+    connection: sa.Connection,
+    add_object: Add,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(maintenance, "_LARGE", 50)
     for object_id in range(50):
         add_object(object_id, class_id=111)
     connection.commit()

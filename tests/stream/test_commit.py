@@ -12,12 +12,14 @@ import pytest
 import sqlalchemy as sa
 
 from store.database import migrate, open_database
+from store.maintenance import analyse
 from store.tables import accounting, classifications, duplicates, label_requests, objects, rejected
 from stream.audit import audit
 from stream.backfill import accounted, unread
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
 from stream.outputs import Topics, outgoing
 from stream.rows import EARLY, MESSAGE, RANGE, ROWS_SCHEMA
+from tests.store.test_plans import whole_reads
 
 POLICY = RequestPolicy("entropy", nightly_budget=3, min_entropy=0.5, min_points=2)
 CLASSES = (111, 221)
@@ -366,3 +368,28 @@ def test_an_older_run_still_adds_up_when_a_new_one_finds_what_it_rejected(
     assert problems(engine) == []
     commit(engine, 1, [alert(1, 2), alert(2, 1)], run="new")
     assert problems(engine) == []
+
+
+def test_a_table_that_was_small_when_it_was_counted_is_never_read_whole(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/noctule.sqlite"
+    ours, others = (open_database(url) for _ in range(2))
+    migrate(ours)
+    commit(ours, 0, [alert(k, k, object_id=1 + k) for k in range(1000)])
+    analyse(others)
+    sent: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.lstrip().startswith(("SELECT", "DELETE")):
+            sent.append((statement, parameters))
+
+    sa.event.listen(ours, "before_cursor_execute", note)
+    commit(ours, 1, [alert(k, k, object_id=1 + k) for k in range(1000, 1500)])
+    sa.event.remove(ours, "before_cursor_execute", note)
+    with ours.connect() as connection:
+        for statement, parameters in sent:
+            explained = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            assert whole_reads([str(row[-1]) for row in explained]) == [], statement
+    assert any("FROM classifications" in statement for statement, _ in sent)
+    assert any("FROM objects" in statement for statement, _ in sent)
+    for engine in (ours, others):
+        engine.dispose()
