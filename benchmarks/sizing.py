@@ -31,8 +31,9 @@ class Cost:
 
     Attributes
     ----------
-    worker_ms, driver_ms, broker_ms
-        Processor time by process; the driver's is that of Python and its JVM.
+    worker_ms, driver_ms, broker_in_ms, broker_out_ms
+        Processor time by process; the driver's is that of Python and its JVM, the broker's that of taking
+        packets in and of handing them out.
     commit_ms
         Wall time in the one place that nothing else can help: the driver's stages of a batch.
     packet_bytes
@@ -43,7 +44,8 @@ class Cost:
 
     worker_ms: float
     driver_ms: float
-    broker_ms: float
+    broker_in_ms: float
+    broker_out_ms: float
     commit_ms: float
     packet_bytes: float
     delta_bytes: float
@@ -73,13 +75,13 @@ class Night:
 
 def sized(cost: Cost, night: Night, load: float) -> dict[str, float]:
     """Return what is needed, cores at work for the share `load` of the time while a visit lasts."""
-    per_s = night.visit / night.done_s
+    per_s, came_per_s = night.visit / night.done_s, night.visit / night.within_s
     return {
         "alerts_per_s": per_s,
         "alerts_per_s_all_night": night.visit / night.every_s,
         "worker_cores": per_s * cost.worker_ms / 1000 / load,
         "driver_cores": per_s * cost.driver_ms / 1000 / load,
-        "broker_cores": per_s * cost.broker_ms / 1000 / load,
+        "broker_cores": (came_per_s * cost.broker_in_ms + per_s * cost.broker_out_ms) / 1000 / load,
         "driver_limit_per_s": 1000 / cost.commit_ms,
         "backlog_h": night.alerts / min(1000 / cost.commit_ms, per_s) / 3600,
         "gbit_per_s_in": 8 * night.visit * cost.packet_bytes / night.within_s / 1e9,
@@ -154,9 +156,10 @@ def main() -> None:
     parser.add_argument("--within", type=float, default=5.0, help="seconds in which they come")
     parser.add_argument("--every", type=float, default=39.0, help="seconds between visits")
     parser.add_argument("--done", type=float, default=10.0, help="seconds until a visit is done")
-    parser.add_argument("--worker-ms", type=float, default=0.49)
-    parser.add_argument("--driver-ms", type=float, default=0.17, help="Python and its JVM")
-    parser.add_argument("--broker-ms", type=float, default=0.10)
+    parser.add_argument("--worker-ms", type=float, default=0.48)
+    parser.add_argument("--driver-ms", type=float, default=0.16, help="Python and its JVM")
+    parser.add_argument("--broker-in-ms", type=float, default=0.40, help="to take a packet in")
+    parser.add_argument("--broker-out-ms", type=float, default=0.07, help="to hand it out")
     parser.add_argument(
         "--commit-ms", type=float, default=0.20, help="the driver's stages, wall time"
     )
@@ -177,7 +180,7 @@ def main() -> None:
                          for row in rows]  # fmt: skip
                 print_table(tuple(rows[0]), lines)
     cost = Cost(
-        given.worker_ms, given.driver_ms, given.broker_ms, given.commit_ms,
+        given.worker_ms, given.driver_ms, given.broker_in_ms, given.broker_out_ms, given.commit_ms,
         1e3 * given.packet_kb, 1e3 * given.delta_kb, 1e3 * given.sql_kb,
     )  # fmt: skip
     night = Night(given.alerts, given.visit, given.within, given.every, given.done)
