@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from lightcurves.errors import UnavailableError
 from store.clock import now_ms
@@ -253,6 +255,17 @@ def files_of(table: DeltaTable) -> list[Written]:
     return [Written(*values) for values in zip(*columns, strict=True)]
 
 
+def dataset_of(table: DeltaTable, folder: Path) -> ds.Dataset:
+    """Return the rows of the table at `folder`, read as files of this machine.
+
+    delta-rs would read them through Python objects, which Arrow's threads call: one that reads on when
+    the interpreter ends aborts the process.
+    """
+    files = SubTreeFileSystem(str(folder), LocalFileSystem())
+    found: ds.Dataset = table.to_pyarrow_dataset(filesystem=files)
+    return found
+
+
 def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
     """Return the points of the object's newest alert, or None where there is no such object.
 
@@ -287,7 +300,7 @@ def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
         return schema.empty_table()
     wanted = pc.field("object_id").isin(pa.array(object_ids, pa.int64()))
     rows = (
-        table.to_pyarrow_dataset().to_table(columns=list(schema.names), filter=wanted).cast(schema)
+        dataset_of(table, folder).to_table(columns=list(schema.names), filter=wanted).cast(schema)
     )
     rows = rows.filter(pc.is_valid(rows["light_curve"]))
     _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)

@@ -16,7 +16,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError
 
 from lightcurves.errors import ConfigurationError
-from store.delta import ensure_table
+from store.delta import dataset_of, ensure_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ class RescoredTable:
         # Bounds first: Delta knows a file's, a joined file its row groups', and most have none of these.
         wanted = (name >= int(ids.min())) & (name <= int(ids.max())) & name.isin(pa.array(ids))
         mine = pc.field("model_version") == self._version
-        dataset = self._table.to_pyarrow_dataset()
+        dataset = dataset_of(self._table, self._folder)
         there = dataset.to_table(columns=["dia_source_id"], filter=mine & wanted)
         return np.isin(ids, there["dia_source_id"].to_numpy())
 

@@ -30,6 +30,7 @@ from lightcurves.reasons import NotEvaluated
 from store import tables
 from store.clock import now_ms
 from store.database import in_parts, reading
+from store.delta import dataset_of
 from stream.consumer import Limits, RangeReader, Watermarks
 from stream.scoring import Scorer, delta_schema, score_columns
 from stream.worker import PREFETCH_KB, read_where
@@ -255,7 +256,7 @@ def rescore_delta(
         A file of the table went while it was read.
     """
     try:
-        dataset = DeltaTable(str(folder)).to_pyarrow_dataset()
+        dataset = dataset_of(DeltaTable(str(folder)), folder)
     except TableNotFoundError as error:
         raise ConfigurationError(
             f"no Delta table at {folder}: the stream has written nothing yet; try --from kafka"

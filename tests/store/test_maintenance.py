@@ -567,3 +567,23 @@ def test_the_database_counts_what_it_plans_by(
         known = "SELECT MAX(CAST(stat AS INTEGER)) FROM sqlite_stat1 WHERE tbl = 'objects'"
     with engine.begin() as reader:
         assert reader.execute(sa.text(known)).scalar_one() == 50
+
+
+# --- reading
+
+
+READ_AND_END = """
+import sys
+from pathlib import Path
+from deltalake import DeltaTable
+from store.delta import dataset_of
+folder = Path(sys.argv[1])
+next(iter(dataset_of(DeltaTable(str(folder)), folder).to_batches()))
+"""
+
+
+def test_who_ends_in_the_middle_of_reading_ends_well(tmp_path: Path) -> None:
+    fill(tmp_path, n_days=100)
+    for _ in range(3):
+        command = [sys.executable, "-c", READ_AND_END, str(tmp_path)]
+        assert subprocess.run(command, cwd=REPOSITORY, check=False, timeout=60).returncode == 0
