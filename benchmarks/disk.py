@@ -26,6 +26,7 @@ from store.database import migrate, open_database
 from store.delta import (
     LightCurveFile,
     commit_files,
+    dataset_of,
     ensure_table,
     files_of,
     on_disk,
@@ -189,7 +190,8 @@ def measure(root: Path, n_alerts: int, visits: int) -> dict[str, Any]:
     folder, engine = root / "alerts", open_database(f"sqlite:///{root}/noctule.sqlite")
     migrate(engine)
     n = fill(folder, n_alerts, visits)
-    ids = DeltaTable(str(folder)).to_pyarrow_dataset().to_table(columns=["object_id"])["object_id"]
+    rows = dataset_of(DeltaTable(str(folder)), folder)
+    ids = rows.to_table(columns=["object_id"])["object_id"]
     objects = sorted(pc.unique(ids).to_pylist())
     with engine.begin() as connection:
         for object_id in objects[::LABELLED]:
@@ -201,8 +203,8 @@ def measure(root: Path, n_alerts: int, visits: int) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     vacuum(folder, 0)
     after = state(folder, asked)
-    rows = DeltaTable(str(folder)).to_pyarrow_dataset().count_rows()
-    assert rows == n, "no alert was lost"
+    n_left = dataset_of(DeltaTable(str(folder)), folder).count_rows()
+    assert n_left == n, "no alert was lost"
     engine.dispose()
     return {"alerts": n, "objects": len(objects), "visits": visits, "maintain_s": seconds,
             "emptied": saved.n_emptied, "before": before, "after": after}  # fmt: skip

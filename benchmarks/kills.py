@@ -42,6 +42,7 @@ from deploy.wiring import (
     outgoing_topics,
     topic_partitions,
 )
+from store.delta import dataset_of
 from store.tables import accounting, classifications, duplicates, rejected
 from stream.audit import audit
 from stream.consumer import consumer_settings, offset_of
@@ -220,7 +221,8 @@ def _places(connection: sa.Connection, table: sa.Table) -> list[Where]:
 
 def _of_delta(settings: Settings, expected: Expected) -> Iterator[str]:
     names = ["run_id", "topic", "kafka_partition", "kafka_offset", "dia_source_id"]
-    dataset = DeltaTable(str(delta_folder(settings))).to_pyarrow_dataset()
+    folder = delta_folder(settings)
+    dataset = dataset_of(DeltaTable(str(folder)), folder)
     rows = list(zip(*dataset.to_table(names).to_pydict().values(), strict=True))
     if len({row[:4] for row in rows}) != len(rows):
         yield f"Delta: {len(rows) - len({row[:4] for row in rows})} rows are double"

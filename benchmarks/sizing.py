@@ -84,7 +84,7 @@ def sized(cost: Cost, night: Night, load: float) -> dict[str, float]:
         "broker_cores": (came_per_s * cost.broker_in_ms + per_s * cost.broker_out_ms) / 1000 / load,
         "driver_limit_per_s": 1000 / cost.commit_ms,
         "backlog_h": night.alerts / min(1000 / cost.commit_ms, per_s) / 3600,
-        "gbit_per_s_in": 8 * night.visit * cost.packet_bytes / night.within_s / 1e9,
+        "gbit_per_s_in": 8 * came_per_s * cost.packet_bytes / 1e9,
         "gbit_per_s_out": 8 * per_s * cost.packet_bytes / 1e9,
         "gbit_per_s_all_night": 8 * night.visit * cost.packet_bytes / night.every_s / 1e9,
         "kafka_gb_a_night": night.alerts * cost.packet_bytes / 1e9,
