@@ -27,7 +27,7 @@ from store.delta import read_alerts_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from models.artifact import Parts
+    from models.artifact import Trained
 
 LOG: Final = logging.getLogger("noctule.learner")
 
@@ -178,7 +178,7 @@ def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table
 
 
 def try_challenger(
-    engine: sa.Engine, config: LearnerConfig, parts: Parts, champion: str, n_labels: int
+    engine: sa.Engine, config: LearnerConfig, parts: Trained, champion: str, n_labels: int
 ) -> Trial:
     """Save `parts`, compare with `champion`, register, and promote if the gate holds."""
     manifest, folder = store_artifact(parts, config.models_folder)
@@ -221,7 +221,7 @@ def try_challenger(
     return Trial(manifest.model_version, n_labels, gate, promoted)
 
 
-def store_artifact(parts: Parts, models_folder: Path) -> tuple[Manifest, Path]:
+def store_artifact(parts: Trained, models_folder: Path) -> tuple[Manifest, Path]:
     """Save `parts` below `models_folder` under its own version."""
     models_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models_folder, prefix=".draft-") as name:

@@ -21,19 +21,18 @@ import numpy as np
 
 from benchmarks.setting import finish, plasticc, print_table
 from benchmarks.shift import samples
-from lightcurves.features.registry import ALL_FAMILIES, FAMILIES
+from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, names_in
 from models.evaluation import macro_f1
 from models.training import (
     TrainingRows,
     TrainingSettings,
     as_in_packets,
-    boost,
     labelled,
     moments_of,
     object_folds,
     training_rows,
 )
-from models.trees import probabilities, read_trees
+from models.trees import TreeClassifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,7 +42,6 @@ SETTINGS: Final = TrainingSettings(folds=5)
 MOMENTS: Final = 3
 """Of each object, besides the whole."""
 THREADS: Final = 2
-NAMES: Final = [feature.name for family in ALL_FAMILIES for feature in family.features]
 
 
 def main() -> None:
@@ -70,7 +68,9 @@ def sample(table: pa.Table, n: int | None) -> pa.Table:
 def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
     """Print and return log-loss and macro F1 without each family and with it alone."""
     moments, class_ids = labelled(moments_of(table, MOMENTS), SETTINGS.folds)
-    rows = training_rows(moments, class_ids, replace(SETTINGS, hide_host=1.0), ALL_FAMILIES)
+    rows = training_rows(
+        moments, class_ids, replace(SETTINGS, hide_host=1.0, features=names_in(ALL_FAMILIES))
+    )
     whole = np.zeros(len(rows.truth), bool)
     whole[[np.flatnonzero(rows.owner == k)[-1] for k in range(rows.owner.max() + 1)]] = True
     variants = variants_of_families()
@@ -79,7 +79,7 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
     began = time.monotonic()
     for variant, used in variants.items():
         print(f"\r{name}: {variant}, {time.monotonic() - began:.0f} s  ", end="", file=sys.stderr)
-        p = out_of_fold(rows, used, len(class_ids))
+        p = out_of_fold(rows._replace(names=used), class_ids)
         losses[variant] = -np.log(np.maximum(p[np.arange(len(p)), rows.truth], 1e-9))
         scores[variant] = macro_f1(p.argmax(axis=1), rows.truth, len(class_ids), rows.weights)
     print(file=sys.stderr)
@@ -98,7 +98,7 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
     table_rows = [
         (
             variant,
-            f"{int(variants[variant].sum())}",
+            f"{len(variants[variant])}",
             f"{one['log_loss']:.4f}",
             f"{one['log_loss_change']:+.4f} ± {one['error']:.4f}",
             f"{one['whole_log_loss']:.4f}",
@@ -120,34 +120,31 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
     return found
 
 
-def variants_of_families() -> dict[str, NDArray[np.bool_]]:
-    """Return which columns each variant uses, of all that :data:`ALL_FAMILIES` fill."""
-    owner = np.repeat(
-        [family.name for family in ALL_FAMILIES], [len(family.features) for family in ALL_FAMILIES]
-    )
+def variants_of_families() -> dict[str, tuple[str, ...]]:
+    """Return which features each variant uses."""
     usual = [family.name for family in FAMILIES]
-    dear = [family.name for family in ALL_FAMILIES if family not in FAMILIES]
-    all_usual = np.isin(owner, usual)
+    expensive = [family.name for family in ALL_FAMILIES if family not in FAMILIES]
+
+    def of(names: list[str]) -> tuple[str, ...]:
+        return names_in(tuple(family for family in ALL_FAMILIES if family.name in names))
+
     return {
-        "all": all_usual,
-        **{f"without {name}": all_usual & (owner != name) for name in usual},
-        **{f"{name} alone": owner == name for name in usual},
-        **{f"with {name}": all_usual | (owner == name) for name in dear},
-        f"with {' and '.join(dear)}": np.ones(owner.size, bool),
+        "all": of(usual),
+        **{f"without {name}": of([n for n in usual if n != name]) for name in usual},
+        **{f"{name} alone": of([name]) for name in usual},
+        **{f"with {name}": of([*usual, name]) for name in expensive},
+        f"with {' and '.join(expensive)}": of([*usual, *expensive]),
     }
 
 
-def out_of_fold(rows: TrainingRows, used: NDArray[np.bool_], n_classes: int) -> NDArray[np.float64]:
+def out_of_fold(rows: TrainingRows, class_ids: tuple[int, ...]) -> NDArray[np.float64]:
     """Return each row's class probabilities from trees that never saw its object."""
-    rows = rows._replace(
-        values=np.where(used, rows.values, np.nan)
-    )  # what is null everywhere is left out
     fold = object_folds(rows, SETTINGS)[rows.owner]
-    p = np.zeros((len(rows.truth), n_classes))
+    p = np.zeros((len(rows.truth), len(class_ids)))
 
     def fill(k: int) -> None:
-        booster = boost(rows, fold != k, n_classes, SETTINGS, NAMES)
-        p[fold == k] = probabilities(read_trees(booster.model_to_string()), rows.values[fold == k])
+        grown = TreeClassifier.fit(rows.take(fold != k), class_ids, SETTINGS)
+        p[fold == k] = grown.probabilities(rows.take(fold == k).inputs)
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(fill, range(SETTINGS.folds)))

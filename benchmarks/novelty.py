@@ -16,17 +16,15 @@ from benchmarks.early import held_out
 from benchmarks.setting import finish
 from lightcurves.taxonomy import class_name
 from models.evaluation import auroc
-from models.forest import isolation, train_forest
-from models.novelty import entropy_of
+from models.kinds import kinds_of
 from models.training import (
     TrainingSettings,
-    boost,
     labelled,
     moments_of,
     object_folds,
     training_rows,
 )
-from models.trees import probabilities, read_trees
+from models.trees import TreeClassifier
 
 SETTINGS = TrainingSettings(rounds=60)
 
@@ -43,18 +41,21 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     ranked = object_folds(rows, SETTINGS)[rows.owner] == 0
     found: dict[str, dict[str, float]] = {}
     for k, class_id in enumerate(class_ids):
-        inside = ~ranked & (rows.truth != k)
+        known = tuple(c for c in class_ids if c != class_id)
         without = rows._replace(truth=rows.truth - (rows.truth > k))
-        grown = boost(without, inside, len(class_ids) - 1, SETTINGS)
-        p = probabilities(read_trees(grown.model_to_string()), rows.values[ranked])
-        isolated = isolation(train_forest(rows.values[inside], SETTINGS.seed), rows.values[ranked])
-        entropy = entropy_of(p)
+        inside, judged = without.take(~ranked & (rows.truth != k)), rows.take(ranked).inputs
+        p = TreeClassifier.fit(inside, known, SETTINGS).probabilities(judged)
+        found_by = {
+            name: kind.fit(inside, known, SETTINGS).strangeness(judged, p)
+            for name, kind in kinds_of("detector").items()
+        }
+        ranks = {name: rank(strangeness) for name, strangeness in found_by.items()}
         scores = {
-            "isolation forest": isolated,
-            "entropy": entropy,
+            **found_by,
             "1 - largest probability": 1 - p.max(axis=1),
-            "sum of ranks": rank(isolated) + rank(entropy),
-            "product of ranks": rank(isolated) * rank(entropy),
+            "sum of ranks (forest, entropy)": ranks["isolation_forest"] + ranks["entropy"],
+            "product of ranks (forest, entropy)": ranks["isolation_forest"] * ranks["entropy"],
+            "product of all ranks": np.prod(list(ranks.values()), axis=0),
         }
         strange = rows.truth[ranked] == k
         for name, score in scores.items():

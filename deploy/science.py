@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -14,10 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deploy.front import load_model
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.folders import OBJECTS_FILE, OBJECTS_SCHEMA, read_light_curves
 from lightcurves.imports import import_plasticc, import_snpcc
-from models.artifact import Manifest, Parts, save_model
+from models.artifact import Manifest, Trained, save_model
 from models.evaluation import evaluate
 from models.scoring import scores_table
 from models.training import TrainingSettings, moments_of, train
@@ -48,7 +46,7 @@ def run_train(data: Path, target: Path | None, out: Path, settings: TrainingSett
 
 def train_with_progress(
     moments: pa.Table, settings: TrainingSettings, target: pa.Table | None = None
-) -> Parts:
+) -> Trained:
     """Train, showing on the terminal what is being done."""
     columns = (TextColumn("[bold]training[/] {task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_CONSOLE) as bar:
@@ -74,10 +72,10 @@ def run_predict(model: str, data: Path, out: Path, *, moments: bool) -> int:
     if moments:
         table = moments_of(table)
     arrays = loaded.score_arrays(table)
-    scores = scores_table(loaded, table, arrays)
+    scores = scores_table(loaded, arrays)
     if moments:
-        age = np.ascontiguousarray(arrays.features[:, FEATURE_NAMES.index("age_days")])
-        scores = scores.append_column("days_since_first_detection", pa.array(age))
+        age = "days_since_first_detection"
+        scores = scores.append_column(age, pa.array(arrays.reals[age]))
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, out)
     return int(scores.num_rows)

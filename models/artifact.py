@@ -7,29 +7,51 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
-from models.calibration import Calibration
-from models.forest import Forest
-from models.novelty import NoveltyScale
-from models.trees import Trees, read_trees
+from lightcurves.features.registry import declared, feature_digest
+from models import first_format
+from models.kinds import kind_of
+from models.parts import ROLES, SEVERAL, Packed
 
 if TYPE_CHECKING:
-    import lightgbm
-    from numpy.typing import NDArray
+    from models.parts import Part
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST_FILE: Final = "manifest.json"
-CLASSIFIER_FILE: Final = "classifier.txt"
-FOREST_FILE: Final = "forest.npz"
 LICENCE: Final = "the model's weights: CC-BY-4.0, as far as its training data allow"
+_LIBRARIES: Final = ("lightgbm", "numpy", "scikit-learn", "scipy")
+_DECIDES_NOTHING: Final = {"model_version", "libraries", "licence", "cost_us"}
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """What a manifest says of one part.
+
+    Attributes
+    ----------
+    role, kind
+        See :mod:`models.parts` and :mod:`models.kinds`.
+    settings, features, reads
+        See :class:`models.parts.Packed`.
+    files
+        Name in the folder to SHA-256.
+    cost_us
+        Microseconds an object, as ``python -m benchmarks.parts`` measured them last; None: never.
+    """
+
+    role: str
+    kind: str
+    settings: dict[str, Any]
+    features: tuple[str, ...]
+    reads: tuple[str, ...]
+    files: dict[str, str]
+    cost_us: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,104 +61,124 @@ class Manifest:
     Attributes
     ----------
     model_version
-        12 hexadecimal digits of the files and constants below: equal training gives equal versions.
-    features, feature_digest
-        The ordered features that the model was trained on, and their declarations' digest.
+        12 hexadecimal digits of everything below but libraries, licence and costs: equal training gives
+        equal versions.
     class_ids
-        DESC classIds in the order of the classifier's outputs.
-    calibration, set_threshold, coverage
-        See :mod:`models.calibration`.
-    novelty
-        What isolation scores and entropies of unseen training rows look like.
+        DESC classIds in the order of the probabilities.
+    features, feature_digest
+        The features that the parts read, in the order of the registry, and their declarations' digest.
+    parts
+        What it is made of, in the order of :data:`models.parts.ROLES`.
     training
         Digest, numbers of objects and rows, settings and seed.
-    libraries
-        Versions that trained it.
     metrics
         Out-of-fold figures.
-    files
-        File name to SHA-256.
+    libraries
+        Versions that trained it.
     """
 
     model_version: str
+    class_ids: tuple[int, ...]
     features: tuple[str, ...]
     feature_digest: str
-    class_ids: tuple[int, ...]
-    calibration: Calibration
-    set_threshold: float
-    coverage: float
-    novelty: NoveltyScale
+    parts: tuple[PartEntry, ...]
     training: dict[str, Any]
-    libraries: dict[str, str]
     metrics: dict[str, float]
-    files: dict[str, str]
+    libraries: dict[str, str] = field(default_factory=dict)
     licence: str = LICENCE
     format: int = FORMAT
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Every file of the folder but the manifest, to its SHA-256."""
+        return {name: digest for part in self.parts for name, digest in part.files.items()}
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What its parts read beside features, see :data:`models.inputs.READS`."""
+        return frozenset(name for part in self.parts for name in part.reads)
+
 
 @dataclass(frozen=True)
-class Parts:
-    """The trained estimators before they are written."""
+class Trained:
+    """A model before it is written: its parts, and what training says of them."""
 
-    booster: lightgbm.Booster
-    forest: Forest
-    calibration: Calibration
     class_ids: tuple[int, ...]
-    set_threshold: float
-    coverage: float
-    novelty: NoveltyScale
+    parts: tuple[Part, ...]
     training: dict[str, Any]
     metrics: dict[str, float]
 
 
-def save_model(parts: Parts, folder: Path) -> Manifest:
-    """Write `parts` as the artifact `folder`, whole or not at all; replace what was there."""
+def save_model(trained: Trained, folder: Path) -> Manifest:
+    """Write a model as the artifact `folder`, whole or not at all; replace what was there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as name:
         draft = Path(name) / "draft"
         draft.mkdir()
-        (draft / CLASSIFIER_FILE).write_text(parts.booster.model_to_string())
-        np.savez(draft / FOREST_FILE, **parts.forest._asdict())
-        manifest = _manifest(
-            parts, {name: _sha256(draft / name) for name in (CLASSIFIER_FILE, FOREST_FILE)}
-        )
-        text = json.dumps(asdict(manifest), indent=1)
-        (draft / MANIFEST_FILE).write_text(text + "\n")
+        manifest = _manifest(trained, tuple(_write_part(part, draft) for part in trained.parts))
+        _write_manifest(manifest, draft)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(draft, folder)  # noqa: PTH105 - a rename in one step is the point
     return manifest
 
 
-def version_of(manifest: Manifest) -> str:
-    """Return the digest of everything in `manifest` that decides a score."""
-    content = {
-        "files": manifest.files,
-        "features": manifest.feature_digest,
-        "classes": manifest.class_ids,
-        "calibration": asdict(manifest.calibration),
-        "sets": [manifest.set_threshold, manifest.coverage],
-        "novelty": asdict(manifest.novelty),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+def _write_part(part: Part, folder: Path) -> PartEntry:
+    packed = part.pack()
+    files = {}
+    for suffix, content in packed.files.items():
+        name = f"{part.kind}.{suffix}"
+        (folder / name).write_bytes(content)
+        files[name] = hashlib.sha256(content).hexdigest()
+    return PartEntry(part.role, part.kind, packed.settings, packed.features, packed.reads, files)
 
 
-def _manifest(parts: Parts, files: dict[str, str]) -> Manifest:
+def _write_manifest(manifest: Manifest, folder: Path) -> None:
+    (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+
+
+def _manifest(trained: Trained, parts: tuple[PartEntry, ...]) -> Manifest:
+    names = tuple(dict.fromkeys(name for part in parts for name in part.features))
     unnamed = Manifest(
         model_version="",
-        features=FEATURE_NAMES,
-        feature_digest=FEATURE_DIGEST,
-        class_ids=parts.class_ids,
-        calibration=parts.calibration,
-        set_threshold=parts.set_threshold,
-        coverage=parts.coverage,
-        novelty=parts.novelty,
-        training=parts.training,
-        libraries={"lightgbm": version("lightgbm"), "numpy": np.__version__},
-        metrics=parts.metrics,
-        files=files,
+        class_ids=trained.class_ids,
+        features=names,
+        feature_digest=feature_digest(declared(names)),
+        parts=parts,
+        training=trained.training,
+        metrics=trained.metrics,
+        libraries={name: version(name) for name in _LIBRARIES},
     )
     return replace(unnamed, model_version=version_of(unnamed))
+
+
+def version_of(manifest: Manifest) -> str:
+    """Return the digest of everything in `manifest` that decides a score, or tells how it came about."""
+    text = json.dumps(_deciding(asdict(manifest)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _deciding(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _deciding(v) for k, v in value.items() if k not in _DECIDES_NOTHING}
+    if isinstance(value, list | tuple):
+        return [_deciding(item) for item in value]
+    return value
+
+
+def note_costs(folder: Path, cost_us: Mapping[str, float]) -> Manifest:
+    """Write into a saved model what its parts cost, by kind; its version does not change."""
+    manifest = read_manifest(folder)
+    if manifest.format != FORMAT:
+        raise ConfigurationError(f"{folder}: a model of format {manifest.format} holds no costs")
+    parts = tuple(
+        replace(part, cost_us=cost_us.get(part.kind, part.cost_us)) for part in manifest.parts
+    )
+    noted = replace(manifest, parts=parts)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".costs-") as name:
+        _write_manifest(noted, Path(name))
+        os.replace(Path(name) / MANIFEST_FILE, folder / MANIFEST_FILE)  # noqa: PTH105 - in one step
+    return noted
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -145,8 +187,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     ConfigurationError
-        There is no model, its format is unknown, a file was changed, or it was trained on other
-        features than this installation computes.
+        There is no model, its format is unknown, a file was changed, or this version computes its
+        features no longer, or otherwise.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -155,47 +197,91 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         raw = json.loads(path.read_text())
-        raw["calibration"] = Calibration(**_tuples(raw["calibration"]))
-        raw["novelty"] = NoveltyScale(**_tuples(raw["novelty"]))
-        manifest = Manifest(**_tuples(raw))
-    except (ValueError, KeyError, TypeError) as error:
+        told = raw["format"]
+        if told not in {first_format.FORMAT, FORMAT}:
+            raise ConfigurationError(
+                f"{folder}: model format {told}, this version reads {FORMAT} and older"
+            )
+        if told == first_format.FORMAT:
+            expected, raw = first_format.version_of(raw), first_format.translated(raw)
+            manifest = _read(raw)
+        else:
+            manifest = _read(raw)
+            expected = version_of(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{path} is no model manifest of this version: {error}") from error
-    _check(manifest, folder)
+    if manifest.model_version != expected:
+        raise ConfigurationError(f"{path} is not the manifest that was saved")
+    _check_files(manifest, folder)
+    _check_parts(manifest, folder)
     return manifest
+
+
+def _read(raw: dict[str, Any]) -> Manifest:
+    if unknown := raw.keys() ^ {f.name for f in fields(Manifest)}:
+        raise ValueError(f"its fields are other ones: {', '.join(sorted(unknown))}")
+    parts = tuple(PartEntry(**_tuples(part)) for part in raw["parts"])
+    return Manifest(**{**_tuples(raw), "parts": parts})
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
 
 
-def _check(manifest: Manifest, folder: Path) -> None:
-    if manifest.format != FORMAT:
-        raise ConfigurationError(
-            f"{folder}: model format {manifest.format}, this version reads {FORMAT}"
-        )
-    if manifest.feature_digest != FEATURE_DIGEST:
-        raise ConfigurationError(
-            f"{folder}: trained on features {manifest.feature_digest}, this version computes "
-            f"{FEATURE_DIGEST}: train again"
-        )
-    if manifest.model_version != version_of(manifest):
-        raise ConfigurationError(f"{folder / MANIFEST_FILE} is not the manifest that was saved")
+def _check_files(manifest: Manifest, folder: Path) -> None:
     for name, digest in manifest.files.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
-            raise ConfigurationError(f"{folder / name} is missing or not the file that was saved")
+        path = folder / name
+        if Path(name).name != name or not path.is_file() or _sha256(path) != digest:
+            raise ConfigurationError(f"{path} is missing or not the file that was saved")
 
 
-def load_parts(folder: Path) -> tuple[Manifest, Trees, Forest]:
-    """Load and verify an artifact; see :func:`read_manifest` for the errors."""
+def _check_parts(manifest: Manifest, folder: Path) -> None:
+    roles = [part.role for part in manifest.parts]
+    for role in ROLES:
+        if roles.count(role) != 1 and (role not in SEVERAL or not roles.count(role)):
+            raise ConfigurationError(f"{folder}: it has {roles.count(role)} parts as {role}")
+    try:
+        digest = feature_digest(declared(manifest.features))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{folder}: {error}: train again") from error
+    if digest != manifest.feature_digest:
+        raise ConfigurationError(
+            f"{folder}: trained on features {manifest.feature_digest}, this version declares them "
+            f"otherwise ({digest}): train again"
+        )
+    for part in manifest.parts:
+        if lacking := sorted(set(part.features) - set(manifest.features)):
+            raise ConfigurationError(
+                f"{folder}: its part {part.kind} reads {', '.join(lacking)}, which the model lacks"
+            )
+
+
+def load_parts(folder: Path) -> tuple[Manifest, tuple[Part, ...]]:
+    """Load and verify an artifact.
+
+    Raises
+    ------
+    ConfigurationError
+        See :func:`read_manifest`; or a part cannot be read, or its classes are not the model's.
+    """
     manifest = read_manifest(folder)
-    trees = read_trees((folder / CLASSIFIER_FILE).read_text())
-    with np.load(folder / FOREST_FILE, allow_pickle=False) as arrays:
-        forest = Forest(**{name: _owned(arrays[name]) for name in Forest._fields})
-    return manifest, trees, forest
+    return manifest, tuple(_load_part(entry, manifest, folder) for entry in manifest.parts)
 
 
-def _owned(array: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(array)
+def _load_part(entry: PartEntry, manifest: Manifest, folder: Path) -> Part:
+    files = {name.rpartition(".")[2]: (folder / name).read_bytes() for name in entry.files}
+    try:
+        part: Part = kind_of(entry.role, entry.kind).unpack(
+            Packed(entry.settings, files, entry.features, entry.reads)
+        )
+    except (ConfigurationError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder}: its part {entry.kind}: {error}") from error
+    told = getattr(part, "class_ids", manifest.class_ids)
+    if told != manifest.class_ids:
+        raise ConfigurationError(
+            f"{folder}: its part {entry.kind} tells {told} apart, the model {manifest.class_ids}"
+        )
+    return part
 
 
 def _sha256(path: Path) -> str:

@@ -1,15 +1,14 @@
-"""Make probabilities mean what they say, and turn them into sets that cover.
-
-Both are fitted on out-of-fold predictions of the training objects, never on what a model has seen.
-"""
+"""Make probabilities mean what they say: fitted on what a model says of unseen rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 from scipy.special import log_softmax, softmax
+
+from models.parts import Packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +19,7 @@ _PENALTY: Final = 1e-3
 
 
 @dataclass(frozen=True)
-class Calibration:
+class VectorScaling:
     """Vector scaling with one slope: ``softmax(slope * log p + bias)``.
 
     Guo et al. 2017, ICML, section 4.2 (vector scaling, with the diagonal held equal).
@@ -33,8 +32,20 @@ class Calibration:
         One number per class, in the classes' order.
     """
 
+    role: ClassVar[str] = "calibration"
+    kind: ClassVar[str] = "vector_scaling"
+
     slope: float
     bias: tuple[float, ...]
+
+    def pack(self) -> Packed:
+        """Return the calibration as it travels."""
+        return Packed(asdict(self))
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the calibration again."""
+        return cls(float(packed.settings["slope"]), tuple(packed.settings["bias"]))
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return calibrated probabilities, float64 (rows, classes); each row sums to 1."""
@@ -45,7 +56,7 @@ class Calibration:
 
 def fit_calibration(
     probabilities: NDArray[np.float64], truth: NDArray[np.int64], weights: NDArray[np.float64]
-) -> Calibration:
+) -> VectorScaling:
     """Fit slope and biases to out-of-fold `probabilities` by weighted log-loss.
 
     Parameters
@@ -78,30 +89,4 @@ def fit_calibration(
     from scipy.optimize import minimize  # noqa: PLC0415 - 0.3 s, which applying need not take
 
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return Calibration(float(found.x[0]), tuple(float(b) for b in found.x[1:]))
-
-
-def conformal_threshold(
-    probabilities: NDArray[np.float64],
-    truth: NDArray[np.int64],
-    weights: NDArray[np.float64],
-    coverage: float,
-) -> float:
-    """Return the probability above which a class belongs to the prediction set.
-
-    Least-ambiguous sets: Sadinle, Lei & Wasserman 2019, JASA 114, 223, section 3
-    (doi:10.1080/01621459.2017.1395341): the (1 - coverage) quantile of the true class's calibrated
-    out-of-fold probability, weighted so that objects count equally.
-    """
-    p_true = probabilities[np.arange(truth.size), truth]
-    order = np.argsort(p_true)
-    share = np.cumsum(weights[order]) / weights.sum()
-    at = int(np.searchsorted(share, 1.0 - coverage))
-    return float(p_true[order][min(at, truth.size - 1)])
-
-
-def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Return (rows, classes): is the class in the set. The likeliest class always is."""
-    members: NDArray[np.bool_] = probabilities >= threshold
-    members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
-    return members
+    return VectorScaling(float(found.x[0]), tuple(float(b) for b in found.x[1:]))

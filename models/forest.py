@@ -5,13 +5,19 @@ scikit-learn's own form travels only by pickle, which executes code; these array
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import numba as nb
 import numpy as np
 
+from models.parts import Packed, arrays_of, arrays_to_bytes
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.inputs import Inputs
+    from models.training import TrainingRows, TrainingSettings
 
 N_TREES: Final = 200
 _EULER: Final = 0.5772156649015329
@@ -44,6 +50,44 @@ class Forest(NamedTuple):
     length: NDArray[np.float64]
     medians: NDArray[np.float64]
     scale: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class IsolationDetector:
+    """How easily a row is cut off from the training rows; see :func:`isolation`."""
+
+    role: ClassVar[str] = "detector"
+    kind: ClassVar[str] = "isolation_forest"
+
+    features: tuple[str, ...]
+    forest: Forest = field(repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        rows: TrainingRows,
+        class_ids: tuple[int, ...],  # noqa: ARG003 - a detector may look at classes
+        settings: TrainingSettings,
+    ) -> Self:
+        """Grow the forest; see :func:`train_forest`."""
+        return cls(rows.names, train_forest(rows.inputs.features(rows.names), settings.seed))
+
+    def strangeness(
+        self,
+        inputs: Inputs,
+        probabilities: NDArray[np.float64],  # noqa: ARG002 - see models.parts.Detector
+    ) -> NDArray[np.float64]:
+        """Return the anomaly score of each row; see :class:`models.parts.Detector`."""
+        return isolation(self.forest, inputs.features(self.features))
+
+    def pack(self) -> Packed:
+        """Return the detector as it travels."""
+        return Packed({}, {"npz": arrays_to_bytes(**self.forest._asdict())}, self.features)
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the detector again."""
+        return cls(packed.features, Forest(**arrays_of(packed.files["npz"])))
 
 
 def average_path_length(n: NDArray[Any]) -> NDArray[np.float64]:

@@ -8,45 +8,104 @@ What no class explains is both: the score is the product of the two ranks among 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import numpy as np
 
+from models.parts import Packed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.inputs import Inputs
+    from models.training import TrainingRows, TrainingSettings
 
 _N_QUANTILES: Final = 501
 
 
 @dataclass(frozen=True)
-class NoveltyScale:
-    """Reference distributions of training rows that the model in question has not seen.
+class RankProduct:
+    """The product of the ranks that a row's strangenesses have among training rows.
 
-    Each is a list of quantiles at equally spaced ranks, ascending.
+    Attributes
+    ----------
+    reference
+        Detector's kind to what it found of training rows that the model in question has not seen: a
+        list of quantiles at equally spaced ranks, ascending.
+    novelty
+        The same of the products.
     """
 
-    isolation: tuple[float, ...]
-    entropy: tuple[float, ...]
+    role: ClassVar[str] = "novelty"
+    kind: ClassVar[str] = "rank_product"
+
+    reference: Mapping[str, tuple[float, ...]]
     novelty: tuple[float, ...]
 
-    def novelty_of(
-        self, isolation: NDArray[np.float64], entropy: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    @classmethod
+    def fit(cls, strangeness: Mapping[str, NDArray[np.float64]]) -> Self:
+        """Return the scale of what the detectors found out of fold."""
+        reference = {kind: _quantiles(found) for kind, found in strangeness.items()}
+        products = cls(reference, (0.0, 1.0)).novelty_of(strangeness)
+        return cls(reference, _quantiles(products))
+
+    def novelty_of(self, strangeness: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the novelty score in [0, 1]; larger is stranger."""
-        return _rank(self.isolation, isolation) * _rank(self.entropy, entropy)
+        ranks = [_rank(of, strangeness[kind]) for kind, of in self.reference.items()]
+        product: NDArray[np.float64] = np.prod(ranks, axis=0)
+        return product
 
     def false_alarm_rate(self, novelty: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the fraction of training rows that are at least this strange."""
         return 1.0 - _rank(self.novelty, novelty)
 
+    def pack(self) -> Packed:
+        """Return the scale as it travels; the order of the detectors is part of it."""
+        reference = [[kind, list(values)] for kind, values in self.reference.items()]
+        return Packed({"reference": reference, "novelty": list(self.novelty)})
 
-def fit_novelty(isolation: NDArray[np.float64], entropy: NDArray[np.float64]) -> NoveltyScale:
-    """Return the scale of out-of-fold isolation scores and entropies of the training rows."""
-    draft = NoveltyScale(_quantiles(isolation), _quantiles(entropy), (0.0, 1.0))
-    return NoveltyScale(
-        draft.isolation, draft.entropy, _quantiles(draft.novelty_of(isolation, entropy))
-    )
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the scale again."""
+        reference = {kind: tuple(values) for kind, values in packed.settings["reference"]}
+        return cls(reference, tuple(packed.settings["novelty"]))
+
+
+@dataclass(frozen=True)
+class EntropyDetector:
+    """Strange is what the classifier cannot decide: the entropy of the calibrated probabilities."""
+
+    role: ClassVar[str] = "detector"
+    kind: ClassVar[str] = "entropy"
+
+    @classmethod
+    def fit(
+        cls,
+        rows: TrainingRows,  # noqa: ARG003 - see models.parts.Detector
+        class_ids: tuple[int, ...],  # noqa: ARG003
+        settings: TrainingSettings,  # noqa: ARG003
+    ) -> Self:
+        """There is nothing to learn."""
+        return cls()
+
+    def strangeness(
+        self,
+        inputs: Inputs,  # noqa: ARG002 - see models.parts.Detector
+        probabilities: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return the entropy of each row, in nats."""
+        return entropy_of(probabilities)
+
+    def pack(self) -> Packed:
+        """Return the detector as it travels."""
+        return Packed()
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:  # noqa: ARG003 - it holds nothing
+        """Return the detector again."""
+        return cls()
 
 
 def entropy_of(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

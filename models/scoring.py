@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from lightcurves.features.table import feature_arrays
 from lightcurves.reasons import NotEvaluated
 from models.artifact import Manifest, load_parts
-from models.calibration import prediction_sets
-from models.forest import Forest, isolation
+from models.inputs import LIGHT_CURVES, Inputs
 from models.novelty import entropy_of
-from models.trees import Trees
-from models.trees import probabilities as probabilities_of
+from models.record import SCORE_FIELDS, Kind, Null
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from models.parts import Part
 
 _IDS: Final = ("dia_source_id", "object_id")
 
@@ -31,32 +31,23 @@ class Scores:
 
     Attributes
     ----------
+    inputs
+        What was scored.
     probabilities
         float64 (rows, classes): calibrated; each scored row sums to 1.
     members
         bool (rows, classes): the prediction set.
-    entropy
-        float64, nats.
-    margin
-        float64: likeliest minus second likeliest probability.
-    novelty, novelty_far
-        float64: :mod:`models.novelty`'s score in [0, 1], and the fraction of training rows
-        (moments of objects) that are at least as strange.
+    reals
+        Fields of :data:`models.record.SCORE_FIELDS` that are one number a row, by name, float64.
     reason
         object: a reason code where not evaluated, else None.
-    features, why
-        What :func:`lightcurves.features.table.feature_arrays` gave.
     """
 
+    inputs: Inputs
     probabilities: NDArray[np.float64]
     members: NDArray[np.bool_]
-    entropy: NDArray[np.float64]
-    margin: NDArray[np.float64]
-    novelty: NDArray[np.float64]
-    novelty_far: NDArray[np.float64]
+    reals: dict[str, NDArray[np.float64]]
     reason: NDArray[np.object_]
-    features: NDArray[np.float64]
-    why: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -64,8 +55,21 @@ class Model:
     """A loaded model; made by :func:`load_model`."""
 
     manifest: Manifest
-    trees: Trees
-    forest: Forest
+    parts: tuple[Part, ...]
+
+    def all_of(self, role: str) -> tuple[Any, ...]:
+        """Return the parts of one role; see :data:`models.parts.ROLES`."""
+        return tuple(part for part in self.parts if part.role == role)
+
+    def only(self, role: str) -> Any:
+        """Return the one part of a role that has one."""
+        (part,) = self.all_of(role)
+        return part
+
+    @cached_property
+    def reads_light_curves(self) -> bool:
+        """Whether a part reads light curves beside features."""
+        return LIGHT_CURVES in self.manifest.reads
 
     def score(self, table: pa.Table) -> pa.Table:
         """Score the light curves in `table`.
@@ -82,39 +86,68 @@ class Model:
             (calibrated; float64, sums to 1), ``prediction_set`` (list of classIds that together
             cover the truth with the model's coverage), ``novelty`` (0 to 1, larger is stranger),
             ``novelty_far``, ``entropy`` (nats), ``margin``, ``reason`` (null, or why all of these
-            are null), ``model_version``, ``feature_digest``.
+            are null), ``model_version``, ``feature_digest`` and the other fields of a score that
+            ``docs/record.md`` lists.
         """
-        return scores_table(self, table, self.score_arrays(table))
+        return scores_table(self, self.score_arrays(table))
 
     def score_arrays(self, table: pa.Table) -> Scores:
         """Score `table` into arrays; see :meth:`score`."""
-        return self.score_features(table, *feature_arrays(table))
+        return self.score_inputs(Inputs(table))
 
-    def score_features(
-        self, table: pa.Table, features: NDArray[np.float64], why: NDArray[np.int8]
-    ) -> Scores:
-        """Score `table`, whose features are known; see :meth:`score`."""
-        reason = not_evaluated(table, why)
+    def score_inputs(self, inputs: Inputs) -> Scores:
+        """Score a batch of objects; see :meth:`score`.
+
+        Every part sees the rows that can be evaluated, and nothing else.
+        """
+        inputs.features(self.manifest.features)  # all that the parts will ask for, in one pass
+        reason = not_evaluated(inputs)
         rows = np.flatnonzero(~is_given(reason))
-        n_classes = len(self.manifest.class_ids)
-        probabilities = np.full((table.num_rows, n_classes), np.nan)
-        members = np.zeros((table.num_rows, n_classes), np.bool_)
-        entropy, margin, strange, far = np.full((4, table.num_rows), np.nan)
-        if rows.size:
-            p = self.manifest.calibration.apply(probabilities_of(self.trees, features[rows]))
-            probabilities[rows] = p
-            members[rows] = prediction_sets(p, self.manifest.set_threshold)
-            entropy[rows] = entropy_of(p)
-            top = np.sort(p, axis=1)
-            margin[rows] = top[:, -1] - (top[:, -2] if n_classes > 1 else 0.0)
-            isolated = isolation(self.forest, features[rows])
-            strange[rows] = self.manifest.novelty.novelty_of(isolated, entropy[rows])
-            far[rows] = self.manifest.novelty.false_alarm_rate(strange[rows])
-        return Scores(probabilities, members, entropy, margin, strange, far, reason, features, why)
+        n, n_classes = len(inputs), len(self.manifest.class_ids)
+        probabilities = np.full((n, n_classes), np.nan)
+        members = np.zeros((n, n_classes), np.bool_)
+        some = inputs if rows.size == n else inputs.take(rows)
+        reals = self._judge(some, probabilities, members, rows) if rows.size else {}
+        of_all = {"days_since_first_detection": inputs.ages()}
+        for name in _REALS.difference(of_all):
+            of_all[name] = np.full(n, np.nan)
+            of_all[name][rows] = reals.get(name, np.nan)
+        return Scores(inputs, probabilities, members, of_all, reason)
+
+    def _judge(
+        self,
+        some: Inputs,
+        probabilities: NDArray[np.float64],
+        members: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+    ) -> dict[str, NDArray[np.float64]]:
+        """Fill in `rows` of probabilities and sets; return what is one number a row."""
+        raw = self.only("combiner").combine(
+            [part.probabilities(some) for part in self.all_of("classifier")]
+        )
+        p = self.only("calibration").apply(raw)
+        probabilities[rows] = p
+        members[rows] = self.only("sets").members(p)
+        strangeness = {d.kind: d.strangeness(some, p) for d in self.all_of("detector")}
+        novelty = self.only("novelty").novelty_of(strangeness)
+        top = np.sort(p, axis=1)
+        return {
+            "probability": p.max(axis=1),
+            "entropy": entropy_of(p),
+            "margin": top[:, -1] - (top[:, -2] if p.shape[1] > 1 else 0.0),
+            "novelty": novelty,
+            "novelty_far": self.only("novelty").false_alarm_rate(novelty),
+            "raw_entropy": entropy_of(raw),
+        }
+
+
+_TOP: Final = {"class_id", "probability", "probabilities"}
+"""What ``p_<classId>`` says already."""
+_REALS: Final = frozenset(f.name for f in SCORE_FIELDS if f.kind is Kind.FLOAT64)
 
 
 def load_model(folder: Path) -> Model:
-    """Load the artifact at `folder`, verified; see :func:`models.artifact.read_manifest`."""
+    """Load the artifact at `folder`, verified; see :func:`models.artifact.load_parts`."""
     return Model(*load_parts(folder))
 
 
@@ -123,10 +156,11 @@ def is_given(reasons: NDArray[Any]) -> NDArray[np.bool_]:
     return np.fromiter((reason is not None for reason in reasons), np.bool_, len(reasons))
 
 
-def not_evaluated(table: pa.Table, why: NDArray[np.int8]) -> NDArray[np.object_]:
+def not_evaluated(inputs: Inputs) -> NDArray[np.object_]:
     """Return the reason why each row gets no score, or None where it does."""
-    reason = np.full(table.num_rows, None, object)
-    reason[_no_points(table, why)] = str(NotEvaluated.NO_FINITE_FLUX)
+    table = inputs.table
+    reason = np.full(len(inputs), None, object)
+    reason[np.isnan(inputs.ages())] = str(NotEvaluated.NO_FINITE_FLUX)
     if "ss_object_id" in table.column_names:
         has_object = _identified(table, "object_id")
         reason[~has_object] = str(NotEvaluated.NO_OBJECT)
@@ -139,44 +173,66 @@ def not_evaluated(table: pa.Table, why: NDArray[np.int8]) -> NDArray[np.object_]
     return reason
 
 
-def _no_points(table: pa.Table, why: NDArray[np.int8]) -> NDArray[np.bool_]:
-    none: NDArray[np.bool_] = (why != 0).all(axis=1) if table.num_rows else np.zeros(0, np.bool_)
-    return none
-
-
 def _identified(table: pa.Table, name: str) -> NDArray[np.bool_]:
     ids: NDArray[Any] = table[name].combine_chunks().fill_null(0).to_numpy(zero_copy_only=False)
     identified: NDArray[np.bool_] = ids != 0
     return identified
 
 
-def scores_table(model: Model, table: pa.Table, scores: Scores) -> pa.Table:
+def scores_table(model: Model, scores: Scores) -> pa.Table:
     """Lay `scores` out as the table that :meth:`Model.score` promises."""
-    missing = is_given(scores.reason)
-
-    def real(values: NDArray[np.float64]) -> pa.Array:
-        return pa.array(np.ascontiguousarray(values), mask=missing)
-
+    missing, table = is_given(scores.reason), scores.inputs.table
     columns: dict[str, Any] = {name: table[name] for name in _IDS if name in table.column_names}
     for k, class_id in enumerate(model.manifest.class_ids):
-        columns[f"p_{class_id}"] = real(scores.probabilities[:, k])
-    columns["prediction_set"] = set_column(scores, model.manifest.class_ids)
-    for name in ("novelty", "novelty_far", "entropy", "margin"):
-        columns[name] = real(getattr(scores, name))
-    columns["reason"] = pa.array(scores.reason, pa.string())
-    for name in ("model_version", "feature_digest"):
-        columns[name] = pa.array([getattr(model.manifest, name)] * table.num_rows, pa.string())
-    return pa.table(columns)
+        columns[f"p_{class_id}"] = pa.array(
+            np.ascontiguousarray(scores.probabilities[:, k]), mask=missing
+        )
+    named = score_columns(model, scores)
+    return pa.table({**columns, **{name: named[name] for name in _GIVEN}})
 
 
-def set_column(scores: Scores, class_ids: tuple[int, ...]) -> pa.ListArray:
-    """Return the prediction sets as lists of classIds; null where not evaluated."""
+_FIRST: Final = (
+    *("prediction_set", "novelty", "novelty_far", "entropy", "margin", "reason"),
+    *("model_version", "feature_digest"),
+)
+_GIVEN: Final = (
+    *_FIRST,
+    *(f.name for f in SCORE_FIELDS if f.null is Null.NOT_SCORED and f.name not in {*_FIRST, *_TOP}),
+)
+"""The fields of a score that stand beside ``p_<classId>``: the first ones, and all that came later."""
+
+
+def score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
+    """Return the fields of :data:`models.record.SCORE_FIELDS`, by name."""
     missing = is_given(scores.reason)
+    n, n_classes = scores.probabilities.shape
+    safe = np.where(missing[:, None], 0.0, scores.probabilities)
+    class_ids = np.array(model.manifest.class_ids, np.int32)
+    columns = {
+        name: pa.array(values, mask=np.isnan(values)) for name, values in scores.reals.items()
+    }
+    return columns | {
+        "reason": pa.array(scores.reason, pa.string()),
+        "class_id": pa.array(class_ids[safe.argmax(axis=1)], mask=missing),
+        "probabilities": pa.ListArray.from_arrays(
+            pa.array(np.arange(n + 1, dtype=np.int32) * n_classes),
+            pa.array(safe.ravel()),
+            mask=pa.array(missing) if missing.any() else None,
+        ),
+        "prediction_set": _set_column(scores, class_ids, missing),
+        "model_version": pa.repeat(pa.scalar(model.manifest.model_version), n),
+        "feature_digest": pa.repeat(pa.scalar(model.manifest.feature_digest), n),
+    }
+
+
+def _set_column(
+    scores: Scores, class_ids: NDArray[np.int32], missing: NDArray[np.bool_]
+) -> pa.ListArray:
+    """Return the prediction sets as lists of classIds; null where not evaluated."""
     counts = scores.members.sum(axis=1)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    members = np.array(class_ids, np.int32)[np.nonzero(scores.members)[1]]
     return pa.ListArray.from_arrays(
         pa.array(offsets),
-        pa.array(members, pa.int32()),
+        pa.array(class_ids[np.nonzero(scores.members)[1]], pa.int32()),
         mask=pa.array(missing) if missing.any() else None,
     )

@@ -13,25 +13,25 @@ import pyarrow.compute as pc
 
 from lightcurves.arrays import LightCurves, light_curve_column, light_curves_of
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.declare import Context
-from lightcurves.features.registry import FAMILIES, FEATURE_DIGEST, FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
+from lightcurves.features.declare import NOT_PROVIDED, Context
+from lightcurves.features.registry import declared, default_families, feature_digest, names_in
 from lightcurves.moments import as_of, detections
-from models.artifact import Parts
-from models.calibration import conformal_threshold, fit_calibration, prediction_sets
+from models.artifact import Trained
+from models.calibration import fit_calibration
 from models.evaluation import expected_calibration_error, log_loss, macro_f1
-from models.forest import Forest, isolation, train_forest
-from models.novelty import entropy_of, fit_novelty
+from models.inputs import Inputs
+from models.kinds import kind_of
+from models.novelty import RankProduct
+from models.pool import LinearPool
+from models.sets import LeastAmbiguousSets, conformal_threshold
 from models.shift import target_weights
-from models.trees import probabilities, read_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    import lightgbm
     from numpy.typing import NDArray
 
-    from lightcurves.features.declare import Family
+    from models.parts import Classifier, Detector, Sets
 
 CONTEXT_COLUMNS: Final = tuple(n for n in Context._fields if n not in {"ra_deg", "dec_deg"})
 """What a light-curve folder may know of an object and LSST's packets do not say."""
@@ -57,6 +57,10 @@ class TrainingSettings:
         Fraction of rows whose :data:`CONTEXT_COLUMNS` are hidden, since packets do not carry them.
     coverage
         Of the prediction sets.
+    classifiers, detectors
+        Kinds of :mod:`models.kinds` that the model is made of.
+    features
+        Names of the features that its parts may read; all default ones where empty.
     """
 
     seed: int = 20260310
@@ -68,19 +72,40 @@ class TrainingSettings:
     moments: int = 6
     hide_host: float = 0.5
     coverage: float = 0.9
+    classifiers: tuple[str, ...] = ("lightgbm",)
+    detectors: tuple[str, ...] = ("isolation_forest", "entropy")
+    features: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that the parts may read, in their order."""
+        return self.features or names_in(default_families())
 
 
 class TrainingRows(NamedTuple):
-    """Feature rows of training objects.
+    """Rows of training objects: moments of their lives.
 
-    ``values`` float64 (rows, features); ``truth`` int64, column of the class; ``owner`` int64, a
-    number for each object; ``weights`` float64, an object's rows sum to 1.
+    ``inputs`` of the rows; ``names`` of the features that a part may read; ``truth`` int64, column of the
+    class; ``owner`` int64, a number for each object; ``weights`` float64, an object's rows sum to 1.
     """
 
-    values: NDArray[np.float64]
+    inputs: Inputs
+    names: tuple[str, ...]
     truth: NDArray[np.int64]
     owner: NDArray[np.int64]
     weights: NDArray[np.float64]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """The features, float64 (rows, names)."""
+        return self.inputs.features(self.names)
+
+    def take(self, some: NDArray[np.bool_]) -> TrainingRows:
+        """Return some of the rows."""
+        inputs = self.inputs.take(np.flatnonzero(some))
+        return TrainingRows(
+            inputs, self.names, self.truth[some], self.owner[some], self.weights[some]
+        )
 
 
 def train(
@@ -90,8 +115,8 @@ def train(
     *,
     target: pa.Table | None = None,
     threads: int = 2,
-) -> Parts:
-    """Train classifier, calibration, prediction sets and novelty.
+) -> Trained:
+    """Train classifiers and detectors, combiner, calibration, prediction sets and novelty.
 
     Parameters
     ----------
@@ -124,39 +149,47 @@ def train(
     rows = training_rows(moments, class_ids, settings)
     fold = object_folds(rows, settings)
     wanted = rows.weights if target is None else weights_for(rows, fold, target, settings)
-    p = np.zeros((len(rows.truth), len(class_ids)))
-    isolated = np.zeros(len(rows.truth))
-    inside = [fold[rows.owner] != k for k in range(settings.folds)]
-    everything = np.ones(len(rows.truth), bool)
+    said = [np.zeros((len(rows.truth), len(class_ids))) for _ in settings.classifiers]
+    unseen = [rows.take(fold[rows.owner] == k) for k in range(settings.folds)]
+    learnt = []
     with ThreadPoolExecutor(threads) as pool:
-        grown = pool.map(
-            lambda part: _grow(rows, part, len(class_ids), settings), [*inside, everything]
-        )
-        for k, part in enumerate(inside):
+        parts = [fold[rows.owner] != k for k in range(settings.folds)]
+        everything = np.ones(len(rows.truth), bool)
+        grown = pool.map(lambda some: _grow(rows, some, class_ids, settings), [*parts, everything])
+        for k, part in enumerate(parts):
             report(f"fold {k + 1} of {settings.folds}", k / (settings.folds + 1))
-            booster, forest = next(grown)
-            p[~part] = probabilities(read_trees(booster.model_to_string()), rows.values[~part])
-            isolated[~part] = isolation(forest, rows.values[~part])
+            learnt.append(next(grown))
+            for p, classifier in zip(said, learnt[k].classifiers, strict=True):
+                p[~part] = classifier.probabilities(unseen[k].inputs)
         report("final model", settings.folds / (settings.folds + 1))
-        booster, forest = next(grown)
-    calibration = fit_calibration(p, rows.truth, wanted)
-    calibrated = calibration.apply(p)
-    threshold = conformal_threshold(calibrated, rows.truth, wanted, settings.coverage)
-    return Parts(
-        booster=booster,
-        forest=forest,
-        calibration=calibration,
+        final = next(grown)
+    pool_of = LinearPool.fit(said, rows.truth, wanted)
+    combined = pool_of.combine(said)
+    calibration = fit_calibration(combined, rows.truth, wanted)
+    p = calibration.apply(combined)
+    threshold = conformal_threshold(p, rows.truth, wanted, settings.coverage)
+    sets = LeastAmbiguousSets(threshold, settings.coverage)
+    strangeness = {kind: np.zeros(len(p)) for kind in settings.detectors}
+    for part, fold_of, seen in zip(parts, learnt, unseen, strict=True):
+        for detector in fold_of.detectors:
+            strangeness[detector.kind][~part] = detector.strangeness(seen.inputs, p[~part])
+    return Trained(
         class_ids=class_ids,
-        set_threshold=threshold,
-        coverage=settings.coverage,
-        novelty=fit_novelty(isolated, entropy_of(calibrated)),
+        parts=(
+            *final.classifiers,
+            pool_of,
+            calibration,
+            sets,
+            *final.detectors,
+            RankProduct.fit(strangeness),
+        ),
         training={
             "digest": data_digest(moments, settings, target),
             "n_objects": int(rows.owner.max()) + 1,
             "n_rows": len(rows.truth),
             "settings": asdict(settings),
         },
-        metrics=_metrics(calibrated, rows, threshold),
+        metrics=_metrics(p, rows, sets),
     )
 
 
@@ -231,27 +264,33 @@ def as_in_packets(table: pa.Table) -> pa.Table:
 
 
 def training_rows(
-    moments: pa.Table,
-    class_ids: tuple[int, ...],
-    settings: TrainingSettings,
-    families: tuple[Family, ...] = FAMILIES,
+    moments: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
 ) -> TrainingRows:
-    """Return the feature rows of `moments`; what packets do not say is hidden in a seeded part of them.
+    """Return the rows of `moments`; what packets do not say is hidden in a seeded part of them.
 
-    `families` are the default ones, and what is tried beside them.
+    It is hidden in the columns, too, so that no part can see it there.
     """
     rng = np.random.default_rng(settings.seed)
-    values = feature_arrays(moments, families)[0]
-    ids = moments["object_id"].to_numpy()
-    labels = moments["class_id"].to_numpy()
-    some = ~np.isnan(values).all(axis=1)
-    values, ids, labels = values[some], ids[some], labels[some]
+    everything = Inputs(moments)
+    values, why = everything.features(settings.names), everything.why(settings.names)
+    some = np.flatnonzero(~np.isnan(everything.ages()))
+    moments, values, why = moments.take(pa.array(some)), values[some], why[some]
     hidden = rng.random(len(values)) < settings.hide_host
     for name in CONTEXT_COLUMNS:
-        values[hidden, FEATURE_NAMES.index(name)] = np.nan
-    _, owner = np.unique(ids, return_inverse=True)
-    weights = 1.0 / np.bincount(owner)[owner]
-    return TrainingRows(values, np.searchsorted(class_ids, labels), owner, weights)
+        at = moments.schema.get_field_index(name)
+        shown = pc.if_else(pa.array(hidden), pa.scalar(None, pa.float64()), moments[name])
+        moments = moments.set_column(at, name, shown)
+        if name in settings.names:
+            k = settings.names.index(name)
+            values[hidden, k], why[hidden, k] = np.nan, NOT_PROVIDED
+    _, owner = np.unique(moments["object_id"].to_numpy(), return_inverse=True)
+    return TrainingRows(
+        Inputs.of_features(moments, settings.names, values, why),
+        settings.names,
+        np.searchsorted(class_ids, moments["class_id"].to_numpy()),
+        owner,
+        1.0 / np.bincount(owner)[owner],
+    )
 
 
 def choose_moments(
@@ -286,8 +325,8 @@ def weights_for(
     rows: TrainingRows, fold: NDArray[np.int64], target: pa.Table, settings: TrainingSettings
 ) -> NDArray[np.float64]:
     """Return the weights of `rows` that `target` asks for."""
-    values = feature_arrays(target)[0]
-    values = values[~np.isnan(values).all(axis=1)]
+    inputs = Inputs(target)
+    values = inputs.features(rows.names)[~np.isnan(inputs.ages())]
     return rows.weights * target_weights(rows.values, fold[rows.owner], values, seed=settings.seed)
 
 
@@ -303,56 +342,30 @@ def object_folds(rows: TrainingRows, settings: TrainingSettings) -> NDArray[np.i
     return fold
 
 
+class _Grown(NamedTuple):
+    classifiers: tuple[Classifier, ...]
+    detectors: tuple[Detector, ...]
+
+
 def _grow(
-    rows: TrainingRows, inside: NDArray[np.bool_], n_classes: int, settings: TrainingSettings
-) -> tuple[lightgbm.Booster, Forest]:
-    forest = train_forest(rows.values[inside], settings.seed)
-    return boost(rows, inside, n_classes, settings), forest
-
-
-def boost(
     rows: TrainingRows,
-    inside: NDArray[np.bool_],
-    n_classes: int,
+    some: NDArray[np.bool_],
+    class_ids: tuple[int, ...],
     settings: TrainingSettings,
-    names: Sequence[str] = FEATURE_NAMES,
-) -> lightgbm.Booster:
-    """Grow the trees on the rows that are `inside`, on one core; the settings decide every bit.
+) -> _Grown:
+    """Fit on some of the rows all that learns from inputs."""
+    inside = rows.take(some)
 
-    `names` are those of the columns.
-    """
-    import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
+    def fitted(role: str, kinds: tuple[str, ...]) -> tuple[Any, ...]:
+        return tuple(kind_of(role, kind).fit(inside, class_ids, settings) for kind in kinds)
 
-    data = lightgbm.Dataset(
-        rows.values[inside],
-        rows.truth[inside],
-        weight=rows.weights[inside],
-        feature_name=list(names),
-        free_raw_data=True,
+    return _Grown(
+        fitted("classifier", settings.classifiers), fitted("detector", settings.detectors)
     )
-    parameters: dict[str, Any] = {
-        "objective": "multiclass",
-        "num_class": n_classes,
-        "learning_rate": settings.learning_rate,
-        "num_leaves": settings.leaves,
-        "min_data_in_leaf": settings.min_rows,
-        "min_sum_hessian_in_leaf": 0.1,
-        "feature_fraction": 0.4,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 1.0,
-        "max_bin": 127,
-        "seed": settings.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbosity": -1,
-    }
-    return lightgbm.train(parameters, data, settings.rounds)
 
 
-def _metrics(p: NDArray[np.float64], rows: TrainingRows, threshold: float) -> dict[str, float]:
-    members = prediction_sets(p, threshold)
+def _metrics(p: NDArray[np.float64], rows: TrainingRows, sets: Sets) -> dict[str, float]:
+    members = sets.members(p)
     covered = members[np.arange(len(p)), rows.truth]
     return {
         "out_of_fold_log_loss": log_loss(p, rows.truth, rows.weights),
@@ -375,7 +388,7 @@ def data_digest(
     moments: pa.Table, settings: TrainingSettings, target: pa.Table | None = None
 ) -> str:
     """Return 16 hexadecimal digits of features, settings, objects, labels and measurements."""
-    digest = hashlib.sha256(FEATURE_DIGEST.encode())
+    digest = hashlib.sha256(feature_digest(declared(settings.names)).encode())
     digest.update(repr(asdict(settings)).encode())
     for table in (moments, target):
         if table is not None:

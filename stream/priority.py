@@ -18,9 +18,8 @@ import pyarrow as pa
 
 from lightcurves.decode import Packets, packets_in_place
 from lightcurves.errors import NoctuleError
-from lightcurves.features.registry import FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
-from stream.scoring import lay_out
+from models.inputs import Inputs
+from stream.scoring import lay_out, stored_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +31,6 @@ LOG: Final = logging.getLogger("noctule")
 SHARE: Final = 0.25
 """So many of the alerts that are looked at together are scored at most, and one in any case: the brightest.
 If everything were urgent, nothing would be."""
-_AGE: Final = FEATURE_NAMES.index("age_days")
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,18 @@ class Lookout:
         if not chosen.size:
             return chosen, None
         alerts = self._scorer.decoder.decode(_some(packets, chosen))
-        features, why = feature_arrays(alerts)
-        wanted = np.asarray(alerts["reject_reason"].is_null()) & (why == 0).any(axis=1)
+        model = self._scorer.model(version)
+        inputs = Inputs(alerts)
+        inputs.features(stored_names(model))
+        ages = inputs.ages()
+        wanted = np.asarray(alerts["reject_reason"].is_null()) & ~np.isnan(ages)
         if self._priority.young_days is not None:
-            wanted &= features[:, _AGE] <= self._priority.young_days
+            wanted &= ages <= self._priority.young_days
         rows = np.flatnonzero(wanted)
         if not rows.size:
             return rows, None
         rows = _brightest(rows, sigmas_of(alerts)[rows], packets.starts.size)
-        model = self._scorer.model(version)
-        taken = alerts.take(pa.array(rows))
-        scores = model.score_features(taken, features[rows], why[rows])
-        return chosen[rows], lay_out(taken, model, scores, {})
+        return chosen[rows], lay_out(model, model.score_inputs(inputs.take(rows)), {})
 
     def _bright(self, packets: Packets) -> NDArray[np.int64]:
         """Return which packets are of an object and bright enough."""

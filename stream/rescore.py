@@ -25,14 +25,15 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from lightcurves.errors import ConfigurationError, UnavailableError
-from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
 from lightcurves.reasons import NotEvaluated
+from models.inputs import Inputs
+from models.scoring import score_columns
 from store import tables
 from store.clock import now_ms
 from store.database import in_parts, reading
 from store.delta import dataset_of
 from stream.consumer import Limits, RangeReader, Watermarks
-from stream.scoring import Scorer, delta_schema, score_columns
+from stream.scoring import Scorer, delta_schema
 from stream.worker import PREFETCH_KB, read_where
 
 if TYPE_CHECKING:
@@ -234,8 +235,9 @@ def rescore_delta(
 ) -> Outcome:
     """Score again what the Delta table at `folder` holds now.
 
-    Stored features are used where they are those that the model asks for (equal digests); else they
-    are computed from the light curve. Where that is no longer kept either, the row says so.
+    Stored features are used where a model scored them that asked for the same ones (equal digests), and
+    no part reads light curves besides; else they are computed from the light curve. Where that is no
+    longer kept either, the row says so.
 
     Parameters
     ----------
@@ -262,8 +264,11 @@ def rescore_delta(
             f"no Delta table at {folder}: the stream has written nothing yet; try --from kafka"
         ) from error
     within = times.expression()
-    stored = pc.field("feature_digest") == FEATURE_DIGEST
-    if recompute:
+    model = rescoring.model
+    stored = pc.field("feature_digest") == model.manifest.feature_digest
+    if model.reads_light_curves:
+        stored = pc.scalar(False)  # noqa: FBT003 - Arrow takes it by position
+    elif recompute:
         stored &= pc.field("light_curve").is_null()
     anew = stored.is_null() | ~stored
     score = _FromDelta(rescoring)
@@ -312,8 +317,8 @@ class _FromDelta:
     rescoring: Rescoring
 
     def from_features(self, alerts: pa.Table) -> pa.Table:
-        features, why = stored_features(alerts)
-        return self._rows(alerts, self.rescoring.model.score_features(alerts, features, why))
+        scores = self.rescoring.model.score_inputs(Inputs.of_stored(alerts))
+        return self._rows(alerts, scores)
 
     def from_light_curves(self, alerts: pa.Table) -> pa.Table:
         scores = self.rescoring.model.score_arrays(alerts)
@@ -330,19 +335,6 @@ class _FromDelta:
         columns["processed_ms"] = pa.array([now_ms()] * n, pa.int64())
         columns["run_id"] = pa.array([self.rescoring.run_id] * n, pa.string())
         return pa.table(columns)
-
-
-def stored_features(alerts: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Return ``features`` as :meth:`models.scoring.Model.score_features` takes it, all reasons alike."""
-    column = alerts["features"].combine_chunks()
-    values = np.full((alerts.num_rows, len(FEATURE_NAMES)), np.nan)
-    why = np.ones(values.shape, np.int8)
-    for k, name in enumerate(FEATURE_NAMES):
-        feature = pc.struct_field(column, name)
-        there = np.asarray(feature.is_valid())
-        values[there, k] = np.asarray(feature.drop_null(), np.float64)
-        why[there, k] = 0
-    return values, why
 
 
 # -- from Kafka ------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from models.record import ROW_FIELDS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -44,31 +46,7 @@ _MESSAGE_FIELDS: Final = [
     ("detail", pa.string()),
     ("packet", pa.binary()),
 ]
-_SCORE_FIELDS: Final = [
-    ("survey", pa.string()),
-    ("dia_source_id", pa.int64()),
-    ("object_id", pa.int64()),
-    ("ss_object_id", pa.int64()),
-    ("t_mjd_tai", pa.float64()),
-    ("ra_deg", pa.float64()),
-    ("dec_deg", pa.float64()),
-    ("band", pa.string()),
-    ("flux_njy", pa.float64()),
-    ("sigma_njy", pa.float64()),
-    ("n_points", pa.int32()),
-    ("days_since_first_detection", pa.float64()),
-    ("reason", pa.string()),
-    ("class_id", pa.int32()),
-    ("probability", pa.float64()),
-    ("probabilities", pa.list_(pa.float64())),
-    ("prediction_set", pa.list_(pa.int32())),
-    ("entropy", pa.float64()),
-    ("margin", pa.float64()),
-    ("novelty", pa.float64()),
-    ("novelty_far", pa.float64()),
-    ("model_version", pa.string()),
-    ("feature_digest", pa.string()),
-]
+_SCORE_FIELDS: Final = [(field.name, field.arrow) for field in ROW_FIELDS]
 
 ROWS_SCHEMA: Final = pa.schema([*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS])
 """``kind`` says which fields are filled: a range row has the range's, a message row the others'.

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_in_place, packets_of
 from lightcurves.errors import ConfigurationError, NoctuleError
-from lightcurves.features.registry import FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
+from lightcurves.features.registry import REGISTERED, default_families, names_in
 from lightcurves.reasons import DESCRIPTIONS, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
-from models.scoring import Model, Scores, is_given, load_model, set_column
+from models.inputs import Inputs
+from models.scoring import Model, Scores, load_model, score_columns
 from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
 from stream.stages import Stages
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
-
-FEATURES_TYPE: Final = pa.struct([(name, pa.float64()) for name in FEATURE_NAMES])
 
 # A worker serves the champion and, during a replay or a swap, one version beside it.
 _MODELS_KEPT: Final = 2
@@ -96,7 +94,7 @@ class Scored(NamedTuple):
         table = pa.table(
             {**where, **scores, "light_curve": self.light_curves, "features": self.features}
         )
-        table = table.select(delta_schema().names)
+        table = table.select(DELTA_COLUMNS)
         return table if self.readable.all() else table.filter(pa.array(self.readable))
 
 
@@ -215,18 +213,23 @@ def score_batch(alerts: pa.Table, model: Model, stages: Stages | None = None) ->
         What has been spent on these alerts already.
     """
     stages = Stages() if stages is None else stages
+    inputs = Inputs(alerts)
     with stages("features"):
-        features = feature_arrays(alerts)
+        inputs.features(stored_names(model))
     with stages("score"):
-        scores = model.score_features(alerts, *features)
+        scores = model.score_inputs(inputs)
     with stages("rows"):
-        return lay_out(alerts, model, scores, stages.seconds)
+        return lay_out(model, scores, stages.seconds)
 
 
-def lay_out(
-    alerts: pa.Table, model: Model, scores: Scores, stages_s: Mapping[str, float]
-) -> Scored:
-    """Return alerts and what `model` makes of them as rows, having taken so long."""
+def stored_names(model: Model) -> tuple[str, ...]:
+    """Return the features that are kept of every alert: the default ones, and those the model reads."""
+    return tuple(dict.fromkeys((*names_in(default_families()), *model.manifest.features)))
+
+
+def lay_out(model: Model, scores: Scores, stages_s: Mapping[str, float]) -> Scored:
+    """Return what was scored, and what `model` makes of it, as rows; `stages_s` is what it took."""
+    alerts = scores.inputs.table
     rejected = alerts["reject_reason"].combine_chunks()
     readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
     rows = {**_alert_columns(alerts), **score_columns(model, scores)}
@@ -239,18 +242,26 @@ def lay_out(
         pa.string(),
     )
     reason = pa.array(scores.reason, pa.string(), mask=~readable)
-    return Scored(
-        {**rows, "reason": reason}, alerts["light_curve"], _features(scores), readable, stages_s
-    )
+    features = _features(scores.inputs, stored_names(model))
+    return Scored({**rows, "reason": reason}, alerts["light_curve"], features, readable, stages_s)
 
 
 def delta_schema() -> pa.Schema:
-    """Return the columns of the Delta table of alerts, in memory's types."""
+    """Return the columns of the Delta table of alerts, in memory's types.
+
+    Its features are all that this version computes; a file holds those that were computed for its alerts.
+    """
     where = [("topic", pa.string()), ("kafka_partition", pa.int32()), ("kafka_offset", pa.int64())]
     times = [("arrival_ms", pa.int64()), ("processed_ms", pa.int64()), ("run_id", pa.string())]
     scores = [(name, ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS]
-    nested = [("light_curve", LIGHT_CURVE_TYPE), ("features", FEATURES_TYPE)]
-    return pa.schema([*where, *times, *scores, *nested])
+    every = names_in(tuple(REGISTERED.values()))
+    features = pa.struct([(name, pa.float64()) for name in every])
+    return pa.schema(
+        [*where, *times, *scores, ("light_curve", LIGHT_CURVE_TYPE), ("features", features)]
+    )
+
+
+DELTA_COLUMNS: Final = tuple(delta_schema().names)
 
 
 def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
@@ -265,40 +276,9 @@ def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
     return columns
 
 
-def score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:
-    """Return those of :data:`stream.rows.SCORE_COLUMNS` that a model decides, but for ``reason``."""
-    missing = is_given(scores.reason)
-    n, n_classes = scores.probabilities.shape
-
-    def real(values: NDArray[np.float64], mask: NDArray[np.bool_] = missing) -> pa.Array:
-        return pa.array(np.ascontiguousarray(values), mask=mask)
-
-    safe = np.where(missing[:, None], 0.0, scores.probabilities)
-    best = safe.argmax(axis=1)
-    age = scores.features[:, FEATURE_NAMES.index("age_days")]
-    return {
-        "days_since_first_detection": real(age, np.isnan(age)),
-        "class_id": pa.array(np.array(model.manifest.class_ids, np.int32)[best], mask=missing),
-        "probability": real(safe[np.arange(n), best]),
-        "probabilities": pa.ListArray.from_arrays(
-            pa.array(np.arange(n + 1, dtype=np.int32) * n_classes),
-            pa.array(safe.ravel()),
-            mask=pa.array(missing) if missing.any() else None,
-        ),
-        "prediction_set": set_column(scores, model.manifest.class_ids),
-        **{
-            name: real(getattr(scores, name))
-            for name in ("entropy", "margin", "novelty", "novelty_far")
-        },
-        "model_version": pa.array([model.manifest.model_version] * n, pa.string()),
-        "feature_digest": pa.array([model.manifest.feature_digest] * n, pa.string()),
-    }
-
-
-def _features(scores: Scores) -> pa.StructArray:
-    absent = scores.why != 0
+def _features(inputs: Inputs, names: tuple[str, ...]) -> pa.StructArray:
+    values, absent = inputs.features(names), inputs.why(names) != 0
     columns = [
-        pa.array(np.ascontiguousarray(scores.features[:, k]), mask=absent[:, k])
-        for k in range(len(FEATURE_NAMES))
+        pa.array(np.ascontiguousarray(values[:, k]), mask=absent[:, k]) for k in range(len(names))
     ]
-    return pa.StructArray.from_arrays(columns, fields=list(FEATURES_TYPE))
+    return pa.StructArray.from_arrays(columns, names=list(names))

@@ -17,7 +17,7 @@ from lightcurves.folders import (
     attach_light_curves,
     write_light_curves,
 )
-from models.artifact import Parts
+from models.artifact import Trained
 from models.training import TrainingSettings, moments_of, train
 
 FLARE, SUPERNOVA, PULSATOR, QUASAR = 122, 111, 212, 221
@@ -112,6 +112,6 @@ def write_sky(folder: Path, n_objects: int = 80, seed: int = 1, **options: Any) 
 
 
 @cache
-def trained() -> Parts:
+def trained() -> Trained:
     """The model of `sky_table()` with the settings `FAST`, trained once in a process."""
     return train(moments_of(sky_table(), FAST.moments), FAST)

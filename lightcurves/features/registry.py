@@ -12,10 +12,11 @@ import numba as nb
 import numpy as np
 
 from lightcurves.bands import LSST_BANDS, N_BANDS
+from lightcurves.errors import ConfigurationError
 from lightcurves.features.bands import BANDS
 from lightcurves.features.colours import COLOURS
 from lightcurves.features.context import CONTEXT
-from lightcurves.features.declare import TOO_FEW_POINTS, Context, Family, Feature, Points
+from lightcurves.features.declare import TOO_FEW_POINTS, Context, Cost, Family, Feature, Points
 from lightcurves.features.fit import FIT
 from lightcurves.features.gp import GP
 from lightcurves.features.period import PERIOD
@@ -25,6 +26,8 @@ from lightcurves.features.variability import VARIABILITY
 from lightcurves.surveys import DETECTED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from lightcurves.arrays import LightCurves
@@ -42,7 +45,10 @@ FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in f
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
 ALL_FAMILIES: Final[tuple[Family, ...]] = (*FAMILIES, PERIOD, GP)
-"""With the dear ones, which must be asked for."""
+"""With the expensive ones, which a caller or a model asks for by name."""
+
+REGISTERED: Final[dict[str, Family]] = {family.name: family for family in ALL_FAMILIES}
+"""Every family by its name; :func:`register` adds to it."""
 
 CHUNK_POINTS: Final = 16_384
 """About so many points are worked on at a time: their arrays stay in the cache."""
@@ -67,6 +73,58 @@ def feature_digest(features: tuple[Feature, ...] = FEATURES) -> str:
 
 
 FEATURE_DIGEST: Final = feature_digest()
+"""Of the default features, as they were when the process began."""
+
+
+def register(family: Family) -> None:
+    """Add `family` to what this process computes; models that do not ask for it are not affected.
+
+    Raises
+    ------
+    ConfigurationError
+        The name of the family, or of one of its features, is taken.
+    """
+    known = {feature.name for other in REGISTERED.values() for feature in other.features}
+    taken = sorted(known & {feature.name for feature in family.features})
+    if family.name in REGISTERED or taken:
+        what = ", ".join(taken) or family.name
+        raise ConfigurationError(f"family {family.name}: the name {what} is taken")
+    REGISTERED[family.name] = family
+
+
+def default_families() -> tuple[Family, ...]:
+    """Return the families that are computed where nobody names others: all cheap ones."""
+    return tuple(family for family in REGISTERED.values() if family.cost is Cost.CHEAP)
+
+
+def names_in(families: tuple[Family, ...]) -> tuple[str, ...]:
+    """Return the names of the features of `families`, in their order."""
+    return tuple(feature.name for family in families for feature in family.features)
+
+
+def declared(names: Iterable[str]) -> tuple[Feature, ...]:
+    """Return the declarations of the features called `names`, in that order.
+
+    Raises
+    ------
+    ConfigurationError
+        This version computes no feature of that name.
+    """
+    known = {feature.name: feature for f in REGISTERED.values() for feature in f.features}
+    names = tuple(names)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigurationError(f"this version computes no feature {', '.join(unknown)}")
+    return tuple(known[name] for name in names)
+
+
+def families_of(names: Iterable[str]) -> tuple[Family, ...]:
+    """Return the families that compute the features called `names`; see :func:`declared`."""
+    wanted = {feature.name for feature in declared(names)}
+    return tuple(
+        family
+        for family in REGISTERED.values()
+        if wanted & {feature.name for feature in family.features}
+    )
 
 
 @nb.njit(nogil=True, cache=True)
@@ -242,7 +300,7 @@ def prepare(curves: LightCurves, space: Points | None = None) -> Points:
 
 
 def compute(
-    curves: LightCurves, context: Context, families: tuple[Family, ...] = FAMILIES
+    curves: LightCurves, context: Context, families: tuple[Family, ...] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Compute the features of `families` of every light curve.
 
@@ -253,7 +311,7 @@ def compute(
     context
         One value per light curve.
     families
-        Those of :data:`FAMILIES` or others of :data:`ALL_FAMILIES`.
+        Of :data:`REGISTERED`; :func:`default_families` where None.
 
     Returns
     -------
@@ -263,6 +321,7 @@ def compute(
         int8 (n, features): 0, or the index of the reason in :data:`.declare.REASON_CODES`. A light
         curve without a usable point has no value at all.
     """
+    families = default_families() if families is None else families
     width = sum(len(family.features) for family in families)
     values = np.full((len(curves), width), np.nan)
     why = np.zeros((len(curves), width), np.int8)

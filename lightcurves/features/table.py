@@ -10,7 +10,7 @@ import pyarrow as pa
 from lightcurves.arrays import light_curves_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.declare import REASON_CODES, Context, Family
-from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, compute
+from lightcurves.features.registry import REGISTERED, compute, default_families, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> 
         they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``,
         ``host_offset_arcsec``, ``mw_ebv``.
     families
-        Names of families (``docs/features.md``); all but the dear ones by default. A period or a
+        Names of families (``docs/features.md``); all but the expensive ones by default. A period or a
         Gaussian process is asked for by name: it takes a hundred times as long as all the others.
 
     Returns
@@ -60,9 +60,9 @@ def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> 
     -----
     Time is linear in the points and does not depend on how the rows are split into batches.
     """
-    chosen = FAMILIES if families is None else tuple(map(family_of, families))
+    chosen = default_families() if families is None else tuple(map(family_of, families))
     values, why = feature_arrays(table, chosen)
-    names = [feature.name for family in chosen for feature in family.features]
+    names = names_in(chosen)
     ids = {name: table[name] for name in _IDS if name in table.column_names}
     columns = {name: pa.array(values[:, k], mask=why[:, k] != 0) for k, name in enumerate(names)}
     return pa.table({**ids, **columns, "reasons": _reasons(why, names)})
@@ -76,19 +76,21 @@ def family_of(name: str) -> Family:
     ConfigurationError
         There is none.
     """
-    for family in ALL_FAMILIES:
-        if family.name == name:
-            return family
-    known = ", ".join(family.name for family in ALL_FAMILIES)
-    raise ConfigurationError(f"no family of features is called {name}: {known}")
+    if name not in REGISTERED:
+        raise ConfigurationError(f"no family of features is called {name}: {', '.join(REGISTERED)}")
+    return REGISTERED[name]
 
 
 def feature_arrays(
-    table: pa.Table, families: tuple[Family, ...] = FAMILIES
+    table: pa.Table, families: tuple[Family, ...] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
     """Return the features of `table` as arrays; see :func:`~.registry.compute`."""
-    context = Context(*(_numbers(table, name) for name in Context._fields))
-    return compute(light_curves_of(table), context, families)
+    return compute(light_curves_of(table), context_of(table), families)
+
+
+def context_of(table: pa.Table) -> Context:
+    """Return what `table` says of each object beside its light curve; NaN where it says nothing."""
+    return Context(*(_numbers(table, name) for name in Context._fields))
 
 
 def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
@@ -98,7 +100,7 @@ def _numbers(table: pa.Table, name: str) -> NDArray[Any]:
     return np.asarray(column, np.float64)
 
 
-def _reasons(why: NDArray[np.int8], feature_names: list[str]) -> pa.ListArray:
+def _reasons(why: NDArray[np.int8], feature_names: tuple[str, ...]) -> pa.ListArray:
     rows, features = np.nonzero(why)
     offsets = np.searchsorted(rows, np.arange(why.shape[0] + 1)).astype(np.int32)
     names = pa.DictionaryArray.from_arrays(

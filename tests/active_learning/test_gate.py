@@ -22,7 +22,7 @@ class Oracle(Model):
 
     def __init__(self, class_ids: tuple[int, ...], p_true: NDArray[np.float64]) -> None:
         manifest: Any = Named(class_ids)
-        super().__init__(manifest, None, None)  # type: ignore[arg-type]
+        super().__init__(manifest, ())
         object.__setattr__(self, "p_true", p_true)
 
     def score_arrays(self, table: pa.Table) -> Scores:
@@ -38,7 +38,7 @@ class Oracle(Model):
                 p[row] = 1 / len(class_ids)
         p[np.isnan(p_true)] = np.nan
         empty: Any = None
-        return Scores(p, empty, empty, empty, empty, empty, empty, empty, empty)
+        return Scores(empty, p, empty, {}, empty)
 
 
 class Named:

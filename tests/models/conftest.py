@@ -5,20 +5,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from models.artifact import Parts, save_model
+from models.artifact import Trained, save_model
 from models.scoring import Model, load_model
 from models.training import moments_of
 from tests.sky import FAST, sky_table, trained
 
 
 @pytest.fixture(scope="session")
-def parts() -> Parts:
+def parts() -> Trained:
     """A small trained model, before it is written."""
     return trained()
 
 
 @pytest.fixture(scope="session")
-def artifact(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(parts: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the small model; tests that change it copy it first."""
     folder = tmp_path_factory.mktemp("models") / "small"
     save_model(parts, folder)

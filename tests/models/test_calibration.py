@@ -12,11 +12,10 @@ from scipy import stats
 from scipy.special import softmax
 
 from models.calibration import (
-    Calibration,
-    conformal_threshold,
+    VectorScaling,
     fit_calibration,
-    prediction_sets,
 )
+from models.sets import conformal_threshold, prediction_sets
 
 N_CLASSES = 4
 
@@ -83,7 +82,7 @@ def test_weights_count_as_repetitions() -> None:
 @given(probabilities(), st.floats(0.05, 5), st.lists(st.floats(-5, 5), min_size=4, max_size=4))
 def test_calibrated_rows_sum_to_1(p: NDArray[np.float64], slope: float, bias: list[float]) -> None:
     before = p.copy()
-    calibrated = Calibration(slope, tuple(bias)).apply(p)
+    calibrated = VectorScaling(slope, tuple(bias)).apply(p)
     np.testing.assert_allclose(calibrated.sum(axis=1), 1.0, rtol=1e-12)
     assert (calibrated >= 0).all()
     np.testing.assert_array_equal(p, before)
@@ -94,13 +93,13 @@ def test_calibrated_rows_sum_to_1(p: NDArray[np.float64], slope: float, bias: li
 def test_a_larger_slope_is_surer_of_the_same_class(
     p: NDArray[np.float64], slopes: list[float]
 ) -> None:
-    tops = [Calibration(slope, (0.0,) * N_CLASSES).apply(p).max(axis=1) for slope in slopes]
+    tops = [VectorScaling(slope, (0.0,) * N_CLASSES).apply(p).max(axis=1) for slope in slopes]
     assert (np.diff(tops, axis=0) >= -1e-12).all()
 
 
 def test_a_probability_of_0_is_no_infinity() -> None:
     p = np.array([[1.0, 0.0, 0.0, 0.0]])
-    assert np.isfinite(np.log(Calibration(1.0, (0.0,) * 4).apply(p))).all()
+    assert np.isfinite(np.log(VectorScaling(1.0, (0.0,) * 4).apply(p))).all()
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.99])

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import softmax
 from sklearn import metrics
@@ -24,7 +25,7 @@ from models.evaluation import (
     row_losses,
     true_classes,
 )
-from models.novelty import NoveltyScale, entropy_of, fit_novelty
+from models.novelty import RankProduct, entropy_of
 
 seeds = st.integers(0, 2**32 - 1)
 LAW = settings(max_examples=60, deadline=None)
@@ -130,30 +131,35 @@ def test_entropy_is_scipys_and_bounded(seed: int) -> None:
 # -- novelty ---------------------------------------------------------------------------------------
 
 
+def two(isolation: NDArray[np.float64], entropy: NDArray[np.float64]) -> dict[str, Any]:
+    """What two detectors found."""
+    return {"isolation": isolation, "entropy": entropy}
+
+
 def test_novelty_is_large_only_where_both_are() -> None:
     chance = np.random.default_rng(1)
-    scale = fit_novelty(chance.normal(size=2_000), chance.exponential(size=2_000))
+    scale = RankProduct.fit(two(chance.normal(size=2_000), chance.exponential(size=2_000)))
     high, low = 9.0, -9.0
     assert scale.novelty_of(
-        np.array([high, high, low, low]), np.array([high, low, high, low])
+        two(np.array([high, high, low, low]), np.array([high, low, high, low]))
     ).tolist() == [1, 0, 0, 0]
-    score = scale.novelty_of(chance.normal(size=500), chance.exponential(size=500))
+    score = scale.novelty_of(two(chance.normal(size=500), chance.exponential(size=500)))
     assert ((score >= 0) & (score <= 1)).all()
 
 
 @LAW
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=2), st.floats(0, 5))
 def test_novelty_grows_with_each_part(where: list[float], more: float) -> None:
-    here = SCALE.novelty_of(np.array(where[:1]), np.array(where[1:]))
-    assert SCALE.novelty_of(np.array(where[:1]) + more, np.array(where[1:])) >= here
-    assert SCALE.novelty_of(np.array(where[:1]), np.array(where[1:]) + more) >= here
+    here = SCALE.novelty_of(two(np.array(where[:1]), np.array(where[1:])))
+    assert SCALE.novelty_of(two(np.array(where[:1]) + more, np.array(where[1:]))) >= here
+    assert SCALE.novelty_of(two(np.array(where[:1]), np.array(where[1:]) + more)) >= here
 
 
 def test_the_false_alarm_rate_is_the_rate_of_false_alarms() -> None:
     chance = np.random.default_rng(2)
     parts = chance.normal(size=(2, 4_000))
-    scale = fit_novelty(*parts)
-    fresh = scale.novelty_of(*chance.normal(size=(2, 4_000)))
+    scale = RankProduct.fit(two(*parts))
+    fresh = scale.novelty_of(two(*chance.normal(size=(2, 4_000))))
     rate = scale.false_alarm_rate(fresh)
     for wanted in (0.01, 0.05, 0.2, 0.5):
         assert np.mean(rate <= wanted) == pytest.approx(
@@ -161,7 +167,7 @@ def test_the_false_alarm_rate_is_the_rate_of_false_alarms() -> None:
         )
 
 
-SCALE: NoveltyScale = fit_novelty(*np.random.default_rng(3).normal(size=(2, 300)))
+SCALE: RankProduct = RankProduct.fit(two(*np.random.default_rng(3).normal(size=(2, 300))))
 
 
 # -- evaluate --------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def test_a_score_has_all_that_is_promised(model: Model, unseen: pa.Table) -> Non
     classes = [f"p_{name}" for name in model.manifest.class_ids]
     assert table.column_names == [
         "object_id", *classes, "prediction_set", *SCORES, "reason", "model_version", "feature_digest",
+        "raw_entropy",
     ]  # fmt: skip
     assert table["object_id"].equals(unseen["object_id"])
     assert table["reason"].null_count == table.num_rows
@@ -69,7 +70,7 @@ def test_sets_hold_the_likeliest_and_all_above_the_threshold(
 ) -> None:
     for row in model.score(unseen).to_pylist():
         p = {name: row[f"p_{name}"] for name in model.manifest.class_ids}
-        likely = {name for name, value in p.items() if value >= model.manifest.set_threshold}
+        likely = {name for name, value in p.items() if value >= model.only("sets").threshold}
         assert set(row["prediction_set"]) == likely | {max(p, key=lambda name: p[name])}
         assert row["prediction_set"] == sorted(row["prediction_set"])
 

@@ -18,8 +18,8 @@ from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_NAMES
 from lightcurves.features.table import feature_arrays
 from lightcurves.folders import attach_light_curves, read_light_curves, write_light_curves
-from models import training
-from models.artifact import Parts, save_model
+from models import training, trees
+from models.artifact import Trained, save_model
 from models.shift import LARGEST_WEIGHT, target_weights
 from models.training import (
     CONTEXT_COLUMNS,
@@ -46,7 +46,7 @@ def short_forest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.forest.N_TREES", 10)
 
 
-def version(parts: Parts, folder: Path) -> str:
+def version(parts: Trained, folder: Path) -> str:
     return save_model(parts, folder / "model").model_version
 
 
@@ -145,15 +145,19 @@ def test_out_of_fold_rows_are_predicted_by_who_has_not_seen_them(
 ) -> None:
     """Every boosting but one leaves the objects of a fold out, rows and all."""
     seen: list[set[int]] = []
-    boost = training.boost
+    grow, boost = training._grow, trees.boost
 
-    def spy(rows: Any, inside: Any, *others: Any) -> Any:
-        seen.append(set(rows.owner[inside].tolist()))
-        assert not set(rows.owner[inside]) & set(rows.owner[~inside])
-        return boost(rows, inside, *others)
+    def watched(rows: Any, some: Any, *others: Any) -> Any:
+        assert not set(rows.owner[some]) & set(rows.owner[~some])
+        return grow(rows, some, *others)
+
+    def spy(rows: Any, *others: Any) -> Any:
+        seen.append(set(rows.owner.tolist()))
+        return boost(rows, *others)
 
     monkeypatch.setattr("models.forest.N_TREES", 2)
-    monkeypatch.setattr(training, "boost", spy)
+    monkeypatch.setattr(training, "_grow", watched)
+    monkeypatch.setattr(trees, "boost", spy)
     train(moments_of(sky_table(24), 3), replace(TINY, folds=3))
     folds = sorted(seen, key=len)  # they are trained side by side: any may begin first
     everything = folds.pop()
@@ -304,12 +308,16 @@ def test_a_target_weighs_calibration_and_leaves_the_trees_alone() -> None:
     moments = moments_of(sky_table(80), 3)
     target = moments_of(fainter(sky_table(40, seed=3, first_id=2**61)), 3)
     plain, aimed, again = (train(moments, FAST, target=t) for t in (None, target, target))
-    assert aimed.booster.model_to_string() == plain.booster.model_to_string()
-    assert aimed.calibration != plain.calibration
-    assert aimed.calibration == again.calibration
+    of_plain, of_aimed, of_again = (
+        {part.kind: part.pack() for part in model.parts} for model in (plain, aimed, again)
+    )
+    assert of_aimed["lightgbm"] == of_plain["lightgbm"]
+    assert of_aimed["vector_scaling"] != of_plain["vector_scaling"]
+    assert of_aimed == of_again
     at = target.schema.get_field_index("class_id")
     lied = target.set_column(at, "class_id", pa.array([111] * target.num_rows, pa.int32()))
-    assert train(moments, FAST, target=lied).calibration == aimed.calibration
+    of_lied = {part.kind: part.pack() for part in train(moments, FAST, target=lied).parts}
+    assert of_lied == of_aimed
 
 
 def test_rows_like_the_target_weigh_more() -> None:

@@ -138,7 +138,7 @@ def test_a_look_that_fails_finds_nothing_unless_a_service_is_away(
 
         return raises
 
-    monkeypatch.setattr("stream.priority.feature_arrays", fail(ZeroDivisionError()))
+    monkeypatch.setattr("stream.priority.Inputs", fail(ZeroDivisionError()))
     with caplog.at_level(logging.ERROR, "noctule"):
         for _ in range(3):
             chosen, scored = lookout.find(real_packets, version)
@@ -146,7 +146,7 @@ def test_a_look_that_fails_finds_nothing_unless_a_service_is_away(
             assert scored is None
     (line,) = caplog.records
     assert line.exc_info is not None
-    monkeypatch.setattr("stream.priority.feature_arrays", fail(UnavailableError("registry", "?")))
+    monkeypatch.setattr("stream.priority.Inputs", fail(UnavailableError("registry", "?")))
     with pytest.raises(UnavailableError):
         lookout.find(real_packets, version)
 

@@ -1,0 +1,125 @@
+"""How far a row lies from the nearest class, measured by the spread within classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numba as nb
+import numpy as np
+
+from models.parts import Packed, arrays_of, arrays_to_bytes
+from models.scaling import RobustScale, fit_scale, scaled
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.inputs import Inputs
+    from models.training import TrainingRows, TrainingSettings
+
+
+@dataclass(frozen=True)
+class MahalanobisDetector:
+    """``min_c sqrt((z - mu_c)' S^-1 (z - mu_c))`` over the classes c.
+
+    Lee et al. 2018, NeurIPS 31, eq. 2, on features instead of a network's layers: the means are the
+    classes', the covariance is shared, and shrunk after Ledoit & Wolf 2004, J. Multivar. Anal. 88, 365,
+    because there are hardly more rows than pairs of features.
+
+    Attributes
+    ----------
+    features
+        Columns of its inputs.
+    means
+        float64 (classes, features): on the scale.
+    whitening
+        float64 (features, features): W with ``W' W = S^-1``.
+    """
+
+    role: ClassVar[str] = "detector"
+    kind: ClassVar[str] = "mahalanobis"
+
+    features: tuple[str, ...]
+    scale: RobustScale = field(repr=False)
+    means: NDArray[np.float64] = field(repr=False)
+    whitening: NDArray[np.float64] = field(repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        rows: TrainingRows,
+        class_ids: tuple[int, ...],
+        settings: TrainingSettings,  # noqa: ARG003 - nothing is random
+    ) -> Self:
+        """Measure means and covariance, every object of the same weight."""
+        from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - for training alone
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+        values = rows.inputs.features(rows.names)
+        scale = fit_scale(values)
+        z = scaled(values, *scale)
+        there = np.unique(rows.truth)
+        means = np.stack(
+            [np.average(z[at], axis=0, weights=rows.weights[at])
+             for at in (rows.truth == k for k in there)]
+        )  # fmt: skip
+        assert len(means) <= len(class_ids)  # noqa: S101 - a fold may lack a class
+        apart = (z - means[np.searchsorted(there, rows.truth)]) * np.sqrt(
+            rows.weights / rows.weights.mean()
+        )[:, None]
+        with threadpool_limits(1):  # the order of a sum decides its last bits
+            covariance, _ = ledoit_wolf(apart, assume_centered=True)
+            floor = np.eye(len(covariance)) * 1e-9
+            whitening = np.linalg.inv(np.linalg.cholesky(covariance + floor))
+        return cls(rows.names, scale, means, np.ascontiguousarray(whitening))
+
+    def strangeness(
+        self,
+        inputs: Inputs,
+        probabilities: NDArray[np.float64],  # noqa: ARG002 - see models.parts.Detector
+    ) -> NDArray[np.float64]:
+        """Return the distance of each row; see :class:`models.parts.Detector`."""
+        z = scaled(inputs.features(self.features), *self.scale)
+        found: NDArray[np.float64] = _distances(z, self.means, self.whitening)
+        return found
+
+    def pack(self) -> Packed:
+        """Return the detector as it travels."""
+        arrays = {**self.scale._asdict(), "means": self.means, "whitening": self.whitening}
+        return Packed({}, {"npz": arrays_to_bytes(**arrays)}, self.features)
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the detector again."""
+        arrays = arrays_of(packed.files["npz"])
+        scale = RobustScale(arrays.pop("median"), arrays.pop("scale"))
+        return cls(packed.features, scale, **arrays)
+
+
+@nb.njit(nogil=True, cache=True)
+def _distances(z: Any, means: Any, whitening: Any) -> Any:
+    """Return each row's distance to the nearest mean; `whitening` is lower triangular."""
+    n, width = z.shape
+    out = np.empty(n)
+    white = np.empty(width)
+    centres = np.empty(means.shape)
+    for c in range(means.shape[0]):
+        for j in range(width):
+            total = 0.0
+            for k in range(j + 1):
+                total += whitening[j, k] * means[c, k]
+            centres[c, j] = total
+    for row in range(n):
+        for j in range(width):
+            total = 0.0
+            for k in range(j + 1):
+                total += whitening[j, k] * z[row, k]
+            white[j] = total
+        nearest = np.inf
+        for c in range(means.shape[0]):
+            total = 0.0
+            for j in range(width):
+                total += (white[j] - centres[c, j]) ** 2
+            nearest = min(nearest, total)
+        out[row] = np.sqrt(nearest)
+    return out

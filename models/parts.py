@@ -1,0 +1,179 @@
+"""What a model is made of: parts that declare what they read, and travel as plain numbers and text.
+
+A *classifier* gives probabilities from inputs. A *combiner* makes one of those of several classifiers.
+A *calibration* makes them mean what they say, *sets* turn them into prediction sets that cover. A
+*detector* gives a strangeness from inputs and calibrated probabilities, and *novelty* makes one score of
+the strangeness that all detectors found. :mod:`models.kinds` lists what there is of each.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.inputs import Inputs
+    from models.training import TrainingRows, TrainingSettings
+
+ROLES: Final = ("classifier", "combiner", "calibration", "sets", "detector", "novelty")
+"""Of a part, in the order in which parts are asked; a model has one of each, of two of them several."""
+
+SEVERAL: Final = ("classifier", "detector")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A part as it travels.
+
+    Attributes
+    ----------
+    settings
+        What JSON can hold: numbers, texts, lists, dictionaries.
+    files
+        Suffix (``npz``, ``txt``) to content. No content may execute when it is read.
+    features
+        Names of the features that the part reads, in the order in which it reads them.
+    reads
+        What else: of :data:`models.inputs.READS`, or ``column:<name>``.
+    """
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+
+
+class Part(Protocol):
+    """What every part can do. An instance is immutable and may be used by several threads."""
+
+    role: ClassVar[str]
+    kind: ClassVar[str]
+
+    def pack(self) -> Packed:
+        """Return the part as it travels; :meth:`unpack` makes an equal one of it."""
+        ...
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the part again.
+
+        Raises
+        ------
+        ConfigurationError, ValueError, KeyError
+            What was packed is no part of this kind.
+        """
+        ...
+
+
+class Classifier(Part, Protocol):
+    """Gives probabilities from inputs; ``class_ids`` are its columns."""
+
+    @property
+    def class_ids(self) -> tuple[int, ...]:
+        """DESC classIds in the order of the columns of :meth:`probabilities`."""
+        ...
+
+    def probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
+        """Return float64 (rows, classes), each row sums to 1, not calibrated.
+
+        A row's values depend on nothing but that row, to the last bit.
+        """
+        ...
+
+    @classmethod
+    def fit(
+        cls, rows: TrainingRows, class_ids: tuple[int, ...], settings: TrainingSettings
+    ) -> Self:
+        """Return the classifier that `rows` make; equal rows and settings give equal bits."""
+        ...
+
+
+class Detector(Part, Protocol):
+    """Gives a strangeness from inputs and calibrated probabilities."""
+
+    def strangeness(
+        self, inputs: Inputs, probabilities: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return float64 (rows); larger is stranger, on a scale of the detector's own.
+
+        A row's value depends on nothing but that row, to the last bit.
+        """
+        ...
+
+    @classmethod
+    def fit(
+        cls, rows: TrainingRows, class_ids: tuple[int, ...], settings: TrainingSettings
+    ) -> Self:
+        """Return the detector that `rows` make; equal rows and settings give equal bits."""
+        ...
+
+
+class Combiner(Part, Protocol):
+    """Makes one set of probabilities of those of several classifiers."""
+
+    def combine(self, said: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return float64 (rows, classes) of arrays of that shape, in the order of the classifiers."""
+        ...
+
+    @classmethod
+    def fit(
+        cls,
+        said: Sequence[NDArray[np.float64]],
+        truth: NDArray[np.int64],
+        weights: NDArray[np.float64],
+    ) -> Self:
+        """Return the combiner that out-of-fold probabilities make."""
+        ...
+
+
+class Calibration(Part, Protocol):
+    """Makes probabilities mean what they say."""
+
+    def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return calibrated probabilities, float64 (rows, classes)."""
+        ...
+
+
+class Sets(Part, Protocol):
+    """Turns calibrated probabilities into prediction sets."""
+
+    def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return bool (rows, classes): is the class in the set."""
+        ...
+
+
+class Novelty(Part, Protocol):
+    """Makes one score of the strangeness that all detectors found."""
+
+    def novelty_of(self, strangeness: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the novelty score in [0, 1]; larger is stranger. Keys are the detectors' kinds."""
+        ...
+
+    def false_alarm_rate(self, novelty: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the fraction of training rows that are at least this strange."""
+        ...
+
+
+def arrays_to_bytes(**arrays: NDArray[Any]) -> bytes:
+    """Return arrays of numbers as the content of an ``.npz`` file; equal arrays give equal bytes."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays that :func:`arrays_to_bytes` took.
+
+    Raises
+    ------
+    ValueError
+        It holds objects, which would have to be unpickled.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}

@@ -1,0 +1,71 @@
+"""Prediction sets: the classes that together hold the true one as often as they are asked to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from models.parts import Packed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class LeastAmbiguousSets:
+    """Every class whose calibrated probability reaches the threshold, and the likeliest in any case.
+
+    Attributes
+    ----------
+    threshold
+        From :func:`conformal_threshold`.
+    coverage
+        What it was chosen for.
+    """
+
+    role: ClassVar[str] = "sets"
+    kind: ClassVar[str] = "least_ambiguous"
+
+    threshold: float
+    coverage: float
+
+    def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return bool (rows, classes): is the class in the set."""
+        return prediction_sets(probabilities, self.threshold)
+
+    def pack(self) -> Packed:
+        """Return the sets as they travel."""
+        return Packed(asdict(self))
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the sets again."""
+        return cls(float(packed.settings["threshold"]), float(packed.settings["coverage"]))
+
+
+def conformal_threshold(
+    probabilities: NDArray[np.float64],
+    truth: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    coverage: float,
+) -> float:
+    """Return the probability above which a class belongs to the prediction set.
+
+    Least-ambiguous sets: Sadinle, Lei & Wasserman 2019, JASA 114, 223, section 3
+    (doi:10.1080/01621459.2017.1395341): the (1 - coverage) quantile of the true class's calibrated
+    out-of-fold probability, weighted so that objects count equally.
+    """
+    p_true = probabilities[np.arange(truth.size), truth]
+    order = np.argsort(p_true)
+    share = np.cumsum(weights[order]) / weights.sum()
+    at = int(np.searchsorted(share, 1.0 - coverage))
+    return float(p_true[order][min(at, truth.size - 1)])
+
+
+def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Return (rows, classes): is the class in the set. The likeliest class always is."""
+    members: NDArray[np.bool_] = probabilities >= threshold
+    members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
+    return members

@@ -1,0 +1,129 @@
+"""What every classifier and every detector promises, whatever it is made of.
+
+A new kind is tested by its line in ``models.kinds``: the classes below run over all that stand there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lightcurves.folders import attach_light_curves
+from models.inputs import Inputs
+from models.training import TrainingRows, moments_of, training_rows
+from tests.sky import CLASSES, FAST, make_sky, sky_table
+
+CLASS_IDS = tuple(sorted(CLASSES))
+SETTINGS = replace(FAST, rounds=8)
+Answers = Callable[[Inputs], NDArray[np.float64]]
+
+
+@cache
+def rows(seed: int = 1) -> TrainingRows:
+    return training_rows(moments_of(sky_table(48, seed=seed), 3), CLASS_IDS, SETTINGS)
+
+
+@cache
+def unseen() -> pa.Table:
+    """Objects that nothing was fitted on; among them one without a point, and one with a single one."""
+    objects, points = make_sky(14, seed=9, first_id=2**61)
+    ids = points["object_id"].to_numpy()
+    first = np.flatnonzero(ids == ids[0])
+    keep = np.ones(ids.size, bool)
+    keep[first] = False
+    keep[np.flatnonzero(ids == np.unique(ids)[1])[1:]] = False
+    return attach_light_curves(objects, points.filter(pa.array(keep))).drop_columns(["class_id"])
+
+
+def answers(part: Any) -> Answers:
+    """What a part says of inputs: its probabilities, or its strangeness where all classes are alike."""
+    if part.role == "classifier":
+        return part.probabilities  # type: ignore[no-any-return]
+    even = 1.0 / len(CLASS_IDS)
+
+    def strangeness(inputs: Inputs) -> NDArray[np.float64]:
+        chance = np.full((len(inputs), len(CLASS_IDS)), even)
+        found: NDArray[np.float64] = part.strangeness(inputs, chance)
+        return found
+
+    return strangeness
+
+
+class Contract:
+    """Inherited by the tests of classifiers and of detectors; `kind` is the class under test."""
+
+    @staticmethod
+    @cache
+    def fitted(kind: Any) -> Any:
+        return kind.fit(rows(), CLASS_IDS, SETTINGS)
+
+    def test_it_comes_back_as_it_went(self, kind: Any) -> None:
+        part = self.fitted(kind)
+        again = kind.unpack(part.pack())
+        assert repr(again.pack()) == repr(part.pack())
+        np.testing.assert_array_equal(
+            answers(again)(Inputs(unseen())), answers(part)(Inputs(unseen()))
+        )
+
+    def test_what_travels_is_text_and_numbers(self, kind: Any) -> None:
+        for suffix, content in self.fitted(kind).pack().files.items():
+            assert suffix in {"txt", "npz", "json", "onnx"}
+            assert not content.startswith(b"\x80")
+
+    def test_equal_rows_and_settings_give_equal_bits(self, kind: Any) -> None:
+        assert repr(kind.fit(rows(), CLASS_IDS, SETTINGS).pack()) == repr(self.fitted(kind).pack())
+
+    def test_a_row_alone_says_what_it_says_among_others(self, kind: Any) -> None:
+        said = answers(self.fitted(kind))
+        table = unseen()
+        alone = [said(Inputs(table[k : k + 1])) for k in range(table.num_rows)]
+        np.testing.assert_array_equal(np.concatenate(alone), said(Inputs(table)))
+
+    def test_the_order_of_the_rows_does_not_matter(self, kind: Any) -> None:
+        said, table = answers(self.fitted(kind)), unseen()
+        order = np.random.default_rng(1).permutation(table.num_rows)
+        shuffled = said(Inputs(table.take(pa.array(order))))
+        np.testing.assert_array_equal(shuffled, said(Inputs(table))[order])
+        np.testing.assert_array_equal(said(Inputs(table).take(order)), shuffled)
+
+    def test_its_inputs_stay_as_they_were(self, kind: Any) -> None:
+        part, inputs = self.fitted(kind), Inputs(unseen())
+        names = part.pack().features
+        before = inputs.features(names).copy()
+        first = answers(part)(inputs)
+        np.testing.assert_array_equal(inputs.features(names), before)
+        np.testing.assert_array_equal(answers(part)(inputs), first)
+
+    def test_it_reads_what_it_declares_and_nothing_else(self, kind: Any) -> None:
+        packed = self.fitted(kind).pack()
+        everything = Inputs(unseen())
+        names, columns = packed.features, {"object_id"}
+        columns |= {name.removeprefix("column:") for name in packed.reads if ":" in name}
+        columns |= {"light_curve"} if "light_curves" in packed.reads else set()
+        less = Inputs.of_features(
+            everything.table.select(sorted(columns)), names, everything.features(names)
+        )
+        said = answers(self.fitted(kind))
+        np.testing.assert_array_equal(said(less), said(everything))
+
+    def test_nothing_known_of_a_row_is_no_error(self, kind: Any) -> None:
+        part = self.fitted(kind)
+        names = part.pack().features
+        table = unseen()
+        nothing = Inputs.of_features(table, names, np.full((table.num_rows, len(names)), np.nan))
+        assert np.isfinite(answers(part)(nothing)).all()
+
+    def test_no_rows_give_no_rows(self, kind: Any) -> None:
+        assert len(answers(self.fitted(kind))(Inputs(unseen()[:0]))) == 0
+
+    def test_one_point_is_enough(self, kind: Any) -> None:
+        objects, points = make_sky(1, seed=8)
+        said = answers(self.fitted(kind))(Inputs(attach_light_curves(objects, points[:1])))
+        assert np.isfinite(said).all()
+        assert len(said) == 1
