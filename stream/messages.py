@@ -1,7 +1,8 @@
 """What goes out to Kafka, as bytes: rows of the tables into Avro.
 
-The schemas are the files in ``stream/schemas``, which ``noctule schemas FOLDER`` hands out and
-``docs/messages.md`` describes. A value depends on its row and its schema id alone, never on the
+The schema of a classification is made from :mod:`models.record`, the others are the files in
+``stream/schemas``; ``noctule schemas FOLDER`` hands all of them out and ``docs/messages.md`` describes
+them. A value depends on its row and its schema id alone, never on the
 process that makes it, but for the release of noctule that DESC's form names.
 """
 
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import fastavro
 import fastavro.schema
+
+from models.record import AVRO_VERSION, RECORD, Field, Kind, Null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +39,7 @@ class MessageSchema:
     Attributes
     ----------
     file
-        Its file in :data:`SCHEMA_FOLDER`.
+        The name of its file.
     text
         The same as one line, as a registry gets it.
     default_id
@@ -56,14 +59,68 @@ class MessageSchema:
         return body.getvalue()
 
 
-def _schema(file: str) -> MessageSchema:
-    read = json.loads((SCHEMA_FOLDER / file).read_text())
-    major, minor = map(int, read.get("version", "0.0").split("."))
-    text = json.dumps(read, separators=(",", ":"))
-    return MessageSchema(file, text, 100 * major + minor, fastavro.schema.parse_schema(read))
+_AVRO: Final[dict[Kind, Any]] = {
+    Kind.INT64: "long",
+    Kind.INT32: "int",
+    Kind.FLOAT64: "double",
+    Kind.TEXT: "string",
+    Kind.CLASS_IDS: {"type": "array", "items": "int"},
+    Kind.PROBABILITIES: {
+        "type": "array",
+        "items": {
+            "type": "record",
+            "name": "ClassProbability",
+            "doc": "How probable one class is.",
+            "fields": [
+                {
+                    "name": "classId",
+                    "type": "int",
+                    "doc": "Class in the DESC taxonomy of ELAsTiCC: 111 is SN Ia.",
+                },
+                {
+                    "name": "probability",
+                    "type": "double",
+                    "doc": "Calibrated probability of the class, 0 to 1; they add up to 1.",
+                },
+            ],
+        },
+    },
+}
 
 
-CLASSIFICATION: Final = _schema("noctule.v1.Classification.avsc")
+def _avro_field(field: Field) -> dict[str, Any]:
+    kind = _AVRO[field.kind]
+    if field.null is Null.NEVER:
+        return {"name": field.name, "type": kind, "doc": _doc(field)}
+    return {"name": field.name, "type": ["null", kind], "default": None, "doc": _doc(field)}
+
+
+def _doc(field: Field) -> str:
+    return f"{field.meaning.removesuffix('.')} [{field.unit}]." if field.unit else field.meaning
+
+
+def _classification() -> dict[str, Any]:
+    return {
+        "type": "record",
+        "namespace": "noctule.v1",
+        "name": "Classification",
+        "version": AVRO_VERSION,
+        "doc": "What noctule says of one alert: its score, or the reason why there is none. Null is never "
+        "zero: where reason is set, all score fields are null.",
+        "fields": [_avro_field(field) for field in RECORD],
+    }
+
+
+def _schema(file: str, record: dict[str, Any] | None = None) -> MessageSchema:
+    """Return the schema that `record` is, or that the file holds."""
+    record = record or json.loads((SCHEMA_FOLDER / file).read_text())
+    major, minor = map(int, record.get("version", "0.0").split("."))
+    text = json.dumps(record, separators=(",", ":"))
+    parsed = fastavro.schema.parse_schema(json.loads(text))
+    return MessageSchema(file, text, 100 * major + minor, parsed)
+
+
+CLASSIFICATION: Final = _schema("noctule.v1.Classification.avsc", _classification())
 LABEL_REQUEST: Final = _schema("noctule.v1.LabelRequest.avsc")
 DESC: Final = _schema("elasticc.v0_9_1.brokerClassification.avsc")
 
@@ -113,11 +170,11 @@ def _by_class(probabilities: Mapping[str, float]) -> list[dict[str, Any]]:
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Copy every schema's file into `folder`, which is made where it is missing."""
+    """Write every schema as a file into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for schema in (CLASSIFICATION, LABEL_REQUEST, DESC):
         path = folder / schema.file
-        path.write_bytes((SCHEMA_FOLDER / schema.file).read_bytes())
+        path.write_text(json.dumps(json.loads(schema.text), indent=2) + "\n")
         written.append(path)
     return written

@@ -59,6 +59,7 @@ SCORES = {
     "novelty_far": 0.4,
     "model_version": "0123456789abcdef",
     "feature_digest": "fedcba987654",
+    "raw_entropy": 0.9,
 }
 
 
@@ -199,7 +200,7 @@ def test_a_stranger_reads_every_message_with_the_files_and_fastavro(
     by_id = {str(row["dia_source_id"]): expected(row, CLASSIFICATION) for row in ROWS}
     for message in messages:
         if message["topic"] in {"classified", "novel"}:
-            assert message["value"][:5] == b"\0\0\0\0\x64"
+            assert message["value"][:5] == b"\0\0\0\0\x65"
             assert read(own, message["value"][5:]) == by_id[message["key"]]
     asked = read(files / "noctule.v1.LabelRequest.avsc", values[6][5:])
     assert asked == expected(request(7), LABEL_REQUEST)
@@ -388,12 +389,42 @@ def type_name(kind: Any) -> str:
     return str(kind)
 
 
-@pytest.mark.parametrize("schema", [CLASSIFICATION, LABEL_REQUEST], ids=lambda s: s.file)
-def test_what_may_be_null_has_a_default(schema: MessageSchema) -> None:
+@pytest.mark.parametrize(
+    ("schema", "version", "default_id"),
+    [(CLASSIFICATION, "1.1", 101), (LABEL_REQUEST, "1.0", 100)],
+    ids=lambda s: getattr(s, "file", s),
+)
+def test_what_may_be_null_has_a_default(
+    schema: MessageSchema, version: str, default_id: int
+) -> None:
     record = json.loads(schema.text)
     assert all(("default" in f) == isinstance(f["type"], list) for f in record["fields"])
-    assert record["version"] == "1.0"
-    assert schema.default_id == 100
+    assert record["version"] == version
+    assert schema.default_id == default_id
+
+
+OLDER = {CLASSIFICATION.file: ["noctule.v1.Classification.1.0.avsc"]}
+"""Every version of a schema that has ever gone out, in the file that it went out with."""
+
+
+@pytest.mark.parametrize("schema", [CLASSIFICATION], ids=lambda s: s.file)
+def test_every_version_that_went_out_is_evolved_compatibly(schema: MessageSchema) -> None:
+    """Both ways: an older file reads today's messages, today's schema reads older messages."""
+    row = classification(5)
+    body, today = classification_body(row), fastavro.schema.parse_schema(json.loads(schema.text))
+    for name in OLDER[schema.file]:
+        older: Any = fastavro.schema.load_schema(str(Path(__file__).parent / "data" / name))
+        then = [f["name"] for f in older["fields"]]
+        assert then == [f["name"] for f in json.loads(schema.text)["fields"]][: len(then)]
+        told = expected(row, schema)
+        assert fastavro.schemaless_reader(io.BytesIO(body), older, None) == {
+            name: told[name] for name in then
+        }
+        written = io.BytesIO()
+        fastavro.schemaless_writer(written, older, {name: told[name] for name in then})
+        written.seek(0)
+        read_again: Any = fastavro.schemaless_reader(written, older, today)
+        assert read_again == {name: told[name] if name in then else None for name in told}
 
 
 # Ids: a real registry, and one that is away.
