@@ -37,7 +37,8 @@ _MOST_BANDS: Final = 128  # codes are int8
 def register(survey: Survey) -> None:
     """Let noctule read a survey: its packets are recognised, its bands get the next codes.
 
-    Codes hold within a process and are never written; tables carry names.
+    It holds for this process, and is done before anything is read: a decoder keeps what it found a schema
+    to be. Codes are never written; tables carry names.
 
     Raises
     ------

@@ -107,15 +107,16 @@ HALE_SCHEMA = record(
 @contextmanager
 def registered(*surveys: Survey) -> Iterator[None]:
     """Register surveys and forget them again, bands and all, which no program does."""
-    kept = [copy.copy(table) for table in (SURVEYS, BANDS, BAND_NAMES, BAND_CODES)]
+    tables: tuple[Any, ...] = (SURVEYS, BANDS, BAND_NAMES, BAND_CODES)
+    kept = [copy.copy(table) for table in tables]
     try:
         for survey in surveys:
             register(survey)
         yield
     finally:
-        for table, before in zip((SURVEYS, BANDS, BAND_NAMES, BAND_CODES), kept, strict=True):
+        for table, before in zip(tables, kept, strict=True):
             table.clear()
-            table.extend(before) if isinstance(table, list) else table.update(before)  # type: ignore[attr-defined]
+            table.extend(before) if isinstance(table, list) else table.update(before)
 
 
 def renamed(schema: Any, name: str = "topLevelRecord", known: dict[str, Any] | None = None) -> Any:
@@ -205,7 +206,11 @@ def test_real_schemas_are_of_their_survey(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("survey", SURVEYS.values())
 def test_a_schema_that_lacks_one_field_names_it(survey: Survey) -> None:
-    schemas = {"lsst": package_schemas().schema(1000), "ztf": ZTF_SCHEMA, "winter": WINTER_SCHEMA}
+    schemas: dict[str, Any] = {
+        "lsst": package_schemas().schema(1000),
+        "ztf": ZTF_SCHEMA,
+        "winter": WINTER_SCHEMA,
+    }
     for path in survey.required:
         schema = without(fastavro.parse_schema(schemas[survey.name]), *path.split("."))
         nearest = f"no survey's alert: nearest is {survey.name}, which needs {re.escape(path)}$"
@@ -223,15 +228,15 @@ def test_a_schema_that_lacks_one_field_names_it(survey: Survey) -> None:
 def test_a_schema_of_nobody_complains_about_nobodys_fields() -> None:
     with pytest.raises(ConfigurationError, match="no field that lsst, ztf, winter need"):
         survey_of(record("alert", {"x": "int"}))
+    garbage: Any
     for garbage in ("string", {"name": "lsst.v10_0.alert"}, [], {"type": "record"}):
         with pytest.raises(ConfigurationError, match=r"must be a record|no Avro schema"):
             survey_of(garbage)
 
 
 def test_the_more_specific_survey_wins_and_a_tie_is_an_error() -> None:
-    named = {"bands": (), "site": LSST.site}
-    few = replace(HALE, name="few", required=("id", "mjd"), **named)
-    other = replace(HALE, name="other", required=("id", "object", "flux", "error"), **named)
+    few = replace(HALE, name="few", required=("id", "mjd"), bands=())
+    other = replace(HALE, name="other", required=("id", "object", "flux", "error"), bands=())
     with registered(few):
         assert survey_of(HALE_SCHEMA) is few
         with registered(HALE):
