@@ -420,14 +420,15 @@ class Decoder:
             pieces.append(read_bodies(plan, body, int(schema_id), self.schema))
             order.append(members)
         if reasons:
-            rejected = rejected_table(list(reasons.values()), self.schema)
+            members = np.array(sorted(reasons))
+            rejected = rejected_table([reasons[k] for k in members.tolist()], self.schema)
             pieces.append(Decoded(rejected, no_light_curves(len(reasons))))
-            order.append(np.fromiter(reasons, np.int64))
+            order.append(members)
         return _Parts(pieces, order)
 
 
 class _Parts(NamedTuple):
-    """Packets by schema, those that none could be read with last; `order` has their numbers."""
+    """Packets by schema, in their order within each, the rejected last; `order` has their numbers."""
 
     pieces: list[Decoded]
     order: list[NDArray[np.int64]]

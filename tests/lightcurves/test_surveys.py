@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import random
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from lightcurves.recognise import survey_of
 from lightcurves.schemas import package_schemas
 from lightcurves.surveys import LSST, SURVEYS, WINTER, ZTF, register
 from lightcurves.surveys.declare import Band, Framing, History, Site, Survey
+from tests.lightcurves.avro import encode
 from tests.lightcurves.test_ztf import SCHEMA as ZTF_SCHEMA
 from tests.lightcurves.test_ztf import plausible
 
@@ -530,10 +532,11 @@ def mixed(seed: int, n: int) -> tuple[Decoder, list[bytes]]:
     ]
     packets = []
     for k in range(n):
-        kind = int(chance.integers(4))
+        kind = int(chance.integers(5))
+        lsst = b"\0\0\0\0\4" + encode(v10, random.Random(seed * 100 + k))
         good = b"\0\0\0\0\1" + plausible(seed * 100 + k)
         packets.append(
-            [good, winter, bad[int(chance.integers(len(bad)))], good[: len(good) // 2]][kind]
+            [good, lsst, winter, bad[int(chance.integers(len(bad)))], good[: len(good) // 2]][kind]
         )
     return Decoder(schemas), packets
 
@@ -551,7 +554,7 @@ def winter_packet(jd: float = 2_460_010.5) -> Any:
 
 
 @given(st.integers(0, 10_000), st.integers(0, 14), st.sampled_from([1, 700, 1 << 25]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_both_forms_of_light_curves_are_one(seed: int, n: int, chunk: int) -> None:
     decoder, packets = mixed(seed, n)
     with pytest.MonkeyPatch.context() as patch:
@@ -561,6 +564,8 @@ def test_both_forms_of_light_curves_are_one(seed: int, n: int, chunk: int) -> No
         assert both.alerts.equals(decoder.decode(laid))
     assert len(both.curves) == both.alerts.num_rows == n
     same_arrays(both.alerts, both.curves)
+    alone = [decoder.decode(packets_of([packet])).to_pylist()[0] for packet in packets]
+    assert both.alerts.to_pylist() == alone
     rejected = np.asarray(both.alerts["reject_reason"].is_valid())
     assert not both.curves.counts()[rejected].any()
 
@@ -586,13 +591,13 @@ def test_the_column_is_packed_from_the_arrays_and_not_copied(real_packets: list[
 def test_a_whole_container_as_a_message_says_that_it_is_one(data_dir: Path) -> None:
     file = next((data_dir / "ztf" / "ipac").glob("*.avro")).read_bytes()
     assert read_alerts(file)["reject_reason"].null_count == 1  # by itself it is a file
-    reasons = read_alerts([file, file[:4], file[:3], b"Obj\x02", b""])["reject_reason"].to_pylist()
+    reasons = read_alerts([b"", file, file[:4], file[:3], b"Obj\x02"])["reject_reason"].to_pylist()
     assert reasons == [
-        "container_message",
-        "container_message",
-        "bad_frame",
-        "bad_frame",
         "empty_message",
+        "container_message",
+        "container_message",
+        "bad_frame",
+        "bad_frame",
     ]
     frames = list(framed_packets(data_dir / "lsst" / "real_v10_0.avro"))
     assert all(frame[0] == 0 for frame in frames)
