@@ -22,12 +22,12 @@ import noctule
 from benchmarks.setting import data_folder, finish, plasticc, print_table, real_packets
 from lightcurves.arrays import LightCurves, light_curve_column
 from lightcurves.bands import BAND_CODES
+from lightcurves.columns import DETECTED, KIND_SOURCE
 from lightcurves.features.declare import REASON_CODES
 from lightcurves.features.registry import FAMILIES, FEATURES
 from lightcurves.features.table import feature_arrays
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_snpcc
-from lightcurves.surveys import DETECTED, KIND_SOURCE
 from lightcurves.taxonomy import CLASS_NAMES
 from lightcurves.units import flux_of_magnitude
 

@@ -12,8 +12,8 @@ from active_learning.learner import register
 from deploy.wiring import open_store, scorer_config
 from lightcurves.errors import ConfigurationError
 from lightcurves.explain import explain
+from lightcurves.recognise import survey_of
 from lightcurves.schemas import Schema, schema_in
-from lightcurves.surveys import survey_of
 from lightcurves.taxonomy import CLASS_NAMES, class_name
 from models.artifact import MANIFEST_FILE, read_manifest
 from store import labels, registry

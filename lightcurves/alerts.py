@@ -26,6 +26,7 @@ from lightcurves.decode import (
 from lightcurves.errors import ConfigurationError
 from lightcurves.reasons import RejectReason
 from lightcurves.schemas import BROKEN_AVRO, CONTAINER_MAGIC, SchemaSource, package_schemas
+from lightcurves.surveys import LSST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from lightcurves.plan import Plan
 
 _SYNC_BYTES: Final = 16
-_VERSION: Final = re.compile(r"lsst\.v([0-9]{1,5})_([0-9]{1,2})\.alert")
 
 Source: TypeAlias = (
     str | Path | bytes | list[bytes] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
@@ -139,10 +139,10 @@ def _read_bytes(content: bytes, decoder: Decoder, *, among: bool = False) -> pa.
     tables = [decoder.schema.empty_table()]
     try:
         for block in _blocks(content, cutouts=decoder.cutouts):
-            rows = read_bodies(
+            read = read_bodies(
                 block.plan, block.packets, block.schema_id, decoder.schema, chained=True
             )
-            tables.append(rows)
+            tables.append(read.alerts)
     except ConfigurationError as error:
         if not among:
             raise
@@ -234,7 +234,8 @@ class _Group:
 
 def schema_id_of(schema: Any) -> int | None:
     """Return Rubin's id (major * 100 + minor) of an alert schema, or None for any other schema."""
-    match = _VERSION.fullmatch(str(schema.get("name"))) if isinstance(schema, dict) else None
+    name = str(schema.get("name")) if isinstance(schema, dict) else ""
+    match = re.fullmatch(LSST.schema_names, name)
     return int(match[1]) * 100 + int(match[2]) if match else None
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from lightcurves.bands import BAND_CODES, BAND_NAMES
-from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_NAMES
+from lightcurves.columns import DETECTED, KIND_FORCED, KIND_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 BAND_TYPE: Final = pa.dictionary(pa.int8(), pa.string())
@@ -44,9 +46,9 @@ class LightCurves:
     flux_njy, sigma_njy
         float32: difference flux and its standard error, nJy.
     kind
-        int8: index into :data:`lightcurves.surveys.KIND_NAMES`.
+        int8: index into :data:`lightcurves.columns.KIND_NAMES`.
     flags
-        int8: bits of :data:`lightcurves.surveys.FLAGS`.
+        int8: bits of :data:`lightcurves.columns.FLAGS`.
     """
 
     offsets: NDArray[np.int64]
@@ -65,20 +67,42 @@ class LightCurves:
         """Return the number of points of each light curve."""
         return np.diff(self.offsets)
 
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Return the points' arrays, in the order of the attributes."""
+        return (self.t_mjd_tai, self.band, self.flux_njy, self.sigma_njy, self.kind, self.flags)
+
     def take(self, points: NDArray[np.int64], offsets: NDArray[np.int64]) -> LightCurves:
         """Return new light curves made of the numbered `points`, cut at `offsets`."""
-        return LightCurves(
-            offsets,
-            self.t_mjd_tai[points],
-            self.band[points],
-            self.flux_njy[points],
-            self.sigma_njy[points],
-            self.kind[points],
-            self.flags[points],
-        )
+        return LightCurves(offsets, *(column[points] for column in self.columns()))
+
+    def of(self, curves: NDArray[np.int64]) -> LightCurves:
+        """Return the numbered light curves, one behind the other."""
+        counts = self.counts()[curves]
+        offsets = _offsets(counts)
+        points = np.arange(offsets[-1]) + np.repeat(self.offsets[curves] - offsets[:-1], counts)
+        return self.take(points, offsets)
 
 
-def dictionary_column(codes: NDArray[np.int8], names: tuple[str, ...]) -> pa.DictionaryArray:
+def joined(parts: list[LightCurves]) -> LightCurves:
+    """Return the light curves of all `parts`, at least one; of a single one without copying."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*(part.columns() for part in parts), strict=True)
+    offsets = _offsets(np.concatenate([part.counts() for part in parts]))
+    return LightCurves(offsets, *(np.concatenate(column) for column in columns))
+
+
+def no_light_curves(n: int) -> LightCurves:
+    """Return `n` empty light curves."""
+    points, codes, values = np.zeros(0), np.zeros(0, np.int8), np.zeros(0, np.float32)
+    return LightCurves(np.zeros(n + 1, np.int64), points, codes, values, values, codes, codes)
+
+
+def _offsets(counts: NDArray[Any]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def dictionary_column(codes: NDArray[np.int8], names: Sequence[str]) -> pa.DictionaryArray:
     """Return text as an Arrow dictionary array over `codes`; a negative code is null."""
     indices = pa.array(codes, mask=codes < 0) if (codes < 0).any() else pa.array(codes)
     return pa.DictionaryArray.from_arrays(indices, pa.array(names))
@@ -118,7 +142,7 @@ def light_curves_of(table: pa.Table) -> LightCurves:
     column = table["light_curve"]
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     counts = np.asarray(array.value_lengths().fill_null(0), np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = _offsets(counts)
     points = array.flatten()
     fields = {field.name: points.field(index) for index, field in enumerate(points.type)}
     kind = codes_of(fields["kind"], {name: code for code, name in enumerate(KIND_NAMES)})

@@ -1,21 +1,29 @@
-"""Band codes: what a band's name is worth as an int8, and its effective wavelength.
+"""Bands: their codes, names, wavelengths and places among the features, as the surveys declare them.
 
-Codes 0 to 5 are LSST's u g r i z y; ZTF's g r i are 6 to 8, never LSST's. -1 is an unknown band.
+A band's int8 code is its place in :data:`BANDS`: LSST's u g r i z y are 0 to 5, ZTF's g r i 6 to 8, never
+LSST's. -1 is an unknown band.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-LSST_BANDS: Final = ("u", "g", "r", "i", "z", "y")
-BAND_NAMES: Final = (*LSST_BANDS, "ztf_g", "ztf_r", "ztf_i")
-BAND_CODES: Final = {name: code for code, name in enumerate(BAND_NAMES)}
-UNKNOWN_BAND: Final = -1
-N_BANDS: Final = len(BAND_NAMES)
+from lightcurves.surveys import BAND_CODES, BAND_NAMES, BANDS
+from lightcurves.surveys.declare import FEATURE_BANDS as LSST_BANDS
 
-EFFECTIVE_WAVELENGTH_NM: Final = np.array(
-    [368.0, 478.0, 622.0, 754.0, 869.0, 971.0, 481.0, 644.0, 787.0]
-)
-"""LSST: Ivezic et al. 2019 (ApJ 873, 111); ZTF: SVO filter profiles, rounded to 1 nm."""
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["BANDS", "BAND_CODES", "BAND_NAMES", "LSST_BANDS", "feature_bands", "wavelengths_nm"]
+
+
+def wavelengths_nm() -> NDArray[np.float64]:
+    """Return the effective wavelength of each band, by code."""
+    return np.array([band.wavelength_nm for band in BANDS])
+
+
+def feature_bands() -> NDArray[np.int8]:
+    """Return the number of the feature band that each band counts as, by code."""
+    return np.array([LSST_BANDS.index(band.counts_as) for band in BANDS], np.int8)

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from lightcurves.arrays import LIGHT_CURVE_TYPE, LightCurves, dictionary_column, light_curve_column
+from lightcurves.arrays import (
+    LIGHT_CURVE_TYPE,
+    LightCurves,
+    dictionary_column,
+    joined,
+    light_curve_column,
+    no_light_curves,
+)
 from lightcurves.bands import BAND_NAMES
-from lightcurves.errors import ConfigurationError
-from lightcurves.interpreter import ERRORS, NULL_BAND, NULL_INT64, run_plan
-from lightcurves.plan import Plan, compile_plan
-from lightcurves.reasons import RejectReason
-from lightcurves.rules import N_REMOVED, apply_rules
-from lightcurves.surveys import (
+from lightcurves.columns import (
     ALERT_FLOAT64,
     ALERT_INT64,
     CUTOUTS,
@@ -28,9 +30,15 @@ from lightcurves.surveys import (
     HISTORY_INT64,
     KIND_ALERT,
     KIND_FORCED,
-    Survey,
-    survey_of,
+    Columns,
 )
+from lightcurves.errors import ConfigurationError
+from lightcurves.interpreter import ERRORS, NULL_BAND, NULL_INT64, run_plan
+from lightcurves.plan import Plan, compile_plan
+from lightcurves.reasons import RejectReason
+from lightcurves.recognise import survey_of
+from lightcurves.rules import N_REMOVED, apply_rules
+from lightcurves.schemas import CONTAINER_MAGIC
 from lightcurves.units import convert_alerts, convert_histories
 
 if TYPE_CHECKING:
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
     from lightcurves.plan import Schema
     from lightcurves.schemas import SchemaSource
+    from lightcurves.surveys.declare import Survey
 
 FRAME_BYTES: Final = 5
 MAX_PACKET_BYTES: Final = 16 << 20
@@ -157,22 +166,6 @@ def plan_of(
     return compile_plan(schema, survey.with_cutouts() if cutouts else survey)
 
 
-class Columns(NamedTuple):
-    """Decoded packets before the light-curve rules: (columns, packets) and (columns, rows)."""
-
-    alert_f64: NDArray[np.float64]
-    alert_i64: NDArray[np.int64]
-    alert_band: NDArray[np.int8]
-    history_f64: NDArray[np.float64]
-    history_f32: NDArray[np.float32]
-    history_i64: NDArray[np.int64]
-    history_band: NDArray[np.int8]
-    history_kind: NDArray[np.int8]
-    history_flags: NDArray[np.int8]
-    offsets: NDArray[np.int64]
-    errors: NDArray[np.int8]
-
-
 def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Columns:
     """Run `plan` over `packets` (bodies, without frames); see :func:`~.interpreter.run_plan`."""
     n = packets.starts.size
@@ -229,8 +222,13 @@ def _place_own_source(columns: Columns) -> None:
         visit[unnumbered] = t_mjd_tai.view(np.int64)
 
 
-def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
-    """Apply the light-curve rules; also return what they removed, int64 (packets, 4)."""
+def light_curves(
+    columns: Columns, rejected: NDArray[np.bool_] | None = None
+) -> tuple[LightCurves, NDArray[np.int64]]:
+    """Apply the light-curve rules; also return what they removed, int64 (packets, 4).
+
+    `rejected` packets have empty light curves.
+    """
     n, n_rows = columns.errors.size, int(columns.offsets[-1])
     rows = np.empty(n_rows, np.int64)
     offsets = np.zeros(n + 1, np.int64)
@@ -242,9 +240,27 @@ def light_curves(columns: Columns) -> tuple[LightCurves, NDArray[np.int64]]:
     flags[(kind[:n_rows] != KIND_FORCED) & np.isfinite(flux[:n_rows])] |= DETECTED
     measured = (t_mjd_tai, visit, band, flux, sigma, kind, flags)
     alert_t = columns.alert_f64[ALERT_FLOAT64.index("t_mjd_tai")]
+    if rejected is not None and rejected.any():
+        alert_t = np.where(rejected, np.nan, alert_t)  # everything is later than that
     total = apply_rules(columns.offsets, *measured, alert_t, rows, offsets, removed)
     everything = LightCurves(columns.offsets, t_mjd_tai, band, flux, sigma, kind, flags)
     return everything.take(rows[:total], offsets), removed
+
+
+class Decoded(NamedTuple):
+    """Alerts in both of their forms.
+
+    Attributes
+    ----------
+    alerts
+        One row per packet, with light curves as an Arrow column.
+    curves
+        The flat arrays that the column was made of, one light curve per row: what
+        :func:`~.arrays.light_curves_of` would unpack from it. A rejected packet's is empty.
+    """
+
+    alerts: pa.Table
+    curves: LightCurves
 
 
 def read_bodies(
@@ -254,20 +270,13 @@ def read_bodies(
     schema: pa.Schema = ALERT_SCHEMA,
     *,
     chained: bool = False,
-) -> pa.Table:
-    """Return packets (bodies, without frames) as rows of `schema`; see :func:`alert_table`."""
+) -> Decoded:
+    """Return packets (bodies, without frames) as rows of `schema`.
+
+    It is :data:`ALERT_SCHEMA`, or the one with cutouts behind it.
+    """
     columns = decode_columns(plan, packets, chained=chained)
-    return alert_table(columns, packets, plan.survey.name, schema_id, schema)
-
-
-def alert_table(
-    columns: Columns,
-    packets: Packets,
-    survey: str,
-    schema_id: int | None,
-    schema: pa.Schema = ALERT_SCHEMA,
-) -> pa.Table:
-    """Return decoded packets as rows of `schema`, :data:`ALERT_SCHEMA` or with cutouts behind it."""
+    survey = plan.survey.name
     no_id, no_time = len(ERRORS) + 1, len(ERRORS) + 2
     reasons = np.array([None, *ERRORS, RejectReason.NO_ID, RejectReason.NO_TIME], object)
     integers = dict(zip(ALERT_INT64, columns.alert_i64, strict=True))
@@ -277,7 +286,7 @@ def alert_table(
     codes = np.where(columns.errors == 0, codes, columns.errors)
     bad = codes != 0
     n = bad.size
-    curves, _ = light_curves(columns)
+    curves, _ = light_curves(columns, bad)
     band = np.where(bad, -1, columns.alert_band).astype(np.int8)
     arrays = {
         "survey": pa.array(np.full(n, survey, object), pa.string(), mask=bad),
@@ -295,11 +304,12 @@ def alert_table(
         elif name in reals:
             values = reals[name]
             arrays[name] = pa.array(values, kind, mask=bad | np.isnan(values))
-    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    table = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    return Decoded(table, curves)
 
 
 def _cutouts(where: NDArray[np.int64], packets: Packets, bad: NDArray[np.bool_]) -> pa.Array:
-    """Return the bytes that lie at `where` in their packets, see :attr:`~.plan.Source.BYTES`."""
+    """Return the bytes that lie at `where` in their packets, see :attr:`~.columns.Source.BYTES`."""
     begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
     there = (where != NULL_INT64) & ~bad
     found = [
@@ -383,10 +393,19 @@ class Decoder:
             The schema source cannot answer now. Nothing is lost or remembered: decode the packets
             again when it can.
         """
-        pieces = [self._decode_chunk(chunk) for chunk in _chunks(packets)]
+        pieces = [self._decode_chunk(chunk).alerts() for chunk in _chunks(packets)]
         return pa.concat_tables([self.schema.empty_table(), *pieces])
 
-    def _decode_chunk(self, packets: Packets) -> pa.Table:
+    def decode_both(self, packets: Packets) -> Decoded:
+        """Return what :meth:`decode` does, and the light curves as the flat arrays that kernels take."""
+        alerts, curves = [self.schema.empty_table()], []
+        for chunk in _chunks(packets):
+            parts = self._decode_chunk(chunk)
+            alerts.append(parts.alerts())
+            curves.append(parts.curves())
+        return Decoded(pa.concat_tables(alerts), joined(curves or [no_light_curves(0)]))
+
+    def _decode_chunk(self, packets: Packets) -> _Parts:
         schema_ids, reasons = read_frames(packets, self.max_packet_bytes)
         pieces, order = [], []
         for schema_id in np.unique(schema_ids[schema_ids >= 0]):
@@ -401,12 +420,32 @@ class Decoder:
             pieces.append(read_bodies(plan, body, int(schema_id), self.schema))
             order.append(members)
         if reasons:
-            pieces.append(rejected_table(list(reasons.values()), self.schema))
-            order.append(np.fromiter(reasons, np.int64))
-        if len(pieces) == 1 and not reasons:
-            return pieces[0]
-        whole = pa.concat_tables(pieces)
-        return whole.take(np.argsort(np.concatenate(order)))
+            members = np.array(sorted(reasons))
+            rejected = rejected_table([reasons[k] for k in members.tolist()], self.schema)
+            pieces.append(Decoded(rejected, no_light_curves(len(reasons))))
+            order.append(members)
+        return _Parts(pieces, order)
+
+
+class _Parts(NamedTuple):
+    """Packets by schema, in their order within each, the rejected last; `order` has their numbers."""
+
+    pieces: list[Decoded]
+    order: list[NDArray[np.int64]]
+
+    def alerts(self) -> pa.Table:
+        """Return the rows in the order of the packets."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].alerts
+        return pa.concat_tables([piece.alerts for piece in self.pieces]).take(self._places())
+
+    def curves(self) -> LightCurves:
+        """Return the light curves in the same order."""
+        whole = joined([piece.curves for piece in self.pieces])
+        return whole if len(self.pieces) == 1 else whole.of(self._places())
+
+    def _places(self) -> NDArray[np.int64]:
+        return np.argsort(np.concatenate(self.order))
 
 
 def read_frames(
@@ -421,7 +460,13 @@ def read_frames(
     fits = framed & (lengths <= max_packet_bytes)
     header = data[starts[fits, None] + np.arange(1, FRAME_BYTES)]
     ids[fits] = np.ascontiguousarray(header).view(">u4")[:, 0]
-    reasons = dict.fromkeys(np.flatnonzero(~framed).tolist(), RejectReason.BAD_FRAME)
+    unframed = np.flatnonzero(~framed).tolist()
+    reasons = {
+        k: RejectReason.CONTAINER_MESSAGE
+        if data[starts[k] : ends[k]][: len(CONTAINER_MAGIC)].tobytes() == CONTAINER_MAGIC
+        else RejectReason.BAD_FRAME
+        for k in unframed
+    }
     reasons.update(dict.fromkeys(np.flatnonzero(framed & ~fits).tolist(), RejectReason.TOO_LARGE))
     reasons.update(dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), RejectReason.EMPTY_MESSAGE))
     return ids, reasons

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from lightcurves.plan import Space, compile_plan
+from lightcurves.columns import Space
+from lightcurves.plan import compile_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lightcurves.plan import Plan
-    from lightcurves.surveys import Survey
+    from lightcurves.surveys.declare import Survey
 
 _TYPES: Final = {
     Space.ALERT_FLOAT64: "float64",

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from lightcurves.arrays import LightCurves, codes_of, light_curve_column
 from lightcurves.bands import BAND_CODES
+from lightcurves.columns import DETECTED, KIND_FORCED, KIND_SOURCE
 from lightcurves.errors import ConfigurationError
-from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_SOURCE
 
 if TYPE_CHECKING:
     from pathlib import Path

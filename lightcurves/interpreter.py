@@ -19,7 +19,8 @@ from typing import Any, Final
 import numba as nb
 import numpy as np
 
-from lightcurves.plan import MAX_DEPTH, Op, Shape, Source, Space
+from lightcurves.columns import Source, Space
+from lightcurves.plan import MAX_DEPTH, Op, Shape
 from lightcurves.reasons import RejectReason
 
 # Numba freezes module globals into the compiled code, so enumerations become plain integers here.

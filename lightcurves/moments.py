@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lightcurves.surveys import KIND_ALERT, KIND_FORCED
+from lightcurves.columns import KIND_ALERT, KIND_FORCED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Observing nights: which evening in Chile a time belongs to."""
+"""Observing nights: which evening at a survey's site a time belongs to."""
 
 from __future__ import annotations
 
@@ -6,26 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from lightcurves.surveys import LSST, survey_named
 
-def night_of(t_mjd_tai: Any) -> Any:
-    """Return the observing night of a time: the MJD of its evening in Chile.
 
-    A night turns at MJD fraction 0.5, as Rubin's ``day_obs`` does: 12:00 UTC, after sunrise on
-    Cerro Pachon in every season and long before sunset. (TAI is 37 s ahead of UTC, in daylight.)
+def night_of(t_mjd_tai: Any, survey: str = LSST.name) -> Any:
+    """Return the observing night of a time: the MJD of the date of its evening at the survey's site.
+
+    A night turns where :attr:`~.surveys.declare.Site.night_turns` says, by day; Rubin's as its
+    ``day_obs`` does, at 12:00 UTC. (TAI is 37 s ahead of UTC, in daylight.)
 
     Parameters
     ----------
     t_mjd_tai
         One time, or an array of them.
+    survey
+        Name of the survey that observed.
 
     Returns
     -------
     int or int64 array
 
+    Raises
+    ------
+    ConfigurationError
+        There is no such survey.
+
     Examples
     --------
     >>> night_of(60000.99), night_of(60001.4), night_of(60001.6)
     (60000, 60000, 60001)
+    >>> night_of(60001.6, "ztf")
+    60000
     """
-    nights = np.floor(np.asarray(t_mjd_tai) - 0.5).astype(np.int64)
+    turns = survey_named(survey).site.night_turns
+    nights = np.floor(np.asarray(t_mjd_tai) - turns).astype(np.int64)
     return int(nights) if nights.ndim == 0 else nights

@@ -10,20 +10,23 @@ The table is an ``int64`` array of rows ``(op, a, b, c, d)``; see :class:`Op` fo
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lightcurves.columns import Source, Space, Target
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import band_codes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from lightcurves.surveys import Survey
+    from lightcurves.surveys.declare import Survey
 
 Schema = Any
 """A parsed Avro schema is JSON: a name, a list (union) or an object."""
@@ -69,39 +72,6 @@ class Shape(IntEnum):
     """A length and that many bytes."""
 
 
-class Source(IntEnum):
-    """How a value lies in the packet."""
-
-    VARINT = 0
-    FLOAT = 1
-    DOUBLE = 2
-    STRING = 3
-    BOOLEAN = 4
-    SYMBOL = 5
-    """An enum's, a number."""
-    NAME = 6
-    """Text that stands for a number: up to 12 letters and digits, read in base 36."""
-    BYTES = 7
-    """Where bytes lie: their begin, counted from the packet's, times 2**32, and their number."""
-
-
-class Space(IntEnum):
-    """Where a value goes: which array of the output, row by row of alerts or of their history."""
-
-    ALERT_FLOAT64 = 0
-    ALERT_INT64 = 1
-    ALERT_BAND = 2
-    HISTORY_FLOAT64 = 3
-    HISTORY_FLOAT32 = 4
-    HISTORY_INT64 = 5
-    HISTORY_BAND = 6
-    NOWHERE = 7
-    """The value is checked and not kept: text that is none, a symbol that the enum does not have."""
-    ALERT_FLAG = 8
-    """Sets a bit of the flags, as HISTORY_FLAG: of the row that is kept for the alert's own source."""
-    HISTORY_FLAG = 9
-
-
 _PRIMITIVE: Final[dict[str, tuple[Shape, int]]] = {
     "null": (Shape.FIXED, 0),
     "boolean": (Shape.FIXED, 1),
@@ -143,15 +113,6 @@ MAX_NESTED: Final = 64
 # Each keeps 16 KiB of layouts while packets are decoded. LSST v10.0 has 7.
 MAX_SEGMENTS: Final = 2_000
 NOT_OPTIONAL: Final = -1
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where one field of the packet goes; `special` where it is read as a NAME or as BYTES."""
-
-    space: Space
-    slot: int
-    special: Source | None = None
 
 
 _CHECKED: Final = Target(Space.NOWHERE, 0)
@@ -230,30 +191,44 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
         The schema is recursive, is not a record, lacks a field that the survey cannot do without,
         or has a type where the survey's column cannot take it.
     """
+    compiler = _Compiler(survey.numbered_bands)
+    with _refusing_what_is_no_schema():
+        compiler.walk(schema, survey.tree())
+        absent = sorted(set(survey.required).difference(compiler.stored, compiler.skipped))
+        if absent:
+            raise ConfigurationError(
+                f"schema {schema['name']} lacks the required field(s) {', '.join(absent)}"
+            )
+        return compiler.plan(schema, survey)
+
+
+def fields_of(schema: Schema) -> frozenset[str]:
+    """Return the dotted paths of all fields of a schema that hold a single value.
+
+    Raises
+    ------
+    ConfigurationError
+        The schema is recursive, or is not a record.
+    """
+    compiler = _Compiler()
+    with _refusing_what_is_no_schema():
+        compiler.walk(schema, {})
+    return frozenset(compiler.skipped)
+
+
+@contextmanager
+def _refusing_what_is_no_schema() -> Iterator[None]:
+    """Nobody checked that it is a schema at all."""
     try:
-        return _compile(schema, survey)
-    except _NOT_AVRO as error:  # nobody checked that it is a schema at all
+        yield
+    except _NOT_AVRO as error:
         said = f"{type(error).__name__}: {error}"
         raise ConfigurationError(f"no Avro schema: {said}") from error
 
 
-def _compile(schema: Schema, survey: Survey) -> Plan:
-    compiler = _Compiler(survey)
-    if not isinstance(schema, dict) or schema.get("type") not in {"record", "error"}:
-        raise ConfigurationError("an alert's schema must be a record")
-    compiler.value(schema, survey.tree(), "")
-    compiler.emit(Op.END)
-    absent = sorted(set(survey.required) - set(compiler.stored))
-    if absent:
-        raise ConfigurationError(
-            f"schema {schema['name']} lacks the required field(s) {', '.join(absent)}"
-        )
-    return compiler.plan(schema)
-
-
 @dataclass
 class _Compiler:
-    survey: Survey
+    numbered_bands: bool = False
     steps: list[list[int]] = field(default_factory=list)
     stores: list[list[int]] = field(default_factory=list)
     segment: int | None = None
@@ -270,14 +245,21 @@ class _Compiler:
     stored_types: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def plan(self, schema: Schema) -> Plan:
-        wanted = self.survey.paths()
-        bands = self.survey.bands
+    def walk(self, schema: Schema, wanted: dict[str, Any]) -> None:
+        """Emit the steps of a whole packet; `wanted` is a survey's tree."""
+        if not isinstance(schema, dict) or schema.get("type") not in {"record", "error"}:
+            raise ConfigurationError("an alert's schema must be a record")
+        self.value(schema, wanted, "")
+        self.emit(Op.END)
+
+    def plan(self, schema: Schema, survey: Survey) -> Plan:
+        bands = band_codes(survey)
         names = np.zeros((len(bands), 8), np.uint8)
         for row, name in enumerate(bands):
-            names[row, : len(name)] = np.frombuffer(name.encode(), np.uint8)
+            letters = np.frombuffer(name.encode(), np.uint8)
+            names[row, : letters.size] = letters
         return Plan(
-            survey=self.survey,
+            survey=survey,
             steps=np.array(self.steps, np.int64),
             stores=np.array(self.stores or [[0] * 4], np.int64),
             n_segments=self.n_segments,
@@ -288,7 +270,7 @@ class _Compiler:
             min_packet_bytes=self.fewest_bytes(schema),
             stored=tuple(self.stored),
             stored_types=tuple(self.stored_types),
-            missing=tuple(path for path in wanted if path not in self.stored),
+            missing=tuple(path for path in survey.paths() if path not in self.stored),
             skipped=tuple(self.skipped),
         )
 
@@ -517,7 +499,7 @@ class _Compiler:
         if target.special is not None:
             return source == (Source.STRING if target.special == Source.NAME else target.special)
         if target.space in _BAND_SPACES:
-            return source == (Source.VARINT if self.survey.numbered_bands else Source.STRING)
+            return source == (Source.VARINT if self.numbered_bands else Source.STRING)
         if target.space in _FLAG_SPACES:
             return source == Source.BOOLEAN
         if target.space in _INTEGER_SPACES:

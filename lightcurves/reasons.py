@@ -9,12 +9,16 @@ import sys
 from enum import StrEnum
 from typing import Final
 
+from lightcurves.surveys import SURVEYS
+from lightcurves.surveys.declare import Framing
+
 
 class RejectReason(StrEnum):
     """Why a packet could not be read. Its original bytes are kept beside the code."""
 
     EMPTY_MESSAGE = "empty_message"
     BAD_FRAME = "bad_frame"
+    CONTAINER_MESSAGE = "container_message"
     BAD_CONTAINER = "bad_container"
     UNREADABLE_FILE = "unreadable_file"
     UNKNOWN_SCHEMA = "unknown_schema"
@@ -49,9 +53,15 @@ class NotEvaluated(StrEnum):
     LIGHT_CURVE_NOT_KEPT = "light_curve_not_kept"
 
 
+_SENDERS: Final = " and ".join(
+    survey.name for survey in SURVEYS.values() if survey.framing is Framing.CONTAINER
+)
+
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.EMPTY_MESSAGE: "The message has no bytes.",
     RejectReason.BAD_FRAME: "The first byte is not 0, or fewer than 5 bytes: no Confluent frame.",
+    RejectReason.CONTAINER_MESSAGE: f"The message is a whole Avro container file, as {_SENDERS} send "
+    "them; only Confluent frames are read from messages.",
     RejectReason.BAD_CONTAINER: "An Avro container file in a folder ends, or breaks, where it should not.",
     RejectReason.UNREADABLE_FILE: "A file in a folder is gone, or may not be read.",
     RejectReason.UNKNOWN_SCHEMA: "No schema source knows the schema id in the frame.",

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lightcurves.surveys import (
+from lightcurves.columns import (
     ALERT_FLOAT64,
     ALERT_INT64,
     HISTORY_FLOAT32,
     HISTORY_INT64,
     NEGATIVE,
-    Survey,
-    Units,
 )
+from lightcurves.surveys import band_codes
+from lightcurves.surveys.declare import Units
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from lightcurves.decode import Columns
+    from lightcurves.columns import Columns
+    from lightcurves.surveys.declare import Survey
 
 AB_OF_1_NJY: Final = 31.4
 TAI_MINUS_UTC_S: Final = 37.0
@@ -118,6 +119,6 @@ def _convert_times(t: NDArray[np.float64], survey: Survey) -> None:
 def _convert_bands(band: NDArray[np.int8], survey: Survey) -> None:
     if survey.numbered_bands:
         table = np.full(129, -1, np.int8)  # the last for -1, no band
-        for number, code in survey.bands.items():
+        for number, code in band_codes(survey).items():
             table[int(number)] = code
         band[:] = table[band]

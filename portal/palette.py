@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from lightcurves.bands import BAND_NAMES, BANDS
 from lightcurves.taxonomy import CLASS_NAMES
 
 SchemeName = Literal["light", "dark"]
@@ -23,8 +24,9 @@ class Scheme:
     classes: tuple[str, ...]
 
     def band(self, band: str) -> str:
-        """The colour of a band; ZTF's bands share LSST's colours, not their markers."""
-        return self.bands.get(band.removeprefix("ztf_"), self.muted)
+        """The colour of a band; others' bands share LSST's colours, not their markers."""
+        counts_as = {each.name: each.counts_as for each in BANDS}
+        return self.bands.get(counts_as.get(band, band), self.muted)
 
     def of_class(self, class_id: int) -> tuple[str, str]:
         """Colour and dash of a class: the same on every page, whatever else is drawn."""
@@ -93,15 +95,10 @@ SCHEMES: Final[Mapping[SchemeName, Scheme]] = {
     ),
 }
 
-BAND_MARKERS: Final[Mapping[str, str]] = {
-    "u": "circle",
-    "g": "triangle",
-    "r": "inverted_triangle",
-    "i": "square",
-    "z": "star",
-    "y": "hex",
-    "ztf_g": "diamond",
-    "ztf_r": "plus",
-    "ztf_i": "square_pin",
-}
-"""Marker of a band, after RTN-045; one that is not listed is drawn as a cross."""
+_MARKERS: Final = (
+    "circle", "triangle", "inverted_triangle", "square", "star", "hex", "diamond", "plus", "square_pin",
+    "triangle_pin", "asterisk", "y", "circle_dot", "triangle_dot", "square_dot", "star_dot", "hex_dot",
+    "diamond_dot",
+)  # fmt: skip
+BAND_MARKERS: Final[Mapping[str, str]] = dict(zip(BAND_NAMES, _MARKERS, strict=False))
+"""Marker of a band, LSST's after RTN-045; one that is not listed is drawn as a cross."""

@@ -26,11 +26,11 @@ import numpy as np
 
 from lightcurves.arrays import LightCurves, light_curves_of
 from lightcurves.bands import LSST_BANDS
+from lightcurves.columns import KIND_FORCED
 from lightcurves.errors import ConfigurationError
 from lightcurves.folders import read_light_curves
 from lightcurves.moments import as_of, detections
 from lightcurves.schemas import SchemaSource, package_schemas
-from lightcurves.surveys import KIND_FORCED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

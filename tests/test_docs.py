@@ -15,6 +15,7 @@ from lightcurves import reasons
 from lightcurves.decode import ALERT_SCHEMA
 from lightcurves.features import page as features
 from lightcurves.schemas import package_schemas
+from lightcurves.surveys import SURVEYS
 from tests.lightcurves.avro import decode, encode
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +44,21 @@ def test_the_columns_of_alerts_are_documented_in_their_order() -> None:
         )
     version = ALERT_SCHEMA.metadata[b"noctule.alerts"].decode()
     assert f"Version {version} (`noctule.alerts`" in text
+
+
+def test_the_surveys_are_documented_as_they_are_declared() -> None:
+    text = (DOCS / "alerts.md").read_text()
+    for survey in SURVEYS.values():
+        site = survey.site
+        turns = f"{int(24 * site.night_turns + 1e-9)}:{round(1440 * site.night_turns) % 60:02}"
+        row = rf"^\| {survey.name} \| .* \| {survey.framing} \| {site.name} \| {turns} \|$"
+        assert re.search(row, text, re.MULTILINE), row
+    bands = re.findall(r"^\| (\w+) \| (\w+) \| (\d+) nm \| (\w) \|$", text, re.MULTILINE)
+    assert bands == [
+        (band.name, survey.name, f"{band.wavelength_nm:.0f}", band.counts_as)
+        for survey in SURVEYS.values()
+        for band in survey.bands
+    ]
 
 
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ SOCKETS = frozenset(
 """What Kafka, Spark, SQL, Delta and HTTP plug into; the science runs on a laptop without them."""
 
 PURE = ("lightcurves", "models")
+WITHOUT_CIRCLES = ("lightcurves",)
 MAY_READ_THE_ENVIRONMENT = ("deploy", "tests", "benchmarks")
 """Entry points; the last two look up NOCTULE_DATA, the folder of real packets, and no setting."""
 
@@ -132,6 +134,24 @@ def test_the_science_knows_no_sockets(room: str) -> None:
 def test_settings_come_as_values_not_from_the_environment(room: str) -> None:
     wrong = [path for path in modules(room) if reads_environment(parsed(path))]
     assert wrong == []
+
+
+@pytest.mark.parametrize("room", WITHOUT_CIRCLES)
+def test_no_module_imports_itself_by_others(room: str) -> None:
+    """Imports for types alone count: what needs another's types lies above it."""
+    names = {
+        path: ".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in modules(room)
+    }
+    known = {name.removesuffix(".__init__") for name in names.values()}
+    graph = {
+        name.removesuffix(".__init__"): {
+            found.rpartition(".")[0] if found not in known else found
+            for found in imported(parsed(path))
+        }
+        & known
+        for path, name in names.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a circle
 
 
 def test_the_front_door_has_no_logic() -> None:

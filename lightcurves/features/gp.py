@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numba as nb
 import numpy as np
 
-from lightcurves.bands import EFFECTIVE_WAVELENGTH_NM, LSST_BANDS, N_BANDS
+from lightcurves.bands import LSST_BANDS, wavelengths_nm
 from lightcurves.features.declare import (
     NO_VARIATION,
     NOT_IN_BAND,
@@ -73,12 +73,14 @@ _GOLDEN: Final = (math.sqrt(5.0) - 1) / 2
 _GOLDEN_STEPS: Final = 16
 _N_FEATURES: Final = 5 + len(LSST_BANDS) - 1
 
-_DISTANCE: Final = (
-    _SQRT3
-    * np.abs(EFFECTIVE_WAVELENGTH_NM[:, None] - EFFECTIVE_WAVELENGTH_NM[None, :])
-    / WAVELENGTH_NM
-)
-_BETWEEN: Final = (1 + _DISTANCE) * np.exp(-_DISTANCE)
+
+def _kernel_between(nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the kernel across wavelength between any two bands."""
+    distance = _SQRT3 * np.abs(nm[:, None] - nm[None, :]) / WAVELENGTH_NM
+    return np.asarray((1 + distance) * np.exp(-distance))
+
+
+_FEATURE_BANDS: Final = _kernel_between(wavelengths_nm()[: len(LSST_BANDS)])
 
 
 class Processes(NamedTuple):
@@ -104,7 +106,8 @@ class _Work(NamedTuple):
     noise: Any  # variance over the scale squared
     slot: Any  # point: its band, numbered among those seen
     slots: Any  # band code: the same, -1 where not seen
-    between: Any  # slot, slot: kernel across wavelength
+    related: Any  # band code, band code: kernel across wavelength
+    between: Any  # slot, slot: the same
     spread: Any  # (value value, value slope, slope value, slope slope), slot * slots + slot
     state: Any  # (value, slope), slot
     gains: Any  # point: its flux's covariance with the state, over A^2
@@ -118,14 +121,15 @@ class _Work(NamedTuple):
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _workspace(points: Any) -> Any:
-    n = N_BANDS
+def _workspace(points: Any, related: Any) -> Any:
+    n = related.shape[0]
     return _Work(
         t=np.empty(points),
         y=np.empty(points),
         noise=np.empty(points),
         slot=np.empty(points, np.int64),
         slots=np.empty(n, np.int64),
+        related=related,
         between=np.empty((n, n)),
         spread=np.empty((4, n * n)),
         state=np.empty((2, n)),
@@ -144,18 +148,19 @@ def _workspace(points: Any) -> Any:
 def _number_bands(band: Any, slots: Any, number: Any) -> Any:
     """Give each band that is seen, and has none, the next `number`; return how many there are."""
     for i in range(band.size):
-        if 0 <= band[i] < N_BANDS and slots[band[i]] < 0:
+        if 0 <= band[i] < slots.size and slots[band[i]] < 0:
             slots[band[i]] = number
             number += 1
     return number
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _relate_bands(slots: Any, between: Any) -> None:
-    for a in range(N_BANDS):
-        for b in range(N_BANDS):
+def _relate_bands(work: Any) -> None:
+    slots = work.slots
+    for a in range(slots.size):
+        for b in range(slots.size):
             if slots[a] >= 0 and slots[b] >= 0:
-                between[slots[a], slots[b]] = _BETWEEN[a, b]
+                work.between[slots[a], slots[b]] = work.related[a, b]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
@@ -163,11 +168,11 @@ def _load(t: Any, band: Any, flux: Any, sigma: Any, work: Any) -> Any:
     """Copy the points of known bands; return how many, how many bands, at how many times, the scale."""
     work.slots[:] = -1
     bands = _number_bands(band, work.slots, 0)
-    _relate_bands(work.slots, work.between)
+    _relate_bands(work)
     n = times = 0
     scale = best = 0.0
     for i in range(t.size):
-        if not 0 <= band[i] < N_BANDS:
+        if not 0 <= band[i] < work.slots.size:
             continue
         work.t[n] = t[i] - t[0]
         times += n == 0 or work.t[n] > work.t[n - 1]
@@ -368,8 +373,10 @@ def _longest(offsets: Any) -> Any:
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _fit_all(offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, out: Any, why: Any) -> None:
-    work = _workspace(_longest(offsets))
+def _fit_all(
+    offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, related: Any, out: Any, why: Any
+) -> None:
+    work = _workspace(_longest(offsets), related)
     for k in range(offsets.size - 1):
         low, high = offsets[k], offsets[k + 1]
         n, bands, times, scale = _load(
@@ -437,7 +444,7 @@ def fit_gp(
     n = offsets.size - 1
     out = np.empty((n, 4))
     why = np.zeros(n, np.int8)
-    _fit_all(offsets, t, band, flux, sigma, out, why)
+    _fit_all(offsets, t, band, flux, sigma, _kernel_between(wavelengths_nm()), out, why)
     return Processes(out[:, 0], out[:, 1], out[:, 2], out[:, 3], why)
 
 
@@ -538,7 +545,7 @@ def _describe(
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def _gp(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG001
-    work = _workspace(_longest(points.offsets))
+    work = _workspace(_longest(points.offsets), _FEATURE_BANDS)
     for k in range(out.shape[0]):
         low, high = points.offsets[k], points.offsets[k + 1]
         out[k, :] = np.nan
@@ -575,7 +582,7 @@ def _predict(
     `t` ascends; A counts in units of the scale.
     """
     bands = _number_bands(band, work.slots, work.slots.max() + 1)
-    _relate_bands(work.slots, work.between)
+    _relate_bands(work)
     rate = _SQRT3 / length
     inverse = 1 / (amplitude * amplitude)
     wishes = np.empty((t.size, 2, bands))
@@ -705,11 +712,12 @@ def predict_gp(
     if not (0 < amplitude < np.inf and 0 < length < np.inf):
         raise ValueError(f"amplitude {amplitude} and length {length} must be positive")
     times, bands = np.broadcast_arrays(np.asarray(t_grid, np.float64), band_grid)
-    if ((bands < 0) | (bands >= N_BANDS)).any():
-        raise ValueError(f"band_grid has codes other than 0 to {N_BANDS - 1}")
+    related = _kernel_between(wavelengths_nm())
+    if ((bands < 0) | (bands >= len(related))).any():
+        raise ValueError(f"band_grid has codes other than 0 to {len(related) - 1}")
     order = np.argsort(times.ravel(), kind="stable")
     points = np.argsort(t, kind="stable")
-    work = _workspace(t.size)
+    work = _workspace(t.size, related)
     work.slots[:] = -1
     n, _, _, scale = _load(t[points], band[points], flux[points], sigma[points], work)
     scale = scale or 1.0

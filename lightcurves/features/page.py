@@ -14,7 +14,8 @@ Made by `python -m lightcurves.features.page > docs/features.md`; a test keeps i
 are computed where they are asked for: `noctule.compute_features(table, families=["period", "gp"])`.
 Fluxes are difference fluxes in nJy, times MJD TAI in days. A value that cannot be evaluated is null,
 with a reason (see [reasons](reasons.md)). "Scaling" says what happens when all fluxes are multiplied by
-one number.
+one number. Bands are LSST's six; each of another survey's takes the place of one, and its wavelength
+([which](alerts.md#surveys)).
 """
 
 

@@ -31,7 +31,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from lightcurves.bands import N_BANDS
+from lightcurves.bands import BANDS, LSST_BANDS
 from lightcurves.features.declare import (
     NO_VARIATION,
     TOO_FEW_POINTS,
@@ -65,6 +65,7 @@ MAX_FREQUENCIES: Final = 300_000
 PEAKS: Final = 5
 """How many peaks are refined: the best on the grid may be 5 % below the best there is."""
 
+_N_BANDS: Final = len(LSST_BANDS)
 _STEPS: Final = 16  # products of two tables of this length make a block
 _BLOCK: Final = _STEPS * _STEPS
 _RESYNC: Final = 64
@@ -134,7 +135,7 @@ def _load(t: Any, band: Any, flux: Any, sigma: Any, work: Any) -> Any:
     n = bands = 0
     first, last = np.inf, -np.inf
     largest, smallest = 0.0, np.inf
-    for b in range(N_BANDS):
+    for b in range(work.weight.size):
         begin = n
         times = 0
         before = -np.inf
@@ -367,7 +368,7 @@ def _frequencies(span: Any) -> Any:
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _workspace(points: Any, frequencies: Any) -> Any:
+def _workspace(points: Any, frequencies: Any, n_bands: Any) -> Any:
     return _Work(
         t=np.empty(points),
         y=np.empty(points),
@@ -377,15 +378,15 @@ def _workspace(points: Any, frequencies: Any) -> Any:
         table=np.empty((points, 2, _STEPS)),
         sums=np.empty((6, _BLOCK)),
         power=np.empty(frequencies + _BLOCK),
-        bounds=np.zeros(N_BANDS + 1, np.int64),
-        weight=np.empty(N_BANDS),
-        chi2=np.empty(N_BANDS),
+        bounds=np.zeros(n_bands + 1, np.int64),
+        weight=np.empty(n_bands),
+        chi2=np.empty(n_bands),
         peaks=np.empty(PEAKS, np.int64),
     )
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _workspace_for(offsets: Any, t: Any) -> Any:
+def _workspace_for(offsets: Any, t: Any, n_bands: Any) -> Any:
     """Allocate for the longest light curve and the finest grid of the call."""
     points = frequencies = 0
     for k in range(offsets.size - 1):
@@ -395,7 +396,7 @@ def _workspace_for(offsets: Any, t: Any) -> Any:
         points = max(points, offsets[k + 1] - offsets[k])
         if last - first >= MIN_SPAN_DAYS:
             frequencies = max(frequencies, _frequencies(last - first)[0])
-    return _workspace(points, frequencies)
+    return _workspace(points, frequencies, n_bands)
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
@@ -418,8 +419,10 @@ def _search(bands: Any, span: Any, scale: Any, work: Any) -> Any:
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _find(offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, out: Any, why: Any) -> None:
-    work = _workspace_for(offsets, t)
+def _find(
+    offsets: Any, t: Any, band: Any, flux: Any, sigma: Any, n_bands: Any, out: Any, why: Any
+) -> None:
+    work = _workspace_for(offsets, t, n_bands)
     for k in range(offsets.size - 1):
         low, high = offsets[k], offsets[k + 1]
         out[k, :] = np.nan
@@ -486,13 +489,15 @@ def find_periods(
     n = offsets.size - 1
     out = np.empty((n, 4))
     why = np.zeros((n, 4), np.int8)
-    _find(offsets, t, band, flux, sigma, out, why)
+    _find(offsets, t, band, flux, sigma, len(BANDS), out, why)
     return Periods(out[:, 0], out[:, 1], out[:, 2], out[:, 3], why[:, 0])
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
-def _spectrum(t: Any, band: Any, flux: Any, sigma: Any, frequency: Any, out: Any) -> None:
-    work = _workspace(t.size, 0)
+def _spectrum(
+    t: Any, band: Any, flux: Any, sigma: Any, n_bands: Any, frequency: Any, out: Any
+) -> None:
+    work = _workspace(t.size, 0, n_bands)
     bands, reason, _, _ = _load(t, band, flux, sigma, work)
     if reason == 0:
         for j in range(frequency.size):
@@ -521,13 +526,13 @@ def multiband_power(
     0 there is no sinusoid and the power is 0.
     """
     out = np.full(frequency.size, np.nan)
-    _spectrum(t, band, flux, sigma, frequency, out)
+    _spectrum(t, band, flux, sigma, len(BANDS), frequency, out)
     return out
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def _period(points: Any, context: Any, out: Any, why: Any) -> None:  # noqa: ARG001
-    _find(points.offsets, points.t, points.band, points.flux, points.sigma, out, why)
+    _find(points.offsets, points.t, points.band, points.flux, points.sigma, _N_BANDS, out, why)
 
 
 _INPUTS: Final = frozenset({Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA})

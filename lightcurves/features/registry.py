@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numba as nb
 import numpy as np
 
-from lightcurves.bands import LSST_BANDS, N_BANDS
+from lightcurves.bands import LSST_BANDS, feature_bands
+from lightcurves.columns import DETECTED
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.bands import BANDS
 from lightcurves.features.colours import COLOURS
@@ -23,7 +24,6 @@ from lightcurves.features.period import PERIOD
 from lightcurves.features.sampling import SAMPLING
 from lightcurves.features.shape import SHAPE
 from lightcurves.features.variability import VARIABILITY
-from lightcurves.surveys import DETECTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,13 +56,10 @@ CHUNK_POINTS: Final = 16_384
 DETECTION_SNR: Final = 5.0
 """A point without the flag counts as a detection this far from zero: LSST's own alert threshold."""
 
-# ZTF's g r i share the features of LSST's: a model sees one g, and learns on one survey at a time.
-_FEATURE_BAND: Final = np.array([0, 1, 2, 3, 4, 5, 1, 2, 3], np.int8)
 _DETECTED: Final = DETECTED  # numba freezes them
 _SNR: Final = DETECTION_SNR
 _SIGN_BIT: Final = np.uint32(1 << 31)
 _ALL_BITS: Final = np.uint32((1 << 32) - 1)
-assert _FEATURE_BAND.size == N_BANDS  # noqa: S101 - a table that must cover every band code
 
 
 def feature_digest(features: tuple[Feature, ...] = FEATURES) -> str:
@@ -285,7 +282,7 @@ def prepare(curves: LightCurves, space: Points | None = None) -> Points:
         flux,
         curves.sigma_njy,
         curves.flags,
-        _FEATURE_BAND,
+        feature_bands(),
         points,
         flux.view(np.uint32),
         keys,

@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lightcurves.arrays import LightCurves, light_curve_column
-from lightcurves.bands import N_BANDS
+from lightcurves.bands import BANDS
+from lightcurves.columns import DETECTED
 from lightcurves.features.declare import Context
-from lightcurves.surveys import DETECTED
 from tests.lightcurves.features_twin import Curve
 
 Objects = tuple[list[Curve], dict[str, NDArray[np.float64]]]
@@ -150,7 +150,7 @@ def joined(curve: AnyCurve, more: AnyCurve) -> AnyCurve:
 
 def among_unknown_bands(curve: Bare, more: Bare) -> Bare:
     """In order of time, with `more` points of bands that there are not."""
-    band = np.where(np.arange(len(more.t)) % 2, -1, N_BANDS).astype(np.int8)
+    band = np.where(np.arange(len(more.t)) % 2, -1, len(BANDS)).astype(np.int8)
     both = joined(curve, more._replace(band=band))
     return taken(both, np.argsort(both.t, kind="stable"))
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightcurves.arrays import LIGHT_CURVE_TYPE, LightCurves, light_curve_column, light_curves_of
-from lightcurves.bands import BAND_CODES, BAND_NAMES, EFFECTIVE_WAVELENGTH_NM
-from lightcurves.surveys import DETECTED, KIND_FORCED
+from lightcurves.bands import BAND_CODES, BAND_NAMES, wavelengths_nm
+from lightcurves.columns import DETECTED, KIND_FORCED
 from tests.sky import sky_table
 
 FIELDS = ("offsets", "t_mjd_tai", "band", "flux_njy", "sigma_njy", "kind", "flags")
@@ -90,5 +90,5 @@ def test_a_masked_row_hides_its_points(table: pa.Table) -> None:
 
 def test_bands_have_a_code_each_and_a_wavelength() -> None:
     assert [BAND_CODES[name] for name in "ugrizy"] == [0, 1, 2, 3, 4, 5]
-    assert len(BAND_NAMES) == len(set(BAND_NAMES)) == len(EFFECTIVE_WAVELENGTH_NM)
-    assert (np.diff(EFFECTIVE_WAVELENGTH_NM[:6]) > 0).all()
+    assert len(BAND_NAMES) == len(set(BAND_NAMES)) == len(wavelengths_nm())
+    assert (np.diff(wavelengths_nm()[:6]) > 0).all()

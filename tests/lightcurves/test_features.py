@@ -25,6 +25,7 @@ import lightcurves
 import models
 from lightcurves.alerts import read_alerts
 from lightcurves.arrays import light_curves_of
+from lightcurves.columns import DETECTED
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.declare import (
     REASON_CODES,
@@ -48,7 +49,6 @@ from lightcurves.features.registry import (
     prepare,
 )
 from lightcurves.features.table import compute_features, feature_arrays
-from lightcurves.surveys import DETECTED
 from tests.lightcurves.features_twin import Curve, twin
 from tests.lightcurves.light_curves_made import (
     ODD,

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 
 from lightcurves.arrays import LightCurves
+from lightcurves.columns import KIND_ALERT, KIND_FORCED, KIND_SOURCE
 from lightcurves.moments import as_of, detections
-from lightcurves.surveys import KIND_ALERT, KIND_FORCED, KIND_SOURCE
 from tests.simulator.skies import LAW, any_curves, curves_of
 
 Points = list[tuple[float, float, int]]

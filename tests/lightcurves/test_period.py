@@ -94,7 +94,7 @@ def test_power_is_that_of_astropys_flexible_model() -> None:
 @pytest.mark.parametrize("span", [90.0, 3_650.0])
 def test_the_grids_recurrences_are_as_exact_as_sines(span: float) -> None:
     curve = variable(0.9, 6, n=40, span=span, bands=2)
-    work = period._workspace_for(np.array([0, 40]), curve.t)
+    work = period._workspace_for(np.array([0, 40]), curve.t, 2)
     bands, why, length, _ = period._load(*curve, work)
     n, step = period._frequencies(length)
     assert (bands, why) == (2, 0)

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lightcurves.decode import Columns, decode_columns, packets_of
+from lightcurves.columns import (
+    ALERT_FLOAT64,
+    ALERT_INT64,
+    FLAGS,
+    KIND_ALERT,
+    KIND_FORCED,
+    KIND_SOURCE,
+    Columns,
+)
+from lightcurves.decode import decode_columns, packets_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.interpreter import ERRORS, NULL_INT64
 from lightcurves.plan import (
@@ -26,17 +35,8 @@ from lightcurves.plan import (
     compile_plan,
 )
 from lightcurves.reasons import RejectReason
-from lightcurves.surveys import (
-    ALERT_FLOAT64,
-    ALERT_INT64,
-    FLAGS,
-    KIND_ALERT,
-    KIND_FORCED,
-    KIND_SOURCE,
-    LSST,
-    History,
-    Survey,
-)
+from lightcurves.surveys import LSST
+from lightcurves.surveys.declare import Band, History, Survey
 from tests.lightcurves.avro import BANDS, decode, encode, sized, varint
 
 PRIMITIVES = ("null", "boolean", "int", "long", "float", "double", "bytes", "string")
@@ -45,6 +45,7 @@ WHOLE = {"null", "boolean", "int", "long", "enum"}
 TEXT = {"null", "string"}
 FLAG = {"null", "boolean"}
 BAND_CODES = {**{name: code for code, name in enumerate(BANDS)}, "12345678": 7}
+SPELLED = (*LSST.bands, Band("ztf_r", 644.0, "r", "12345678"))
 NOWHERE = "no such field"
 POINT = {name: f"no {name}" for name in ("t_mjd_tai", "visit", "band", "flux_njy", "sigma_njy")}
 
@@ -229,7 +230,15 @@ def any_survey(schema: Any, chance: random.Random) -> Survey:
             ]
             alert[name] = chance.choice(free) if free and chance.random() < 0.9 else NOWHERE + name
     flags = flags_of(found, chance, set(alert.values()), inside)
-    return Survey("any", alert, tuple(histories), (), BAND_CODES, flags=flags)
+    return replace(
+        LSST,
+        alert=alert,
+        histories=tuple(histories),
+        required=(),
+        bands=SPELLED,
+        flags=flags,
+        cutouts=(),
+    )
 
 
 def flags_of(
@@ -408,8 +417,14 @@ def schema_of(**fields: Any) -> Any:
 
 
 def survey_of(alert: dict[str, str] | None = None, **options: Any) -> Survey:
-    return Survey("any", alert or {}, options.pop("histories", ()), options.pop("required", ()), {},
-                  **options)  # fmt: skip
+    nothing: dict[str, Any] = {
+        "histories": (),
+        "required": (),
+        "bands": (),
+        "flags": {},
+        "cutouts": (),
+    }
+    return replace(LSST, **{"alert": alert or {}, **nothing, **options})
 
 
 @given(st.one_of(st.binary(max_size=6), st.text(max_size=4).map(str.encode)))

@@ -10,10 +10,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightcurves.columns import DETECTED, KIND_FORCED, NEGATIVE
 from lightcurves.decode import decode_columns, light_curves, packets_of, plan_of
 from lightcurves.rules import N_REMOVED, REMOVED_NAMES, apply_rules
 from lightcurves.schemas import package_schemas
-from lightcurves.surveys import DETECTED, KIND_FORCED, NEGATIVE
 from tests.lightcurves.twin import Point, chosen, points_of
 
 NAN, INF = float("nan"), float("inf")

@@ -21,7 +21,7 @@ from lightcurves.alerts import read_alerts
 from lightcurves.decode import Decoder, decode_columns, light_curves, packets_of
 from lightcurves.interpreter import NULL_INT64
 from lightcurves.plan import compile_plan
-from lightcurves.surveys import ZTF, survey_of
+from lightcurves.surveys import ZTF
 from lightcurves.units import TAI_MINUS_UTC_S
 from tests.lightcurves.avro import decode, encode
 from tests.lightcurves.twin import DETECTED, NEGATIVE, Point, chosen, known
@@ -251,12 +251,6 @@ def test_tai_is_astropys(year: float) -> None:
     time = Time(year, format="jyear", scale="utc")
     difference_s = (time.tai.mjd - time.utc.mjd) * 86_400
     assert difference_s == pytest.approx(TAI_MINUS_UTC_S, abs=1e-4)
-
-
-def test_a_schema_knows_its_survey() -> None:
-    assert survey_of(SCHEMA) is ZTF
-    assert survey_of({"name": "lsst.v10_0.alert"}).name == "lsst"
-    assert survey_of("string").name == "lsst"
 
 
 def test_cutouts_lie_in_a_record(data_dir: Path) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lightcurves.arrays import LightCurves
 from lightcurves.bands import LSST_BANDS
+from lightcurves.columns import DETECTED, KIND_FORCED, KIND_SOURCE
 from lightcurves.folders import attach_light_curves, write_light_curves
-from lightcurves.surveys import DETECTED, KIND_FORCED, KIND_SOURCE
 
 LAW = settings(deadline=None)
 """For a first example that waits for numba, on a machine that does other things too."""
