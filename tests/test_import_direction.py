@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,21 @@ REPOSITORY = Path(__file__).parents[1]
 
 SCIENCE = frozenset({"lightcurves", "models", "active_learning", "store"})
 ROOMS = frozenset(
-    {*SCIENCE, "stream", "portal", "simulator", "deploy", "noctule", "benchmarks", "tests"}
+    {
+        *SCIENCE,
+        *("watch", "stream", "portal", "simulator", "deploy", "noctule", "benchmarks", "tests"),
+    }
 )
 
 MAY_IMPORT = {
     "lightcurves": frozenset[str](),
     "models": frozenset({"lightcurves"}),
     "store": frozenset({"lightcurves"}),
-    "active_learning": SCIENCE,
+    "watch": frozenset({"lightcurves"}),
+    "active_learning": SCIENCE | {"watch"},
     "simulator": frozenset({"lightcurves"}),
-    "stream": SCIENCE,
-    "portal": SCIENCE,
+    "stream": SCIENCE | {"watch"},
+    "portal": SCIENCE | {"watch"},
     "deploy": ROOMS - {"noctule", "benchmarks", "tests"},
     "noctule": ROOMS - {"benchmarks", "tests"},
 }
@@ -46,6 +51,15 @@ SOCKETS = frozenset(
 PURE = ("lightcurves", "models")
 MAY_READ_THE_ENVIRONMENT = ("deploy", "tests", "benchmarks")
 """Entry points; the last two look up NOCTULE_DATA, the folder of real packets, and no setting."""
+
+
+CIRCLES_TO_MEND = (
+    ("lightcurves.units", "lightcurves.decode"),
+    ("lightcurves.surveys", "lightcurves.plan"),
+)
+"""Imports, each of which closes a circle that is still to be mended: module, imported module."""
+
+Graph = Mapping[str, Iterable[str]]
 
 
 def modules(room: str) -> Iterator[Path]:
@@ -103,6 +117,32 @@ def is_all(node: ast.stmt) -> bool:
     return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
 
 
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Each module of all rooms to those that it imports: at once, in a function, or for types alone."""
+    paths = {name_of(path): path for room in sorted(ROOMS) for path in modules(room)}
+
+    def module_of(name: str) -> str:
+        return name if name in paths else name.rpartition(".")[0]
+
+    return {
+        module: {module_of(name) for name in imported(parsed(path))} & paths.keys()
+        for module, path in paths.items()
+    }
+
+
+def circle(graph: Graph) -> str:
+    """Return a circle of imports in words; nothing where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " imports ".join(reversed(error.args[1]))
+    return ""
+
+
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
@@ -116,6 +156,55 @@ def test_a_room_knows_only_those_below_it(room: str) -> None:
         if (others := (packages(parsed(path)) & ROOMS) - allowed)
     }
     assert wrong == {}
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    graph = import_graph()
+    for module, imported_module in CIRCLES_TO_MEND:
+        graph[module].discard(imported_module)
+    assert circle(graph) == ""
+
+
+@pytest.mark.parametrize("closing", CIRCLES_TO_MEND)
+def test_a_circle_that_is_mended_is_no_longer_listed(closing: tuple[str, str]) -> None:
+    graph = import_graph()
+    for module, imported_module in set(CIRCLES_TO_MEND) - {closing}:
+        graph[module].discard(imported_module)
+    assert circle(graph) != "", f"{closing} is mended: take it out of CIRCLES_TO_MEND"
+
+
+def test_imports_are_absolute() -> None:
+    """What the graph of imports is made of; a relative one would be missing in it."""
+    relative = [
+        path
+        for room in sorted(ROOMS)
+        for path in modules(room)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert relative == []
+
+
+def test_the_graph_has_imports_of_modules_of_names_and_for_types() -> None:
+    graph = import_graph()
+    assert "lightcurves.errors" in graph["lightcurves.decode"]  # a name of a module
+    assert "watch.logs" in graph["deploy.cli"]  # a module of a package
+    assert "deploy.demo" in graph["deploy.commands.demo"]  # in a function
+    assert "stream.health" in graph["stream.metrics"]  # for types alone
+    assert len(graph) > 250
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        ({"a": ["b"], "b": ["c"], "c": []}, ""),
+        ({"a": ["b"], "b": ["a"]}, "a imports b imports a"),
+        ({"a": ["a"]}, "a imports a"),
+        ({"a": ["d"], "b": ["c"], "c": ["b"], "d": []}, "b imports c imports b"),
+    ],
+)
+def test_a_circle_is_found_and_said(graph: Graph, said: str) -> None:
+    assert circle(graph) == said
 
 
 @pytest.mark.parametrize("room", PURE)

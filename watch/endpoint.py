@@ -20,7 +20,7 @@ from lightcurves.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream.health import Health
+    from watch.health import Health
 
 LOG: Final = logging.getLogger("noctule")
 ENDPOINTS: Final = ("/metrics", "/healthz", "/readyz")

@@ -1,0 +1,70 @@
+"""Which model is meant: a folder, a version, or an alias such as ``champion``. Decided here alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from lightcurves.errors import ConfigurationError
+from models.artifact import MANIFEST_FILE
+from store import registry
+from store.database import reading
+from store.tables import promotions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def is_model(folder: Path) -> bool:
+    """Say whether a folder holds a model."""
+    return (folder / MANIFEST_FILE).is_file()
+
+
+def which_model(
+    model: Path | str, models_folder: Path, open_engine: Callable[[], sa.Engine]
+) -> Path:
+    """Return the folder of the model that is meant.
+
+    Parameters
+    ----------
+    model
+        In this order: the folder of a model, a version in `models_folder`, an alias.
+    models_folder
+        Where models lie under their versions.
+    open_engine
+        Opens the database that knows the aliases; called only where it has to be asked.
+
+    Raises
+    ------
+    ConfigurationError
+        It is none of the three; the message lists what there is.
+    UnavailableError
+        The database does not answer.
+    """
+    for folder in (Path(model), models_folder / model):
+        if is_model(folder):
+            return folder
+    with reading(open_engine()) as connection:
+        return Path(model_of_alias(connection, str(model))["path"])
+
+
+def model_of_alias(connection: sa.Connection, alias: str) -> sa.RowMapping:
+    """Return the model that an alias names now; its columns as :func:`store.registry.champion`'s.
+
+    Raises
+    ------
+    ConfigurationError
+        It names none; the message lists what there is.
+    """
+    named = registry.champion(connection, alias)
+    if named is None:
+        aliases = connection.scalars(sa.select(promotions.c.alias).distinct()).all()
+        versions = [row["model_version"] for row in registry.list_models(connection)]
+        raise ConfigurationError(
+            f"{alias!r} is neither a model folder nor a version nor an alias; there are: "
+            f"{', '.join([*sorted(aliases), *versions]) or 'none'}. Make one with 'noctule train --data "
+            "FOLDER --out MODEL', then 'noctule promote MODEL'"
+        )
+    return named
