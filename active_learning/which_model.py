@@ -25,12 +25,19 @@ def is_model(folder: Path) -> bool:
 def which_model(
     model: Path | str, models_folder: Path, open_engine: Callable[[], sa.Engine]
 ) -> Path:
-    """Return the folder of the model that is meant.
+    """Return the folder of the model that is meant: `model` itself, or as :func:`model_of_name` says."""
+    if is_model(Path(model)):
+        return Path(model)
+    return model_of_name(str(model), models_folder, open_engine)
+
+
+def model_of_name(name: str, models_folder: Path, open_engine: Callable[[], sa.Engine]) -> Path:
+    """Return the folder of a version or, where there is no such version, of what an alias names now.
 
     Parameters
     ----------
-    model
-        In this order: the folder of a model, a version in `models_folder`, an alias.
+    name
+        The version or alias.
     models_folder
         Where models lie under their versions.
     open_engine
@@ -39,15 +46,14 @@ def which_model(
     Raises
     ------
     ConfigurationError
-        It is none of the three; the message lists what there is.
+        It is neither; the message lists what there is.
     UnavailableError
         The database does not answer.
     """
-    for folder in (Path(model), models_folder / model):
-        if is_model(folder):
-            return folder
+    if is_model(models_folder / name):
+        return models_folder / name
     with reading(open_engine()) as connection:
-        return Path(model_of_alias(connection, str(model))["path"])
+        return Path(model_of_alias(connection, name)["path"])
 
 
 def model_of_alias(connection: sa.Connection, alias: str) -> sa.RowMapping:

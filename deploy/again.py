@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from deploy.places import adopt, delta_folder, find_model, open_store, rescored_folder
+from active_learning.which_model import model_of_name
+from deploy.places import delta_folder, open_store, rescored_folder
 from deploy.streaming import raise_failure
 from deploy.terminal import counting_bar, problem_lines
 from deploy.wiring import job_config, kafka_client, open_spark, scorer_config
@@ -137,7 +138,7 @@ def run_rescore(
     if source == "kafka" and recompute:
         raise ConfigurationError("--recompute is for --from delta: from Kafka all is computed")
     engine = open_store(settings)
-    version = adopt(settings, find_model(settings, model, engine)).model_version
+    version = model_of_name(model, settings.models.folder, lambda: engine).name
     with ExitStack() as stack:
         target: Target
         if out is None:
@@ -236,7 +237,7 @@ def _plan(settings: Settings, engine: sa.Engine, folder: Path, model: str, times
     check_access(client, kafka.timeout_s)
     marks = Watermarks(list(kafka.alert_topics), client, kafka.timeout_s)
     try:
-        version = adopt(settings, find_model(settings, model, engine)).model_version
+        version = model_of_name(model, settings.models.folder, lambda: engine).name
         plan = plan_backfill(engine, marks, times, version)
     finally:
         marks.close()

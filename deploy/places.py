@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Final
 
 from active_learning.which_model import which_model
-from models.artifact import Manifest, read_manifest
 from store.database import migrate, open_database
 
 if TYPE_CHECKING:
@@ -38,17 +36,6 @@ def rescored_folder(settings: Settings) -> Path:
     return settings.store.delta / RESCORED_TABLE
 
 
-def find_model(settings: Settings, model: Path | str, engine: sa.Engine | None = None) -> Path:
-    """Return the folder of the model that is meant; see :func:`active_learning.which_model.which_model`."""
-    return which_model(model, settings.models.folder, lambda: engine or open_store(settings))
-
-
-def adopt(settings: Settings, artifact: Path) -> Manifest:
-    """Copy an artifact into the models folder under its version, unless it is there; return its manifest."""
-    manifest = read_manifest(artifact)
-    target = settings.models.folder / manifest.model_version
-    if not target.exists():
-        draft = target.with_name(f".{target.name}")
-        shutil.copytree(artifact, draft, dirs_exist_ok=True)
-        draft.rename(target)
-    return manifest
+def find_model(settings: Settings, model: Path | str) -> Path:
+    """Return the folder of the model that is meant; see :mod:`active_learning.which_model`."""
+    return which_model(model, settings.models.folder, lambda: open_store(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,15 +121,21 @@ def promote(
 def _promote(settings: Settings, model: str, reason: str) -> str:
     """Make a model the champion; one that is not among ours is copied there. Return its version."""
     from active_learning.learner import register
-    from deploy.places import adopt, find_model, open_store
+    from deploy.places import find_model, open_store
+    from models.artifact import read_manifest
     from store import registry
     from store.clock import now_ms
 
-    engine = open_store(settings)
-    manifest = adopt(settings, find_model(settings, model, engine))
+    artifact = find_model(settings, model)
+    manifest = read_manifest(artifact)
     version = manifest.model_version
-    with engine.begin() as connection:
-        register(connection, manifest, settings.models.folder / version)
+    folder = settings.models.folder / version
+    if not folder.exists():
+        draft = folder.with_name(f".{version}")
+        shutil.copytree(artifact, draft, dirs_exist_ok=True)
+        draft.rename(folder)
+    with open_store(settings).begin() as connection:
+        register(connection, manifest, folder)
         registry.promote(connection, settings.models.alias, version, reason=reason, now_ms=now_ms())
     return version
 
