@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.live import Cpu, Live, cpu_s, live, memory_mb, pss_mb, stages_ms
 from benchmarks.setting import finish, print_table
-from deploy.wiring import delta_folder
+from deploy.places import delta_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,14 +31,13 @@ from deltalake import DeltaTable
 from benchmarks.live import FIRST_ID, make_champion
 from benchmarks.setting import finish, real_packets, with_id
 from deploy.kafka import EmbeddedKafka, create_topics
-from deploy.live import check_kafka
+from deploy.places import delta_folder, open_store
 from deploy.sections import Settings
 from deploy.settings import environment_name
 from deploy.wiring import (
     TOPIC_SETTINGS,
-    delta_folder,
+    check_kafka,
     kafka_client,
-    open_store,
     outgoing_topics,
     topic_partitions,
 )

@@ -23,8 +23,9 @@ import numpy as np
 from active_learning.learner import register, store_artifact
 from benchmarks.setting import plasticc, real_packets, split, with_id
 from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.places import open_store
 from deploy.sections import Settings
-from deploy.wiring import job_config, open_spark, open_store, topic_partitions
+from deploy.wiring import job_config, open_spark, topic_partitions
 from models.training import moments_of, train
 from store import registry
 from stream.job import JobConfig, start

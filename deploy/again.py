@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from active_learning.which_model import model_of_name
+from deploy.places import delta_folder, open_store, rescored_folder
 from deploy.streaming import raise_failure
-from deploy.wiring import (
-    delta_folder,
-    job_config,
-    kafka_client,
-    open_spark,
-    open_store,
-    scorer_config,
-)
+from deploy.terminal import counting_bar, problem_lines
+from deploy.wiring import job_config, kafka_client, open_spark, scorer_config
 from lightcurves.errors import ConfigurationError
 from lightcurves.units import TAI_MINUS_UTC_S
-from models.artifact import MANIFEST_FILE
-from store import registry
 from store.database import reading
 from store.rescored import ParquetFile, RescoredTable
 from stream.access import check_access
@@ -53,17 +44,10 @@ if TYPE_CHECKING:
     from store.rescored import Target
     from stream.report import BatchReport
 
-RESCORED_TABLE: Final = "rescored"
-CONSOLE: Final = Console(stderr=True)
 _LOOK_S: Final = 0.2
 _DAY_MS: Final = 86_400_000
 _EPOCH_MJD: Final = 40_587
 _MJDS: Final = (_EPOCH_MJD, 100_000)
-
-
-def rescored_folder(settings: Settings) -> Path:
-    """Return the folder of the Delta table of what was scored again."""
-    return settings.store.delta / RESCORED_TABLE
 
 
 def moment(text: str) -> int:
@@ -127,27 +111,6 @@ def times_of(since: str | None, until: str | None, by: str = "arrival") -> Times
     return Times(first, last, "arrival" if by == "arrival" else "observation")
 
 
-def version_of(settings: Settings, engine: sa.Engine, model: str) -> str:
-    """Return the version that `model` is or, as an alias, names now.
-
-    Raises
-    ------
-    ConfigurationError
-        It is neither.
-    """
-    if (settings.models.folder / model / MANIFEST_FILE).is_file():
-        return model
-    with reading(engine) as connection:
-        named = registry.champion(connection, model)
-        known = [row["model_version"] for row in registry.list_models(connection)]
-    if named is None:
-        raise ConfigurationError(
-            f"{model!r} is neither a version nor an alias: there are {', '.join(known) or 'none'}; "
-            "'noctule promote MODEL' registers another"
-        )
-    return str(named["model_version"])
-
-
 def run_rescore(
     settings: Settings,
     model: str,
@@ -175,7 +138,7 @@ def run_rescore(
     if source == "kafka" and recompute:
         raise ConfigurationError("--recompute is for --from delta: from Kafka all is computed")
     engine = open_store(settings)
-    version = version_of(settings, engine, model)
+    version = model_of_name(model, settings.models.folder, lambda: engine).name
     with ExitStack() as stack:
         target: Target
         if out is None:
@@ -188,7 +151,7 @@ def run_rescore(
             version,
             target,
             f"rescore-{uuid.uuid4().hex}",
-            stack.enter_context(_bar(f"scoring with {version}")),
+            stack.enter_context(counting_bar(f"scoring with {version}")),
         )
         stack.callback(engine.dispose)
         if source == "delta":
@@ -199,15 +162,6 @@ def run_rescore(
             settings.kafka.alert_topics, client, settings.kafka.timeout_s, settings.stream.threads
         )
         return rescore_kafka(rescoring, place, times)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; gives what moves it on."""
-    columns = (TextColumn("[bold]{task.description}[/]"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=CONSOLE) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def outcome_lines(outcome: Outcome) -> Iterator[str]:
@@ -258,7 +212,7 @@ def run_backfill(settings: Settings, model: str | None, times: Times) -> Backfil
         if plan.passes:
             spark = open_spark(settings, "backfill")
             try:
-                with _bar(f"reading, scoring with {plan.version}") as progress:
+                with counting_bar(f"reading, scoring with {plan.version}") as progress:
                     run_ids = _run_plan(spark, settings, folder, plan, progress)
             finally:
                 spark.stop()
@@ -283,7 +237,8 @@ def _plan(settings: Settings, engine: sa.Engine, folder: Path, model: str, times
     check_access(client, kafka.timeout_s)
     marks = Watermarks(list(kafka.alert_topics), client, kafka.timeout_s)
     try:
-        plan = plan_backfill(engine, marks, times, version_of(settings, engine, model))
+        version = model_of_name(model, settings.models.folder, lambda: engine).name
+        plan = plan_backfill(engine, marks, times, version)
     finally:
         marks.close()
     plan.write(folder)
@@ -338,6 +293,4 @@ def backfill_lines(found: Backfilled) -> Iterator[str]:
     )
     for gone in found.plan.gone:
         yield f"gone: {gone}"
-    for part in found.audits:
-        for problem in part.problems:
-            yield f"{part.topic}[{part.partition}], run {part.run_id}: {problem}"
+    yield from problem_lines(found.audits)

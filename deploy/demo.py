@@ -23,16 +23,20 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from rich.live import Live
 
+from active_learning.learner import register, store_artifact
 from deploy.children import Child, stop_all
 from deploy.kafka import EmbeddedKafka
-from deploy.live import ALERT_PARTITIONS, CONSOLE, audit_table, check_kafka, stop_event
+from deploy.places import open_store
 from deploy.screen import Progress, demo_screen, demo_summary
+from deploy.terminal import CONSOLE, audit_table, stop_event, training_bar
 from deploy.wiring import (
+    ALERT_PARTITIONS,
+    check_kafka,
     kafka_client,
     make_topics,
-    open_store,
     scorer_config,
     training_settings,
+    with_broker,
 )
 from lightcurves.alerts import alert_files, framed_packets
 from lightcurves.errors import ConfigurationError, UnavailableError
@@ -40,7 +44,7 @@ from lightcurves.features.registry import FEATURE_DIGEST
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_plasticc, plasticc_source
 from models.artifact import MANIFEST_FILE, read_manifest
-from models.training import moments_of
+from models.training import moments_of, train
 from simulator.night import Bookmark, NightPlan, play
 from simulator.packets import SimulatedAlerts
 from simulator.split import Split, split_objects
@@ -106,17 +110,14 @@ def prepare_data(settings: Settings) -> DemoData:
 
 def first_model(settings: Settings, data: DemoData, engine: sa.Engine) -> str:
     """Train the first model unless it is kept; make it the champion unless there is one."""
-    from active_learning.learner import register, store_artifact  # noqa: PLC0415 - LightGBM
-    from deploy.science import train_with_progress  # noqa: PLC0415
-
     kept = settings.state / "demo" / "first-model.json"
     key = data.digest(settings)
     version = _kept_version(kept, key, settings)
     if version is None:
         moments = moments_of(read_light_curves(data.split.train))
-        manifest, _ = store_artifact(
-            train_with_progress(moments, training_settings(settings)), settings.models.folder
-        )
+        with training_bar() as progress:
+            parts = train(moments, training_settings(settings), progress)
+        manifest, _ = store_artifact(parts, settings.models.folder)
         version = manifest.model_version
         kept.write_text(json.dumps({"key": key, "model_version": version}))
     folder = settings.models.folder / version
@@ -354,10 +355,7 @@ def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
         kafka = EmbeddedKafka(settings.state / "kafka", progress=CONSOLE.print)
         with CONSOLE.status("starting Kafka"):
             stack.enter_context(kafka)
-        kafka_section = settings.kafka.model_copy(
-            update={"bootstrap_servers": kafka.bootstrap_servers}
-        )
-        settings = settings.model_copy(update={"kafka": kafka_section})
+        settings = with_broker(settings, kafka)
     make_topics(settings, ALERT_PARTITIONS)
     return settings
 

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from deploy.live import status_lines
+from deploy.terminal import status_lines
 from store import registry
 from store.database import reading
 from store.queries import Counts, batch_latency_s, counts

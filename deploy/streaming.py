@@ -8,17 +8,19 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from deploy.live import PAUSE_S, check_kafka, stop_event
-from deploy.wiring import job_config, kafka_client, open_spark, open_store
+from deploy.places import open_store
+from deploy.terminal import stop_event
+from deploy.wiring import check_kafka, job_config, kafka_client, open_spark
 from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
 from store.database import reading
 from store.operation import read_positions
 from stream.consumer import Watermarks
-from stream.endpoint import telling
 from stream.health import Monitor
 from stream.journal import log_batch
 from stream.lag import Lag, offsets_of
 from stream.metrics import StreamMetrics
+from watch.endpoint import telling
+from watch.health import PAUSE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +64,7 @@ def run_stream(settings: Settings, *, once: bool) -> None:
         watch = Watch.of(settings)
         if settings.stream.metrics_port and not once:
             stack.enter_context(watch.telling())
-        with watch.until_death():
+        with watch.monitor.until_death():
             _run_stream(settings, watch, once=once)
 
 
@@ -86,15 +88,6 @@ class Watch:
         """Return the server of metrics and health, to be entered."""
         stream = self.settings.stream
         return telling(self.metrics, self.monitor, stream.metrics_host, stream.metrics_port)
-
-    @contextmanager
-    def until_death(self) -> Iterator[None]:
-        """Take note of what ends the block."""
-        try:
-            yield
-        except Exception as error:
-            self.monitor.dead(str(error))
-            raise
 
     def batch(self, report: BatchReport) -> None:
         """Tell of a batch; whatever goes wrong here must not end the query that calls it."""

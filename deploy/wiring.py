@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from active_learning.learner import LearnerConfig
-from deploy.kafka import create_topics
+from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.places import delta_folder
 from deploy.settings import settings_digest
 from lightcurves.errors import ConfigurationError
 from models.training import TrainingSettings
-from store.database import migrate, open_database
+from stream.access import check_access
 from stream.commit import RequestPolicy
+from stream.consumer import Watermarks
 from stream.job import JobConfig, run_id_of
 from stream.outputs import Topics
 from stream.priority import Priority
@@ -20,32 +22,17 @@ from stream.session import Executors, open_session
 from stream.worker import WorkerConfig
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import sqlalchemy as sa
     from pyspark.sql import SparkSession
 
     from deploy.sections import Settings
 
-ALERTS_TABLE: Final = "alerts"
+ALERT_PARTITIONS: Final = 2
+"""Of an alert topic in a Kafka of our own."""
 AHEAD: Final = 2048
 """Alerts of a partition that are scored before a batch asks for them."""
 AHEAD_SHARED: Final = 256
 """The same where tasks share a batch: Spark may give the partition to another executor, and what was scored
 ahead is thrown away."""
-
-
-def open_store(settings: Settings) -> sa.Engine:
-    """Open the database and bring its tables up to date."""
-    url = settings.store.url.get_secret_value()
-    engine = open_database(url, busy_timeout_s=settings.store.busy_timeout_s)
-    migrate(engine)
-    return engine
-
-
-def delta_folder(settings: Settings) -> Path:
-    """Return the folder of the Delta table of scored light curves."""
-    return settings.store.delta / ALERTS_TABLE
 
 
 def kafka_client(settings: Settings) -> dict[str, str]:
@@ -63,6 +50,29 @@ def kafka_client(settings: Settings) -> dict[str, str]:
             "start one with 'noctule kafka'"
         )
     return {"bootstrap.servers": servers, **settings.kafka.client.get_secret_value()}
+
+
+def with_broker(settings: Settings, broker: EmbeddedKafka) -> Settings:
+    """Return the settings with the address of a Kafka of our own."""
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+    return settings.model_copy(update={"kafka": kafka})
+
+
+def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return the bounds of every partition of the alert topics.
+
+    Raises
+    ------
+    UnavailableError
+        Kafka does not answer or does not let us in, or a topic is not there.
+    """
+    client, timeout_s = kafka_client(settings), settings.kafka.timeout_s
+    check_access(client, timeout_s)
+    marks = Watermarks(list(settings.kafka.alert_topics), client, timeout_s)
+    try:
+        return marks.now()
+    finally:
+        marks.close()
 
 
 def outgoing_topics(settings: Settings) -> Topics:

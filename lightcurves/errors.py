@@ -26,20 +26,3 @@ class UnavailableError(NoctuleError):
         super().__init__(f"{service} is not available: {hint}")
         self.service = service
         self.hint = hint
-
-
-class PoisonRecordError(NoctuleError):
-    """One record cannot be processed: set it aside with its reason and go on.
-
-    Parameters
-    ----------
-    reason
-        A code of :class:`lightcurves.reasons.RejectReason`.
-    detail
-        What exactly was wrong.
-    """
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.inputs import Inputs
-    from models.training import TrainingRows, TrainingSettings
+    from models.rows import TrainingRows, TrainingSettings
 
 N_TREES: Final = 200
 _EULER: Final = 0.5772156649015329

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.inputs import Inputs
-    from models.training import TrainingRows, TrainingSettings
+    from models.rows import TrainingRows, TrainingSettings
 
 _STEPS: Final = 500
 _PENALTY: Final = 1.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.inputs import Inputs
-    from models.training import TrainingRows, TrainingSettings
+    from models.rows import TrainingRows, TrainingSettings
 
 _N_QUANTILES: Final = 501
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.inputs import Inputs
-    from models.training import TrainingRows, TrainingSettings
+    from models.rows import TrainingRows, TrainingSettings
 
 ROLES: Final = ("classifier", "combiner", "calibration", "sets", "detector", "novelty")
 """Of a part, in the order in which parts are asked; a model has one of each, of two of them several."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from lightcurves.arrays import LightCurves, light_curve_column, light_curves_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.declare import NOT_PROVIDED, Context
-from lightcurves.features.registry import declared, default_families, feature_digest, names_in
+from lightcurves.features.registry import declared, feature_digest
 from lightcurves.moments import as_of, detections
 from models.artifact import Trained
 from models.calibration import fit_calibration
@@ -23,6 +23,7 @@ from models.inputs import Inputs
 from models.kinds import kind_of
 from models.novelty import RankProduct
 from models.pool import LinearPool
+from models.rows import TrainingRows, TrainingSettings
 from models.sets import LeastAmbiguousSets, conformal_threshold
 from models.shift import target_weights
 
@@ -35,77 +36,6 @@ if TYPE_CHECKING:
 
 CONTEXT_COLUMNS: Final = tuple(n for n in Context._fields if n not in {"ra_deg", "dec_deg"})
 """What a light-curve folder may know of an object and LSST's packets do not say."""
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """All that a training depends on beside its data.
-
-    Attributes
-    ----------
-    seed
-        Of folds, moments, masks and trees.
-    folds
-        Out-of-fold predictions come from this many parts, split by object.
-    rounds
-        Boosting rounds.
-    learning_rate, leaves, min_rows
-        LightGBM's ``learning_rate``, ``num_leaves``, ``min_data_in_leaf``.
-    moments
-        At most this many moments of each light curve are learnt from, besides the whole.
-    hide_host
-        Fraction of rows whose :data:`CONTEXT_COLUMNS` are hidden, since packets do not carry them.
-    coverage
-        Of the prediction sets.
-    classifiers, detectors
-        Kinds of :mod:`models.kinds` that the model is made of.
-    features
-        Names of the features that its parts may read; all default ones where empty.
-    """
-
-    seed: int = 20260310
-    folds: int = 3
-    rounds: int = 120
-    learning_rate: float = 0.08
-    leaves: int = 24
-    min_rows: int = 12
-    moments: int = 6
-    hide_host: float = 0.5
-    coverage: float = 0.9
-    classifiers: tuple[str, ...] = ("lightgbm",)
-    detectors: tuple[str, ...] = ("isolation_forest", "entropy")
-    features: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The features that the parts may read, in their order."""
-        return self.features or names_in(default_families())
-
-
-class TrainingRows(NamedTuple):
-    """Rows of training objects: moments of their lives.
-
-    ``inputs`` of the rows; ``names`` of the features that a part may read; ``truth`` int64, column of the
-    class; ``owner`` int64, a number for each object; ``weights`` float64, an object's rows sum to 1.
-    """
-
-    inputs: Inputs
-    names: tuple[str, ...]
-    truth: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    weights: NDArray[np.float64]
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """The features, float64 (rows, names)."""
-        return self.inputs.features(self.names)
-
-    def take(self, some: NDArray[np.bool_]) -> TrainingRows:
-        """Return some of the rows."""
-        inputs = self.inputs.take(np.flatnonzero(some))
-        return TrainingRows(
-            inputs, self.names, self.truth[some], self.owner[some], self.weights[some]
-        )
 
 
 def train(

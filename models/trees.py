@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.inputs import Inputs
-    from models.training import TrainingRows, TrainingSettings
+    from models.rows import TrainingRows, TrainingSettings
 
 _BLOCK: Final = 32
 _ZERO: Final = float(np.float32(1e-35))

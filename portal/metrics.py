@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,6 +18,7 @@ from lightcurves.reasons import RejectReason
 from portal.context import PortalDep
 from store import operation, portal_queries, queries, registry
 from store.database import reading
+from watch.metrics import exposition, labelled
 
 router = APIRouter()
 
@@ -58,12 +59,9 @@ class TableMetrics(Collector):
 
 def _books(connection: sa.Connection) -> Iterator[Metric]:
     found = operation.books(connection)
-    family = CounterMetricFamily(
-        "noctule_alerts", "Alerts read, by what came of them.", labels=["outcome"]
-    )
-    for outcome in operation.OUTCOMES:
-        family.add_metric([outcome], getattr(found, outcome))
-    yield family
+    text = "Alerts read, by what came of them."
+    outcomes = {outcome: getattr(found, outcome) for outcome in operation.OUTCOMES}
+    yield labelled(CounterMetricFamily, "noctule_alerts", text, "outcome", outcomes)
     yield CounterMetricFamily(
         "noctule_lost_offsets",
         "Offsets that Kafka had removed before they were read.",
@@ -77,13 +75,10 @@ def _books(connection: sa.Connection) -> Iterator[Metric]:
 
 
 def _rejected(connection: sa.Connection) -> Metric:
-    family = CounterMetricFamily(
-        "noctule_rejected", "Packets that could not be read, by reason.", labels=["reason"]
-    )
+    text = "Packets that could not be read, by reason."
     never = dict.fromkeys(map(str, RejectReason), 0)  # a count that begins at 1 is no increase
-    for reason, count in (never | portal_queries.rejects_by_reason(connection)).items():
-        family.add_metric([reason], count)
-    return family
+    counts = never | portal_queries.rejects_by_reason(connection)
+    return labelled(CounterMetricFamily, "noctule_rejected", text, "reason", counts)
 
 
 def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
@@ -104,15 +99,10 @@ def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
 
 
 def _latency(connection: sa.Connection) -> Metric:
-    family = GaugeMetricFamily(
-        "noctule_latency_seconds",
-        "From Kafka's time stamp to the committed row, of the newest batch.",
-        labels=["quantile"],
-    )
+    text = "From Kafka's time stamp to the committed row, of the newest batch."
     found = queries.batch_latency_s(connection)
-    for quantile, seconds in zip(("0.5", "0.99"), found or (), strict=False):
-        family.add_metric([quantile], seconds)
-    return family
+    quantiles = dict(zip(("0.5", "0.99"), found or (), strict=False))
+    return labelled(GaugeMetricFamily, "noctule_latency_seconds", text, "quantile", quantiles)
 
 
 def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
@@ -141,6 +131,5 @@ def _model(connection: sa.Connection, alias: str) -> Metric:
 @router.get("/metrics")
 def scrape(portal: PortalDep) -> Response:
     """Metrics for Prometheus."""
-    metrics = CollectorRegistry(auto_describe=False)
-    metrics.register(TableMetrics(portal.engine, portal.alias, portal.clock()))
-    return Response(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)
+    metrics = TableMetrics(portal.engine, portal.alias, portal.clock())
+    return Response(exposition(metrics), media_type=CONTENT_TYPE_LATEST)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
+from active_learning.which_model import model_of_alias
 from lightcurves.errors import ConfigurationError
 from models.artifact import read_manifest
-from store import registry
 from store.clock import now_ms
 from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
@@ -139,9 +139,7 @@ def choose_version(options: Mapping[str, str]) -> str:
         return options["version"]
     url, alias = options["store_url"], options["alias"]
     with reading(_engine(url)) as connection:
-        found = registry.champion(connection, alias)
-    if found is None:
-        raise ConfigurationError(NO_MODEL.format(alias=alias))
+        found = model_of_alias(connection, alias)
     version = str(found["model_version"])
     if version not in _VERIFIED:  # what goes into the checkpoint must load, now and at a replay
         read_manifest(Path(found["path"]))
@@ -149,10 +147,6 @@ def choose_version(options: Mapping[str, str]) -> str:
     return version
 
 
-NO_MODEL: Final = (
-    "no model is promoted as '{alias}': run 'noctule train --data FOLDER --out MODEL', "
-    "then 'noctule promote MODEL'"
-)
 _ENGINES: dict[str, sa.Engine] = {}
 _VERIFIED: set[str] = set()
 

@@ -12,22 +12,18 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
 )
-from prometheus_client.registry import Collector
 
-from stream.health import State
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
+from watch.metrics import Buckets, ProcessMetrics, labelled, state_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from numpy.typing import ArrayLike
     from prometheus_client import Metric
 
     from stream.health import Monitor
@@ -40,35 +36,8 @@ LATENCY_BOUNDS_S: Final = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 
 BATCH_BOUNDS: Final = (1, 10, 30, 100, 300, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000)
 
 
-class Buckets:
-    """A histogram that takes the values of a batch at once.
-
-    Parameters
-    ----------
-    bounds
-        Upper bounds of the buckets, each of which holds its own bound, in ascending order.
-    """
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = np.array(bounds, np.float64)
-        self._counts = np.zeros(len(bounds) + 1, np.int64)
-        self._sum = 0.0
-
-    def add(self, values: ArrayLike) -> None:
-        """Count values; NaN counts for the last bucket alone, and not for the sum."""
-        given = np.atleast_1d(np.asarray(values, np.float64))
-        at = np.searchsorted(self._bounds, given, side="left")
-        self._counts += np.bincount(at, minlength=len(self._counts))
-        self._sum += float(np.nansum(given))
-
-    def cumulated(self) -> tuple[list[tuple[str, float]], float]:
-        """Return Prometheus' buckets, and the sum of the values."""
-        names = [*map(str, self._bounds.tolist()), "+Inf"]
-        return list(zip(names, np.cumsum(self._counts).tolist(), strict=True)), self._sum
-
-
-class StreamMetrics(Collector):
-    """All metrics of the stream process, in a registry of their own.
+class StreamMetrics(ProcessMetrics):
+    """All metrics of the stream process.
 
     Parameters
     ----------
@@ -97,9 +66,6 @@ class StreamMetrics(Collector):
         self._sizes = Buckets(BATCH_BOUNDS)
         self._last_batch: float | None = None
         self._model_version = ""
-        self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(self)
-        ProcessCollector(registry=self.registry)
 
     def observe(self, report: BatchReport) -> None:
         """Count a batch; one that had been committed before a restart counts as replayed alone."""
@@ -123,10 +89,6 @@ class StreamMetrics(Collector):
             self._latency.add(report.latency_s)
             self._early.add(report.early_latency_s)
 
-    def exposition(self) -> bytes:
-        """Return the text that Prometheus reads."""
-        return generate_latest(self.registry)
-
     def collect(self) -> Iterator[Metric]:
         """Return all metrics as they are now."""
         with self._lock:
@@ -135,20 +97,11 @@ class StreamMetrics(Collector):
         yield from self._state()
 
     def _counters(self) -> Iterator[Metric]:
-        alerts = CounterMetricFamily(
-            "noctule_stream_alerts", "Alerts read, by what came of them.", labels=["outcome"]
-        )
-        for outcome, n in self._alerts.items():
-            alerts.add_metric([outcome], n)
-        yield alerts
-        batches = CounterMetricFamily(
-            "noctule_stream_batches",
-            "Batches, new or replayed after a crash (committed before it, so not counted again).",
-            labels=["kind"],
-        )
-        for kind in ("new", "replayed"):
-            batches.add_metric([kind], self._n[kind])
-        yield batches
+        text = "Alerts read, by what came of them."
+        yield labelled(CounterMetricFamily, "noctule_stream_alerts", text, "outcome", self._alerts)
+        text = "Batches, new or replayed after a crash (committed before it, so not counted again)."
+        kinds = {kind: self._n[kind] for kind in ("new", "replayed")}
+        yield labelled(CounterMetricFamily, "noctule_stream_batches", text, "kind", kinds)
         for name, text, key in (
             ("noctule_stream_slow_batches", "Batches longer than stream.slow_batch_s.", "slow"),
             ("noctule_stream_lost_offsets", "Offsets gone from Kafka before being read.", "lost"),
@@ -174,14 +127,9 @@ class StreamMetrics(Collector):
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
 
     def _model(self) -> Iterator[Metric]:
-        model = GaugeMetricFamily(
-            "noctule_stream_model_info",
-            "1 for the model that scored the last batch.",
-            labels=["version"],
-        )
-        if self._model_version:
-            model.add_metric([self._model_version], 1)
-        yield model
+        text = "1 for the model that scored the last batch."
+        now = {self._model_version: 1} if self._model_version else {}
+        yield labelled(GaugeMetricFamily, "noctule_stream_model_info", text, "version", now)
         if self._last_batch is not None:
             yield GaugeMetricFamily(
                 "noctule_stream_last_batch_timestamp_seconds",
@@ -203,18 +151,7 @@ class StreamMetrics(Collector):
             yield GaugeMetricFamily(
                 "noctule_stream_lag_seconds", "Age of the oldest message that waits.", value=seconds
             )
-        state = GaugeMetricFamily(
-            "noctule_stream_state", "1 for what the process is about.", labels=["state"]
-        )
-        for each in State:
-            state.add_metric([each], each is self._monitor.state)
-        yield state
-        health = self._monitor.health()
-        for name, text, value in (
-            ("noctule_stream_healthy", "What /healthz says.", health.healthy),
-            ("noctule_stream_ready", "What /readyz says.", health.ready),
-        ):
-            yield GaugeMetricFamily(name, text, value=int(value))
+        yield from state_metrics("noctule_stream", self._monitor)
         yield CounterMetricFamily(
             "noctule_stream_restarts",
             "How often the query was started again after an outage.",

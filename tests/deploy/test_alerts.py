@@ -18,13 +18,12 @@ import yaml
 
 from active_learning.gate import Gate
 from active_learning.learner import Trial
+from active_learning.monitor import LearnerMetrics, LearnerMonitor
 from deploy.dashboards import DASHBOARDS, FOLDER, text_of
-from deploy.learning import LearnerMetrics, LearnerMonitor
 from portal.serve import serving
 from store.database import migrate, open_database
 from store.tables import accounting
 from stream.commit import BatchCounts
-from stream.endpoint import telling
 from stream.health import Monitor
 from stream.lag import Lag
 from stream.metrics import StreamMetrics
@@ -32,6 +31,7 @@ from tests.portal import night
 from tests.portal.conftest import make_app
 from tests.prometheus import Prometheus, program, prometheus, wait_until
 from tests.stream.reports import report
+from watch.endpoint import telling
 
 REPOSITORY = Path(__file__).parents[2]
 RULES = REPOSITORY / "deploy" / "alerts" / "noctule.yml"

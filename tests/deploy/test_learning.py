@@ -23,18 +23,19 @@ import sqlalchemy as sa
 from active_learning import learner
 from active_learning.gate import Gate
 from active_learning.learner import Trial
+from active_learning.monitor import OUTCOMES, LearnerMetrics, LearnerMonitor
 from deploy import learning
 from deploy.demo import DemoData, _environment
-from deploy.learning import OUTCOMES, LearnerMetrics, LearnerMonitor, State, run_learn
-from deploy.live import PAUSE_S
+from deploy.learning import run_learn
 from deploy.sections import Settings
 from lightcurves.errors import ConfigurationError, UnavailableError
 from simulator.split import Split
 from store import registry
 from store.database import migrate, open_database
 from store.labels import report_label
-from stream.endpoint import ENDPOINTS, telling
 from tests.deploy.test_cli import one_line
+from watch.endpoint import ENDPOINTS, telling
+from watch.health import PAUSE_S, State
 
 POLL_S = 5.0
 LATE_S = 60.0
@@ -52,7 +53,7 @@ class Clock:
 
 def monitor(poll_s: float = POLL_S) -> tuple[LearnerMonitor, Clock]:
     clock = Clock()
-    return LearnerMonitor(poll_s, clock=clock, wall_clock=lambda: 1e9 + clock.now), clock
+    return LearnerMonitor(poll_s, clock, lambda: round(1000 * (1e9 + clock.now))), clock
 
 
 def trial(*, passed: bool, promoted: bool) -> Trial:
@@ -194,8 +195,11 @@ def test_labels_looks_and_state() -> None:
     told = samples(watched)
     assert told["noctule_learner_new_labels"] == 17
     assert told["noctule_learner_last_look_timestamp_seconds"] == 1e9 + clock.now
-    states = {state: told[f'noctule_learner_state{{state="{state}"}}'] for state in State}
-    assert states == {state: float(state is State.LOOKING) for state in State}
+    states = {
+        state: told[f'noctule_learner_state{{state="{state}"}}']
+        for state in LearnerMonitor.states()
+    }
+    assert states == {state: float(state is State.LOOKING) for state in LearnerMonitor.states()}
     assert (told["noctule_learner_healthy"], told["noctule_learner_ready"]) == (1, 1)
     assert told["noctule_learner_training_seconds_count"] == 0
 
@@ -206,7 +210,9 @@ def first_column(heading: str) -> list[str]:
 
 
 def test_states_outcomes_and_fields_are_documented() -> None:
-    assert [State(each) for each in first_column("Is the learner well?")[1:]] == list(State)
+    assert [State(each) for each in first_column("Is the learner well?")[1:]] == list(
+        LearnerMonitor.states()
+    )
     section = PAGE.partition("## The learner's endpoint")[2].partition("\n## ")[0]
     watched, _ = monitor()
     watched.looked(1)

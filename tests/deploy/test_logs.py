@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy import logs
-from deploy.live import _maintain_once
+from deploy.commands.operate import _maintain_once
 from deploy.sections import Settings
 from store.rescored import RescoredTable
 from tests.deploy.test_cli import noctule
 from tests.store.test_maintenance import fill
+from watch import logs
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_a_later_form_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_warning_and_an_error_that_nobody_caught_are_lines() -> None:
     program = (
-        "import warnings; from deploy import logs; logs.configure('json'); "
+        "import warnings; from watch import logs; logs.configure('json'); "
         "warnings.warn('look out'); raise RuntimeError('a fault')"
     )
     done = subprocess.run(

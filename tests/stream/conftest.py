@@ -18,8 +18,9 @@ from pyspark.sql import SparkSession
 
 from active_learning.learner import register
 from deploy.kafka import EmbeddedKafka, create_topics
+from deploy.places import delta_folder, open_store
 from deploy.sections import Settings
-from deploy.wiring import delta_folder, job_config, open_store, topic_partitions
+from deploy.wiring import job_config, topic_partitions
 from lightcurves.alerts import framed_packets
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_plasticc, plasticc_source

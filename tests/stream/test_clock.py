@@ -142,7 +142,7 @@ def test_a_stream_under_a_jumping_clock_loses_nothing(
 def test_nothing_waits_by_the_wall_clock() -> None:
     """``time.time`` is for stamps; who waits asks ``time.monotonic``."""
     root = Path(__file__).parents[2]
-    rooms = ("store", "stream", "active_learning", "models", "lightcurves")
+    rooms = ("store", "watch", "stream", "active_learning", "models", "lightcurves")
     users = {
         str(file.relative_to(root))
         for room in rooms

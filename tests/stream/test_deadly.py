@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 import stream.job
 from benchmarks.kills import differences, mixed, send
-from deploy.wiring import delta_folder
+from deploy.places import delta_folder
 from store.tables import classifications, rejected
 from stream.isolated import IsolatedScorer
 from stream.job import JobConfig, source_options

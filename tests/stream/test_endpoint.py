@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from lightcurves.errors import ConfigurationError
-from stream.endpoint import ENDPOINTS, telling
 from stream.health import Monitor
 from stream.lag import Lag
 from stream.metrics import StreamMetrics
 from tests.stream.reports import report
+from watch.endpoint import ENDPOINTS, telling
 
 
 def watched() -> tuple[StreamMetrics, Monitor]:

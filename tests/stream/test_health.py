@@ -9,9 +9,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.health import Monitor, State
+from stream.health import Monitor
 from stream.lag import Lag
 from tests.stream.reports import report
+from watch.health import State
 
 PLACE = ("alerts", 0)
 STALLED_S = 60.0

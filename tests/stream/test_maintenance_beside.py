@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from benchmarks.setting import with_id
-from deploy.wiring import delta_folder
+from deploy.places import delta_folder
 from store.maintenance import Retention, Saved, maintain
 from store.tables import classifications
 from tests.stream.conftest import Night

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream.commit import BatchCounts
-from stream.health import Monitor, State
+from stream.health import Monitor
 from stream.lag import Lag
-from stream.metrics import LATENCY_BOUNDS_S, OUTCOMES, Buckets, StreamMetrics
+from stream.metrics import LATENCY_BOUNDS_S, OUTCOMES, StreamMetrics
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from tests.stream.reports import report
+from watch.metrics import Buckets
 
 counts = st.builds(
     BatchCounts,
@@ -93,7 +94,7 @@ def test_state_lag_and_health_are_those_of_the_moment() -> None:
     found = samples(metrics)
     assert found["noctule_stream_lag_messages 0 alerts"] == 7
     assert found["noctule_stream_lag_messages 1 alerts"] == 0
-    assert [found[f"noctule_stream_state {state}"] for state in State] == [0, 1, 0, 0, 0]
+    assert [found[f"noctule_stream_state {state}"] for state in Monitor.states()] == [0, 1, 0, 0, 0]
     assert (found["noctule_stream_healthy"], found["noctule_stream_ready"]) == (1, 1)
     monitor.dead("why")
     found = samples(metrics)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stream.endpoint import ENDPOINTS
-from stream.health import Monitor, State
+from stream.health import Monitor
 from stream.journal import fields_of
 from stream.lag import Lag
 from stream.report import Refused
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from tests.stream.reports import report
+from watch.endpoint import ENDPOINTS
+from watch.health import State
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
 
@@ -27,7 +28,7 @@ def test_endpoints() -> None:
 
 
 def test_states() -> None:
-    assert [State(each) for each in first_column("Is it well?")[1:]] == list(State)
+    assert [State(each) for each in first_column("Is it well?")[1:]] == list(Monitor.states())
 
 
 def test_stages() -> None:

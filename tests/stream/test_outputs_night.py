@@ -13,8 +13,8 @@ import httpx
 import pytest
 from pyspark.sql import SparkSession
 
+from deploy.commands.operate import run_audit
 from deploy.kafka import create_topics
-from deploy.live import run_audit
 from deploy.sections import Settings
 from deploy.wiring import topic_partitions
 from store.tables import classifications

@@ -25,10 +25,11 @@ from pyspark.sql import SparkSession
 
 import stream.rescore
 from benchmarks.setting import with_id
-from deploy.again import moment, outcome_lines, rescored_folder, run_rescore, times_of
+from deploy.again import moment, outcome_lines, run_rescore, times_of
 from deploy.kafka import EmbeddedKafka
+from deploy.places import delta_folder, rescored_folder
 from deploy.settings import environment_name
-from deploy.wiring import delta_folder, job_config, kafka_client, scorer_config
+from deploy.wiring import job_config, kafka_client, scorer_config
 from lightcurves.alerts import read_alerts
 from lightcurves.errors import ConfigurationError
 from models.scoring import load_model

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from benchmarks.kills import differences, mixed, send
-from deploy.wiring import delta_folder
+from deploy.places import delta_folder
 from stream.job import _ENGINES
 from tests.postgres import PostgresServer
 from tests.stream.conftest import Night

@@ -70,7 +70,8 @@ def test_without_a_model_the_stream_says_what_to_do(night: Night) -> None:
     empty = type(night.settings)(
         state=night.settings.state / "empty", kafka=night.settings.kafka.model_dump()
     )
-    from deploy.wiring import job_config, open_store  # noqa: PLC0415
+    from deploy.places import open_store  # noqa: PLC0415
+    from deploy.wiring import job_config  # noqa: PLC0415
     from stream.job import start  # noqa: PLC0415
 
     open_store(empty)

@@ -22,8 +22,8 @@ from deploy.streaming import Watch, run_on
 from deploy.wiring import job_config
 from lightcurves.errors import NoctuleError
 from store.tables import accounting, label_requests
-from stream.endpoint import telling
 from tests.stream.conftest import Night
+from watch.endpoint import telling
 
 PATIENCE_S = 90.0
 
@@ -51,7 +51,7 @@ class Watched:
 
     def _run(self) -> None:
         config = job_config(self.night.settings)
-        with suppress(NoctuleError), self.watch.asking_kafka(), self.watch.until_death():
+        with suppress(NoctuleError), self.watch.asking_kafka(), self.watch.monitor.until_death():
             run_on(self.night.spark, config, self.watch, self.stop, once=False)
 
     def start(self) -> None:

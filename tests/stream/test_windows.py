@@ -22,7 +22,7 @@ from deltalake import DeltaTable
 from pyspark.errors import StreamingQueryException
 
 from benchmarks.kills import differences, mixed, send
-from deploy.wiring import delta_folder
+from deploy.places import delta_folder
 from store.tables import accounting
 from tests.stream.conftest import Night
 from tests.stream.kills import WINDOWS, live, two_topics, watched

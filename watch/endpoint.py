@@ -1,4 +1,4 @@
-"""The small HTTP server of the stream, and of the learner: ``/metrics``, ``/healthz``, ``/readyz``."""
+"""The small HTTP server of a process that has no other: ``/metrics``, ``/healthz``, ``/readyz``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -20,7 +20,8 @@ from lightcurves.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stream.health import Health
+    from watch.health import ProcessMonitor
+    from watch.metrics import ProcessMetrics
 
 LOG: Final = logging.getLogger("noctule")
 ENDPOINTS: Final = ("/metrics", "/healthz", "/readyz")
@@ -38,23 +39,9 @@ _UNKNOWN: Final = (
 )
 
 
-class Metrics(Protocol):
-    """What has metrics."""
-
-    def exposition(self) -> bytes:
-        """Return the text that Prometheus reads."""
-
-
-class Judge(Protocol):
-    """What knows whether the process is well."""
-
-    def health(self) -> Health:
-        """Judge."""
-
-
 @contextmanager
 def telling(
-    metrics: Metrics, monitor: Judge, host: str, port: int, section: str = "stream"
+    metrics: ProcessMetrics, monitor: ProcessMonitor, host: str, port: int, section: str = "stream"
 ) -> Iterator[int]:
     """Answer while the block runs; gives the port, a free one where `port` is 0.
 
@@ -116,8 +103,8 @@ class _ServerV6(_Server):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    _metrics: ClassVar[Metrics]
-    _monitor: ClassVar[Judge]
+    _metrics: ClassVar[ProcessMetrics]
+    _monitor: ClassVar[ProcessMonitor]
     timeout = 10.0
     server_version = "noctule"
     sys_version = ""

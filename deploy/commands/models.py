@@ -1,0 +1,148 @@
+"""Commands about models: make one, score files with it, judge it, let the stream use it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.given import given_settings
+from lightcurves.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from deploy.sections import Settings
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Light-curve folder with classes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    target: Annotated[
+        Path | None,
+        typer.Option(help="Light-curve folder of unlabelled objects that the model is meant for."),
+    ] = None,
+) -> None:
+    """Train a model: classifier, calibration, prediction sets, novelty."""
+    from deploy.terminal import as_json, training_bar
+    from deploy.wiring import training_settings
+    from lightcurves.folders import read_light_curves
+    from models import training
+    from models.artifact import save_model
+
+    how = training_settings(given_settings())
+    moments = training.moments_of(read_light_curves(data), how.moments)
+    aim = target and training.moments_of(read_light_curves(target), how.moments)
+    with training_bar() as progress:
+        parts = training.train(moments, how, progress, target=aim)
+    manifest = save_model(parts, out)
+    typer.echo(as_json({"model_version": manifest.model_version, **manifest.metrics}))
+
+
+def predict(
+    model: Annotated[str, typer.Option(help="Model folder, version or alias.")],
+    data: Annotated[Path, typer.Option(help="Light-curve folder.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    moments: Annotated[
+        bool,
+        typer.Option("--moments", help="Also as the objects looked at several earlier moments."),
+    ] = False,
+) -> None:
+    """Score a light-curve folder: probabilities, prediction set, novelty, or the reason for none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from deploy.places import find_model
+    from lightcurves.folders import read_light_curves
+    from models.scoring import load_model, scores_table
+    from models.training import moments_of
+
+    loaded = load_model(find_model(given_settings(), model))
+    table = read_light_curves(data)
+    if moments:
+        table = moments_of(table)
+    arrays = loaded.score_arrays(table)
+    scores = scores_table(loaded, arrays)
+    if moments:
+        age = "days_since_first_detection"
+        scores = scores.append_column(age, pa.array(arrays.reals[age]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(scores, out)
+    typer.echo(f"{scores.num_rows} rows in {out}")
+
+
+def evaluate(
+    scores: Annotated[Path, typer.Option(help="File that predict wrote.")],
+    data: Annotated[Path, typer.Option(help="Light-curve folder with the true classes.")],
+) -> None:
+    """Compare scores with the truth: log-loss, macro F1, calibration, coverage, novelty; JSON."""
+    from deploy.terminal import as_json
+
+    typer.echo(as_json(_figures(scores, data)))
+
+
+def _figures(scores: Path, data: Path) -> dict[str, Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from lightcurves.folders import OBJECTS_FILE, OBJECTS_SCHEMA
+    from models import evaluation
+
+    for path in (scores, data / OBJECTS_FILE):
+        if not path.is_file():
+            raise ConfigurationError(f"{path} is missing")
+    try:
+        objects = pq.read_table(data / OBJECTS_FILE).select(["object_id", "class_id"])
+        fields = [OBJECTS_SCHEMA.field(name) for name in objects.column_names]
+        return evaluation.evaluate(pq.read_table(scores), objects.cast(pa.schema(fields)))
+    except (pa.ArrowException, KeyError) as error:
+        raise ConfigurationError(
+            f"{scores} is no file of 'noctule predict', or {data} has no classes: {error}"
+        ) from error
+
+
+def promote(
+    model: Annotated[
+        str | None, typer.Argument(help="Registered version, or the folder of a model.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the promotion.")] = "by hand",
+    rollback: Annotated[bool, typer.Option("--rollback", help="Back to the model before.")] = False,
+) -> None:
+    """Make a model the champion: the stream scores its next batch with it."""
+    if rollback == (model is not None):
+        raise ConfigurationError("promote takes a model, or --rollback")
+    settings = given_settings()
+    version = _roll_back(settings) if model is None else _promote(settings, model, reason)
+    typer.echo(f"{settings.models.alias} is {version}")
+
+
+def _promote(settings: Settings, model: str, reason: str) -> str:
+    """Make a model the champion; one that is not among ours is copied there. Return its version."""
+    from active_learning.learner import register
+    from deploy.places import find_model, open_store
+    from models.artifact import read_manifest
+    from store import registry
+    from store.clock import now_ms
+
+    artifact = find_model(settings, model)
+    manifest = read_manifest(artifact)
+    version = manifest.model_version
+    folder = settings.models.folder / version
+    if not folder.exists():
+        draft = folder.with_name(f".{version}")
+        shutil.copytree(artifact, draft, dirs_exist_ok=True)
+        draft.rename(folder)
+    with open_store(settings).begin() as connection:
+        register(connection, manifest, folder)
+        registry.promote(connection, settings.models.alias, version, reason=reason, now_ms=now_ms())
+    return version
+
+
+def _roll_back(settings: Settings) -> str:
+    """Go back to the champion before the present one; return its version."""
+    from deploy.places import open_store
+    from store import registry
+    from store.clock import now_ms
+
+    with open_store(settings).begin() as connection:
+        return registry.rollback(connection, settings.models.alias, now_ms=now_ms())

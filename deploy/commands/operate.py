@@ -1,0 +1,240 @@
+"""Commands of the operator: go over alerts again, keep the tables small, prove, look."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from deploy.given import GIVEN, given_settings
+from deploy.settings import check_settings, redacted, settings_digest
+from lightcurves.errors import NoctuleError, UnavailableError
+from watch import logs
+
+if TYPE_CHECKING:
+    from deploy.sections import Settings
+    from store.maintenance import Saved
+    from stream.audit import PartitionAudit
+
+LOG: Final = logging.getLogger("noctule")
+
+
+def rescore(
+    model: Annotated[str, typer.Option(help="Version, or alias, of the model that scores.")],
+    since: Annotated[
+        str | None,
+        typer.Option(help="Alerts from then on: ISO (local time unless it says) or MJD (TAI)."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Alerts before then.")] = None,
+    by: Annotated[
+        str,
+        typer.Option(help="What --since and --until mean: arrival (in Kafka), or observation."),
+    ] = "arrival",
+    source: Annotated[
+        str, typer.Option("--from", help="delta (what the stream kept), or kafka (the packets).")
+    ] = "delta",
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet file to write instead of the table.")
+    ] = None,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Features anew from the light curves that are kept."),
+    ] = False,
+) -> None:
+    """Score alerts again with a chosen model, beside the stream; what the stream said stays.
+
+    Rows go to the Delta table 'rescored', one for each alert and version. Exits with 1 where Kafka no
+    longer has what was asked for. May be killed and started again.
+    """
+    from deploy.again import outcome_lines, run_rescore, times_of
+
+    settings = given_settings()
+    times = times_of(since, until, by)
+    outcome = run_rescore(settings, model, times, source=source, out=out, recompute=recompute)
+    for line in outcome_lines(outcome):
+        typer.echo(line)
+    if outcome.gone:
+        raise typer.Exit(1)
+
+
+def backfill(
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="What arrived in Kafka from then on: ISO (local time unless it says) or MJD (TAI)."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="What arrived before then.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Version or alias that scores; the champion by default.")
+    ] = None,
+) -> None:
+    """Read into the live tables what no stream has read, also beside the stream.
+
+    What was read stays as it is, and what waits for the stream is left to it. No labels are requested.
+    Exits with 1 where Kafka no longer has offsets, or the audit finds a gap. May be killed and started
+    again.
+    """
+    from deploy.again import backfill_lines, run_backfill, times_of
+
+    found = run_backfill(given_settings(), model, times_of(since, until))
+    if found.audits:
+        _print_audit(found.audits)
+    for line in backfill_lines(found):
+        typer.echo(line)
+    if found.plan.gone or any(part.problems for part in found.audits):
+        raise typer.Exit(1)
+
+
+def maintain(
+    every: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Go on, with a round every so many seconds; one by default."),
+    ] = None,
+) -> None:
+    """Keep the tables small, also beside the stream: join files, empty superseded light curves, clean up."""
+    from deploy.terminal import stop_event
+
+    settings = given_settings()
+    stop = stop_event() if every else threading.Event()
+    while True:
+        try:
+            _maintain_once(settings, stop)
+        except UnavailableError as error:
+            if not every:
+                raise
+            LOG.warning("%s; trying again in %.0f s", error, every)
+        if not every or stop.wait(every):
+            return
+
+
+def _maintain_once(settings: Settings, stop: threading.Event) -> None:
+    from deploy.places import delta_folder, open_store, rescored_folder
+    from store.maintenance import Retention, maintain, maintain_rescored
+
+    retention = Retention(**settings.maintenance.model_dump())
+    live, again = delta_folder(settings), rescored_folder(settings)
+    engine = open_store(settings)
+    try:
+        saved = maintain(engine, live, retention, partial(_log_step, ""), stop.is_set)
+        _tell_saved(saved, live.name, "")
+    finally:
+        engine.dispose()
+    prefix = f"{again.name}: "
+    of_again = maintain_rescored(again, retention, partial(_log_step, prefix), stop.is_set)
+    if of_again is not None:
+        _tell_saved(of_again, again.name, prefix)
+
+
+def _log_step(prefix: str, line: str, /, **fields: object) -> None:
+    LOG.info("%s%s", prefix, line, extra=fields)
+
+
+def _tell_saved(saved: Saved, table: str, prefix: str) -> None:
+    """Say what came of a round: a line of the log where machines read it, else one for people."""
+    from deploy.terminal import CONSOLE
+
+    (files, left), (n_bytes, bytes_left) = saved.files, saved.n_bytes
+    text = (
+        f"{files} files of {n_bytes / 1e6:.1f} MB are {left} of {bytes_left / 1e6:.1f} MB; "
+        f"{saved.n_emptied} light curves emptied; {saved.n_vacuumed} files deleted, "
+        f"{saved.vacuumed_bytes / 1e6:.1f} MB; {saved.n_log_files} of the log"
+    )
+    if logs.is_json():
+        _log_step(prefix, text, table=table, step="done", **saved.fields())
+    else:
+        CONSOLE.print(f"{prefix}{text}")
+
+
+def audit(
+    since: Annotated[
+        datetime | None, typer.Option(help="Only batches committed from then on (local time).")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Only batches committed before.")] = None,
+) -> None:
+    """Prove that every alert is accounted for; exits with 1 on a gap."""
+    from deploy.terminal import problem_lines
+
+    parts = run_audit(given_settings(), _ms(since) or 0, _ms(until))
+    _print_audit(parts)
+    problems = list(problem_lines(parts))
+    for line in problems:
+        typer.echo(line)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
+
+
+def run_audit(settings: Settings, since_ms: int, until_ms: int | None) -> list[PartitionAudit]:
+    """Audit the tables, and the topics where Kafka answers; see :func:`stream.audit.audit`."""
+    from deploy.places import open_store
+    from deploy.terminal import CONSOLE
+    from deploy.wiring import check_kafka
+    from store.database import reading
+    from stream.audit import audit
+
+    ends = None
+    if settings.kafka.bootstrap_servers is not None:
+        try:
+            ends = check_kafka(settings)
+        except NoctuleError as error:
+            CONSOLE.print(f"[yellow]{error}; auditing the tables alone[/]")
+    with reading(open_store(settings)) as connection:
+        return audit(connection, ends, since_ms=since_ms, until_ms=until_ms)
+
+
+def _print_audit(parts: list[PartitionAudit]) -> None:
+    from rich.console import Console
+
+    from deploy.terminal import audit_table
+
+    Console(width=None if sys.stdout.isatty() else 160).print(audit_table(parts))
+
+
+def check_config() -> None:
+    """Check the settings, list every problem at once, and print what is in force (secrets masked)."""
+    from deploy.terminal import as_json
+
+    problems = check_settings(GIVEN.config, GIVEN.overrides)
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    if problems:
+        raise typer.Exit(1)
+    settings = given_settings()
+    typer.echo(as_json(redacted(settings)))
+    typer.echo(f"digest {settings_digest(settings)}", err=True)
+
+
+def status() -> None:
+    """Show what came of all that was read, and which model is in charge."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from deploy.places import open_store
+    from deploy.terminal import status_lines
+    from store import registry
+    from store.database import reading
+    from store.queries import counts
+
+    settings = given_settings()
+    with reading(open_store(settings)) as connection:
+        held = counts(connection)
+        champion = registry.champion(connection, settings.models.alias)
+    model = "none promoted"
+    if champion is not None:
+        since = time.strftime("%F %T", time.localtime(champion["promoted_ms"] / 1e3))
+        model = f"{champion['model_version']} since {since}"
+    table = Table(title=f"noctule, {settings.state}", show_header=False)
+    for name, value in {**status_lines(held), "model": model}.items():
+        table.add_row(name, value)
+    Console().print(table)

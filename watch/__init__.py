@@ -1,0 +1,1 @@
+"""What stream, learner and portal tell of themselves: health, metrics, logs."""
