@@ -267,7 +267,7 @@ def learn(
 
 @app.command()
 def queue(
-    every: Annotated[bool, typer.Option("--all", help="Answered requests too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Closed requests too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """Show which objects a spectrum is wanted of, the most useful of the newest night first."""
@@ -288,11 +288,30 @@ def label(
         typer.Option(min=0.0, max=1.0, help="How sure; the most confident label counts."),
     ] = None,
     comment: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+    survey: Annotated[
+        str | None, typer.Option(help="Whose object; needed where several surveys have this id.")
+    ] = None,
 ) -> None:
     """Report what an object is: a row in the append-only ledger of labels."""
     from deploy.desk import report
 
-    typer.echo(f"label {report(_settings(), object_id, class_, reporter, confidence, comment)}")
+    given = (object_id, class_, reporter, confidence, comment, survey)
+    typer.echo(f"label {report(_settings(), *given)}")
+
+
+@app.command()
+def request(
+    request_id: Annotated[int, typer.Argument(min=1, help="Number of the request, see queue.")],
+    event: Annotated[
+        str, typer.Argument(help="seen, claimed, planned, observed, withdrawn or expired.")
+    ],
+    who: Annotated[str, typer.Option(help="Who says so.")],
+    why: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+) -> None:
+    """Write down what became of a request for a spectrum; withdrawn and expired close it."""
+    from deploy.desk import report_event
+
+    typer.echo(f"event {report_event(_settings(), request_id, event, who, why)}")
 
 
 @app.command()

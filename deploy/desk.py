@@ -13,12 +13,14 @@ from deploy.wiring import open_store, scorer_config
 from lightcurves.errors import ConfigurationError
 from lightcurves.explain import explain
 from lightcurves.schemas import Schema, schema_in
-from lightcurves.surveys import survey_of
+from lightcurves.surveys import LSST, survey_of
 from lightcurves.taxonomy import CLASS_NAMES, class_name
 from models.artifact import MANIFEST_FILE, read_manifest
-from store import labels, registry
+from store import labels, registry, requests
 from store.clock import now_ms
 from store.database import reading
+from store.object_queries import surveys_of
+from store.request_queries import label_queue
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
 
 def queue_table(settings: Settings, *, every: bool, limit: int) -> Table:
     """Return the label queue for the terminal."""
-    with reading(open_store(settings)) as connection:
-        rows = labels.label_queue(connection, only_open=not every, limit=limit)
+    with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
+        rows = label_queue(connection, only_open=not every, limit=limit)
     table = Table(title="spectra wanted" if rows else "no spectra wanted")
     for name in (
         "request",
+        "survey",
         "object",
+        "program",
         "night",
         "ra",
         "dec",
@@ -41,6 +45,7 @@ def queue_table(settings: Settings, *, every: bool, limit: int) -> Table:
         "flux nJy",
         "utility",
         "why",
+        "state",
         "answer",
     ):
         table.add_column(name)
@@ -53,8 +58,10 @@ def _queue_cells(row: sa.RowMapping) -> tuple[str, ...]:
     position = (f"{row['ra_deg']:.5f}", f"{row['dec_deg']:+.5f}")
     answer = class_name(row["answer"]) if row["answered"] else ""
     flux = "" if row["flux_njy"] is None else f"{row['flux_njy']:.0f}"
-    which = (str(row["request_id"]), str(row["object_id"]), str(row["night"]))
-    return (*which, *position, row["band"] or "", flux, f"{row['utility']:.2f}", row["why"], answer)
+    names = ("request_id", "survey", "object_id", "program", "night")
+    how_far = f"{row['state']} by {row['state_who']}"
+    useful = (row["band"] or "", flux, f"{row['utility']:.2f}", row["why"])
+    return (*(str(row[name]) for name in names), *position, *useful, how_far, answer)
 
 
 def report(
@@ -64,17 +71,38 @@ def report(
     reporter: str,
     confidence: float | None,
     comment: str | None,
+    survey: str | None = None,
 ) -> int:
-    """Write a label into the ledger; return its number."""
+    """Write a label into the ledger; return its number.
+
+    Raises
+    ------
+    ConfigurationError
+        No such class, or no survey is given where several have an object of this id.
+    """
     with open_store(settings).begin() as connection:
+        known = surveys_of(connection, object_id)
+        if survey is None and len(known) > 1:
+            raise ConfigurationError(
+                f"several surveys have an object {object_id}: add --survey, one of {', '.join(known)}"
+            )
         return labels.report_label(
             connection,
+            survey=survey or (known[0] if known else LSST.name),
             object_id=object_id,
             class_id=class_id_of(label),
             reporter=reporter,
             confidence=confidence,
             comment=comment,
             now_ms=now_ms(),
+        )
+
+
+def report_event(settings: Settings, request_id: int, event: str, who: str, why: str | None) -> int:
+    """Write down what became of a request; return the event's number."""
+    with open_store(settings).begin() as connection:
+        return requests.append_event(
+            connection, request_id, event, who=who, at_ms=now_ms(), why=why
         )
 
 

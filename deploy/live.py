@@ -24,8 +24,8 @@ from deploy.wiring import (
 from lightcurves.alerts import framed_packets
 from lightcurves.errors import NoctuleError, UnavailableError
 from store import registry
+from store.accounting_queries import Counts, counts, rejected_packets
 from store.database import reading
-from store.queries import Counts, counts, rejected_packets
 from stream.access import check_access
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks
@@ -152,11 +152,10 @@ def run_portal(settings: Settings) -> None:
     from portal.serve import serve  # noqa: PLC0415
     from store.delta import read_light_curve  # noqa: PLC0415
 
-    folder = delta_folder(settings)
     token = settings.portal.token
     app = create_app(
-        open_store(settings),
-        light_curve=lambda object_id: read_light_curve(folder, object_id),
+        open_store(settings, settings.store.query_timeout_s),
+        light_curve=partial(read_light_curve, delta_folder(settings)),
         token=None if token is None else token.get_secret_value(),
         alias=settings.models.alias,
     )
@@ -248,7 +247,7 @@ def audit_table(parts: list[PartitionAudit]) -> Table:
 
 def run_status(settings: Settings) -> Table:
     """Return what the tables hold, for the terminal."""
-    with reading(open_store(settings)) as connection:
+    with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
         held = counts(connection)
         champion = registry.champion(connection, settings.models.alias)
     table = Table(title=f"noctule, {settings.state}", show_header=False)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from deploy.live import PAUSE_S, check_kafka, stop_event
 from deploy.wiring import job_config, kafka_client, open_spark, open_store
 from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
+from store.accounting_queries import read_positions
 from store.database import reading
-from store.operation import read_positions
 from stream.consumer import Watermarks
 from stream.endpoint import telling
 from stream.health import Monitor

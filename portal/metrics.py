@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 
 from lightcurves.reasons import RejectReason
 from portal.context import PortalDep
-from store import operation, portal_queries, queries, registry
+from store import accounting_queries, registry, request_queries
 from store.database import reading
+from store.tables import rejected
 
 router = APIRouter()
 
@@ -49,7 +50,7 @@ class TableMetrics(Collector):
             yield CounterMetricFamily(
                 "noctule_labels",
                 "Labels in the ledger.",
-                value=portal_queries.n_labels(connection),
+                value=request_queries.n_labels(connection),
             )
             yield _latency(connection)
             yield from _last_batch(connection, self._now_ms)
@@ -57,11 +58,11 @@ class TableMetrics(Collector):
 
 
 def _books(connection: sa.Connection) -> Iterator[Metric]:
-    found = operation.books(connection)
+    found = accounting_queries.books(connection)
     family = CounterMetricFamily(
         "noctule_alerts", "Alerts read, by what came of them.", labels=["outcome"]
     )
-    for outcome in operation.OUTCOMES:
+    for outcome in accounting_queries.OUTCOMES:
         family.add_metric([outcome], getattr(found, outcome))
     yield family
     yield CounterMetricFamily(
@@ -81,24 +82,24 @@ def _rejected(connection: sa.Connection) -> Metric:
         "noctule_rejected", "Packets that could not be read, by reason.", labels=["reason"]
     )
     never = dict.fromkeys(map(str, RejectReason), 0)  # a count that begins at 1 is no increase
-    for reason, count in (never | portal_queries.rejects_by_reason(connection)).items():
+    for reason, count in (never | accounting_queries.by_reason(connection, rejected)).items():
         family.add_metric([reason], count)
     return family
 
 
 def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
-    queue = operation.request_queue(connection)
+    queue = request_queries.request_queue(connection)
     yield CounterMetricFamily(
         "noctule_label_requests", "Requests for spectra ever made.", value=queue.n_made
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_length",
-        "Requests for spectra that have no label yet.",
+        "Requests for spectra that are open.",
         value=queue.n_open,
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_oldest_seconds",
-        "Age of the oldest request without a label; 0 where there is none.",
+        "Age of the oldest open request; 0 where there is none.",
         value=0.0 if queue.oldest_ms is None else max(0, now_ms - queue.oldest_ms) / 1000,
     )
 
@@ -109,14 +110,14 @@ def _latency(connection: sa.Connection) -> Metric:
         "From Kafka's time stamp to the committed row, of the newest batch.",
         labels=["quantile"],
     )
-    found = queries.batch_latency_s(connection)
+    found = accounting_queries.batch_latency_s(connection)
     for quantile, seconds in zip(("0.5", "0.99"), found or (), strict=False):
         family.add_metric([quantile], seconds)
     return family
 
 
 def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
-    batch = operation.last_batch(connection)
+    batch = accounting_queries.last_batch(connection)
     if batch is not None:
         yield GaugeMetricFamily(
             "noctule_last_batch_age_seconds",
