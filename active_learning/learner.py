@@ -17,17 +17,20 @@ from active_learning.gate import Gate, compare
 from lightcurves.errors import ConfigurationError
 from lightcurves.folders import read_light_curves, read_parts
 from models.artifact import Manifest, save_model
+from models.rows import TrainingSettings
 from models.scoring import load_model
-from models.training import TrainingSettings, as_in_packets, moments_of, moments_of_alerts, train
-from store import labels, registry, tables
+from models.training import as_in_packets, moments_of, moments_of_alerts, train
+from store import registry, tables
 from store.clock import now_ms
 from store.database import reading
 from store.delta import read_alerts_of
+from store.request_queries import current_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from models.artifact import Trained
+    from store.keys import Key
 
 LOG: Final = logging.getLogger("noctule.learner")
 
@@ -119,7 +122,7 @@ def learn_once(
     """
     with reading(engine) as connection:
         champion = registry.champion(connection, config.alias)
-        current = labels.current_labels(connection)
+        current = current_labels(connection)
         n_seen = last_trial_labels(connection)
     if champion is None:
         raise ConfigurationError(
@@ -151,7 +154,7 @@ def last_trial_labels(connection: sa.Connection) -> int:
     return int(connection.execute(query).scalar() or 0)
 
 
-def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table:
+def training_moments(config: LearnerConfig, current: dict[Key, int]) -> pa.Table:
     """Return the training folder's moments and the alerts of labelled objects.
 
     An object of the frozen set is left out wherever it comes from: a label may name one, and a
@@ -161,11 +164,14 @@ def training_moments(config: LearnerConfig, current: dict[int, int]) -> pa.Table
     if config.training_folder is not None:
         folder = read_light_curves(config.training_folder)
         pieces.append(moments_of(folder, config.training.moments))
-    alerts = read_alerts_of(config.delta_folder, list(current))
-    if alerts.num_rows:
-        classes = pa.array([current[o] for o in alerts["object_id"].to_pylist()], pa.int32())
-        alerts = alerts.append_column("class_id", classes)
-        pieces.append(moments_of_alerts(alerts, config.training.moments))
+    for survey in sorted({survey for survey, _ in current}):
+        wanted = [key for key in current if key[0] == survey]
+        alerts = read_alerts_of(config.delta_folder, wanted)
+        if alerts.num_rows:
+            ids = alerts["object_id"].to_pylist()
+            classes = pa.array([current[survey, number] for number in ids], pa.int32())
+            alerts = alerts.append_column("class_id", classes)
+            pieces.append(moments_of_alerts(alerts, config.training.moments))
     if not pieces:
         raise ConfigurationError(
             "nothing to train on: set learning.training_folder, or wait for labels"

@@ -23,15 +23,8 @@ from benchmarks.setting import finish, plasticc, print_table
 from benchmarks.shift import samples
 from lightcurves.features.registry import ALL_FAMILIES, FAMILIES, names_in
 from models.evaluation import macro_f1
-from models.training import (
-    TrainingRows,
-    TrainingSettings,
-    as_in_packets,
-    labelled,
-    moments_of,
-    object_folds,
-    training_rows,
-)
+from models.rows import TrainingRows, TrainingSettings
+from models.training import as_in_packets, labelled, moments_of, object_folds, training_rows
 from models.trees import TreeClassifier
 
 if TYPE_CHECKING:

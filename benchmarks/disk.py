@@ -175,7 +175,7 @@ def state(folder: Path, objects: list[int]) -> dict[str, float]:
     times = []
     for object_id in objects:
         begin = time.perf_counter()
-        assert read_light_curve(folder, object_id) is not None
+        assert read_light_curve(folder, "lsst", object_id) is not None
         times.append(1e3 * (time.perf_counter() - begin))
     return {
         "files": len(files),
@@ -195,7 +195,14 @@ def measure(root: Path, n_alerts: int, visits: int) -> dict[str, Any]:
     objects = sorted(pc.unique(ids).to_pylist())
     with engine.begin() as connection:
         for object_id in objects[::LABELLED]:
-            report_label(connection, object_id=object_id, class_id=111, reporter="me", now_ms=1)
+            report_label(
+                connection,
+                survey="lsst",
+                object_id=object_id,
+                class_id=111,
+                reporter="me",
+                now_ms=1,
+            )
     asked = objects[1 :: max(1, len(objects) // 10)][:10]
     before = state(folder, asked)
     begin = time.perf_counter()

@@ -17,13 +17,8 @@ from benchmarks.setting import finish
 from lightcurves.taxonomy import class_name
 from models.evaluation import auroc
 from models.kinds import kinds_of
-from models.training import (
-    TrainingSettings,
-    labelled,
-    moments_of,
-    object_folds,
-    training_rows,
-)
+from models.rows import TrainingSettings
+from models.training import labelled, moments_of, object_folds, training_rows
 from models.trees import TreeClassifier
 
 SETTINGS = TrainingSettings(rounds=60)

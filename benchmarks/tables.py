@@ -1,9 +1,9 @@
-"""The SQL tables at N rows: write rate, point, cone and class queries, before and after the indexes.
+"""The SQL tables at N rows: write rate, point, cone and class queries.
 
 ``--rows N`` classifications, ten of an object, are generated visit by visit as a survey makes them and
 loaded into SQLite, or with ``--postgres`` into a PostgreSQL of its own (Debian's package; it does not
-wait for the disk). Before is the revision without the indexes, after is the newest one, analysed. The
-write rate is that of `stream.commit.commit_sql`, batches of 4,000; the queries are the portal's own.
+wait for the disk), and analysed. The write rate is that of `stream.commit.commit_sql`, batches of
+4,000; the queries are the portal's own.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from benchmarks.setting import finish, print_table
-from store import portal_queries, queries, tables
-from store.database import MIGRATIONS, migrate, open_database, reading
-from store.labels import label_queue
+from store import accounting_queries, object_queries, tables
+from store.database import migrate, open_database, reading
+from store.labels import report_label
 from store.maintenance import analyse
+from store.request_queries import label_queue
+from store.requests import PROGRAM, ask
 from store.sky import healpix_of
 from stream.commit import BatchId, RequestPolicy, commit_sql
 from stream.outputs import Topics, outgoing
@@ -53,8 +53,6 @@ LOADED: Final = 80
 """Visits that are loaded together: whole batches."""
 FIRST_MJD: Final = 61_000.0
 SEED: Final = 20260310
-BEFORE: Final = "0002"
-"""The revision before that of the indexes."""
 RUN: Final = "0123456789abcdef0123456789abcdef"
 VERSION: Final = "a" * 64
 REPEATS: Final = 200
@@ -201,14 +199,6 @@ def batch_of(survey: Survey, first: int, n: int) -> pa.Table:
     return pa.Table.from_batches(parts)
 
 
-def upgrade(engine: sa.Engine, revision: str) -> None:
-    """Bring the tables to a revision."""
-    with engine.begin() as connection:
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(MIGRATIONS))
-        command.upgrade(config, revision)
-
-
 def load(engine: sa.Engine, survey: Survey) -> float:
     """Fill classifications, objects and accounting with the whole survey; rows a second."""
     begin = time.perf_counter()
@@ -238,14 +228,16 @@ def _label(engine: sa.Engine, survey: Survey) -> None:
         + 1
     )
     place = {"ra_deg": 1.0, "dec_deg": 1.0, "t_mjd_tai": FIRST_MJD, "run_id": RUN, "batch_id": 0}
-    asked = [{"object_id": int(i), "dia_source_id": 1, "night": 61_000, "strategy": "entropy",
+    asked = [{"survey": "lsst", "object_id": int(i), "program": PROGRAM, "dia_source_id": 1,
+              "night": 61_000, "strategy": "entropy",
               "utility": 1.0, "why": "-", "requested_ms": 1, "model_version": VERSION, **place}
              for i in np.unique(ids)]  # fmt: skip
-    said = [{"object_id": row["object_id"], "class_id": 111, "reporter": "me", "reported_ms": 1}
-            for row in asked[::2]]  # fmt: skip
     with engine.begin() as connection:
-        connection.execute(sa.insert(tables.label_requests), asked)
-        connection.execute(sa.insert(tables.labels), said)
+        ask(connection, asked)
+        for i in np.unique(ids)[::2].tolist():
+            report_label(
+                connection, survey="lsst", object_id=i, class_id=111, reporter="me", now_ms=1
+            )
 
 
 def _object(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,7 +310,7 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         ra, dec = survey.positions(
             rng.integers(survey.n_fields, size=1), rng.integers(PER_VISIT, size=1)
         )
-        return queries.cone_search(c, float(ra[0]), float(dec[0]), radius_arcsec, 100)
+        return object_queries.cone_search(c, float(ra[0]), float(dec[0]), radius_arcsec, 100)
 
     def a_class(rng: np.random.Generator) -> int:
         return int(rng.choice(CLASS_IDS))
@@ -327,13 +319,13 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         names = Topics("a", "b", "c", "d")
         return sum(1 for _ in outgoing(c, RUN, int(rng.integers(survey.n_rows // BATCH)), names))
 
-    ranked, newest = portal_queries.ranked_objects, queries.newest_objects
+    ranked, newest = object_queries.ranked_objects, object_queries.newest_objects
     return {
-        "alert by diaSourceId": lambda c, r: portal_queries.with_newest_alert(
-            c, [{"last_dia_source_id": source(r)}]
+        "alert by diaSourceId": lambda c, r: object_queries.with_newest_alert(
+            c, [{"survey": "lsst", "last_dia_source_id": source(r)}]
         ),
-        "object by objectId": lambda c, r: queries.object_row(c, thing(r)),
-        "its alerts": lambda c, r: queries.object_history(c, thing(r)),
+        "object by objectId": lambda c, r: object_queries.object_row(c, "lsst", thing(r)),
+        "its alerts": lambda c, r: object_queries.object_history(c, "lsst", thing(r)),
         "cone, 5 arcsec": partial(cone, 5.0),
         "cone, 1 degree": partial(cone, 3600.0),
         "newest objects": lambda c, _: newest(c, 50),
@@ -343,9 +335,9 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         "strangest of a class": lambda c, r: ranked(c, "novelty", 50, class_id=a_class(r)),
         "most uncertain objects": lambda c, _: ranked(c, "entropy", 50),
         "most uncertain of a class": lambda c, r: ranked(c, "entropy", 50, class_id=a_class(r)),
-        "status: what is held": lambda c, _: queries.counts(c),
-        "status: totals": lambda c, _: portal_queries.totals(c),
-        "latency of the last batch": lambda c, _: queries.batch_latency_s(c),
+        "status: what is held": lambda c, _: accounting_queries.counts(c),
+        "status: totals": lambda c, _: accounting_queries.books(c),
+        "latency of the last batch": lambda c, _: accounting_queries.batch_latency_s(c),
         "a batch, to send": batch,
         "label queue": lambda c, _: label_queue(c, limit=50),
     }  # fmt: skip
@@ -354,14 +346,14 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
 def latencies_ms(engine: sa.Engine, survey: Survey) -> dict[str, tuple[float, float]]:
     """Return median and 99th percentile of each question, in ms."""
     found = {}
-    for name, ask in questions(survey).items():
+    for name, question in questions(survey).items():
         rng = np.random.default_rng(SEED)
         times: list[float] = []
         begun = time.perf_counter()
         while len(times) < 3 or (len(times) < REPEATS and time.perf_counter() - begun < BUDGET_S):
             with reading(engine) as connection:
                 begin = time.perf_counter()
-                ask(connection, rng)
+                question(connection, rng)
                 times.append(1e3 * (time.perf_counter() - begin))
         found[name] = (float(np.median(times)), float(np.quantile(times, 0.99)))
     return found
@@ -390,27 +382,16 @@ def show(title: str, sizes: Mapping[str, float]) -> None:
 def measure(engine: sa.Engine, n_rows: int) -> Iterator[tuple[str, Any]]:
     """Give results by name as they come."""
     survey = Survey(n_rows)
-    upgrade(engine, BEFORE)
+    migrate(engine)
     future = survey.n_fields * VISITS_OF_A_FIELD
     yield "commit_per_s_empty", commits_per_s(engine, survey, future)
-    with engine.begin() as connection:
-        for name in ("classifications", "objects", "accounting", "label_requests"):
-            connection.execute(sa.delete(tables.METADATA.tables[name]))
     yield "load_per_s", load(engine, survey)
-    if engine.dialect.name == "postgresql":  # as autovacuum will have done
-        analyse(engine)
-    yield "sizes_before", sizes_mb(engine)
-    yield "before", latencies_ms(engine, survey)
-    yield "commit_per_s_before", commits_per_s(engine, survey, future + 100)
-    begin = time.perf_counter()
-    migrate(engine)
-    yield "migrate_s", time.perf_counter() - begin
     begin = time.perf_counter()
     analyse(engine)
     yield "analyse_s", time.perf_counter() - begin
-    yield "sizes_after", sizes_mb(engine)
-    yield "after", latencies_ms(engine, survey)
-    yield "commit_per_s_after", commits_per_s(engine, survey, future + 200)
+    yield "sizes", sizes_mb(engine)
+    yield "queries", latencies_ms(engine, survey)
+    yield "commit_per_s_full", commits_per_s(engine, survey, future + 100)
 
 
 def generator(number: int) -> np.random.Generator:
@@ -422,14 +403,10 @@ def report(results: Mapping[str, Any]) -> None:
     """Print rates and a table."""
     print(
         f"commit_sql, rows a second: empty {results['commit_per_s_empty']:,.0f}, "
-        f"full before {results['commit_per_s_before']:,.0f}, after {results['commit_per_s_after']:,.0f}"
+        f"full {results['commit_per_s_full']:,.0f}; analysis {results['analyse_s']:.1f} s\n"
     )
-    print(f"migration {results['migrate_s']:.1f} s, analysis {results['analyse_s']:.1f} s\n")
-    rows = []
-    for name, (p50, p99) in results["before"].items():
-        after = results["after"][name]
-        rows.append((name, f"{p50:.2f}", f"{p99:.2f}", f"{after[0]:.2f}", f"{after[1]:.2f}"))
-    print_table(("ms", "before: p50", "p99", "after: p50", "p99"), rows)
+    rows = [(name, f"{p50:.2f}", f"{p99:.2f}") for name, (p50, p99) in results["queries"].items()]
+    print_table(("ms", "p50", "p99"), rows)
 
 
 def main() -> None:

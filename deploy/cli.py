@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
     "learn": loop.learn,
     "queue": loop.queue,
     "label": loop.label,
+    "request": loop.request,
     "promote": models.promote,
     "portal": run.portal,
     "rescore": operate.rescore,

@@ -18,10 +18,10 @@ ALERTS_TABLE: Final = "alerts"
 RESCORED_TABLE: Final = "rescored"
 
 
-def open_store(settings: Settings) -> sa.Engine:
-    """Open the database and bring its tables up to date."""
-    url = settings.store.url.get_secret_value()
-    engine = open_database(url, busy_timeout_s=settings.store.busy_timeout_s)
+def open_store(settings: Settings, query_timeout_s: float | None = None) -> sa.Engine:
+    """Open the database and bring its tables up to date; queries may take `query_timeout_s`."""
+    url, busy_timeout_s = settings.store.url.get_secret_value(), settings.store.busy_timeout_s
+    engine = open_database(url, busy_timeout_s=busy_timeout_s, query_timeout_s=query_timeout_s)
     migrate(engine)
     return engine
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from deploy.terminal import status_lines
 from store import registry
+from store.accounting_queries import Counts, batch_latency_s, counts
 from store.database import reading
-from store.queries import Counts, batch_latency_s, counts
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -316,6 +316,11 @@ class Store(Section):
     busy_timeout_s: Seconds = Field(
         30.0, description="How long to wait for another writer's lock on the database, in seconds."
     )
+    query_timeout_s: Seconds = Field(
+        30.0,
+        description="How long a query of the portal, `noctule queue` or `noctule status` may take, in "
+        "seconds; one that takes longer is ended with an error.",
+    )
 
     @field_validator("url")
     @classmethod

@@ -12,8 +12,8 @@ from deploy.places import open_store
 from deploy.terminal import stop_event
 from deploy.wiring import check_kafka, job_config, kafka_client, open_spark
 from lightcurves.errors import ConfigurationError, NoctuleError, UnavailableError
+from store.accounting_queries import read_positions
 from store.database import reading
-from store.operation import read_positions
 from stream.consumer import Watermarks
 from stream.health import Monitor
 from stream.journal import log_batch

@@ -16,7 +16,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from store.queries import Counts
+    from store.accounting_queries import Counts
     from stream.audit import PartitionAudit
 
 CONSOLE: Final = Console(stderr=True, width=None if sys.stderr.isatty() else 160)

@@ -9,7 +9,7 @@ from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.places import delta_folder
 from deploy.settings import settings_digest
 from lightcurves.errors import ConfigurationError
-from models.training import TrainingSettings
+from models.rows import TrainingSettings
 from stream.access import check_access
 from stream.commit import RequestPolicy
 from stream.consumer import Watermarks

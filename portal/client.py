@@ -10,6 +10,7 @@ import httpx
 
 from lightcurves.errors import NoctuleError, UnavailableError
 from portal.shapes import ID_FIELDS, Order
+from store.requests import Report
 
 Json = dict[str, Any]
 
@@ -93,9 +94,12 @@ class Client:
         """Objects: the newest, the strangest or the most uncertain first."""
         return self._list("/api/objects", order=order, limit=limit, class_id=class_id)
 
-    def object(self, object_id: int) -> Json:
-        """One object, its classes, history of alerts, light curve per band, labels and request."""
-        return self._one(f"/api/objects/{object_id}")
+    def object(self, object_id: int, survey: str | None = None) -> Json:
+        """One object, its classes, history of alerts, light curve per band, labels and requests.
+
+        `survey` is needed where several surveys have an object of this id.
+        """
+        return self._one(f"/api/objects/{object_id}", survey=survey)
 
     def cone(
         self, ra_deg: float, dec_deg: float, radius_arcsec: float, *, limit: int = 100
@@ -104,9 +108,19 @@ class Client:
         where = {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_arcsec": radius_arcsec}
         return self._list("/api/cone", **where, limit=limit)
 
-    def queue(self, *, only_open: bool = True, limit: int = 100) -> list[Json]:
-        """Requests for spectra, the most useful first."""
-        return self._list("/api/queue", open=only_open, limit=limit)
+    def queue(
+        self, *, only_open: bool = True, limit: int = 100, program: str | None = None
+    ) -> list[Json]:
+        """Requests for spectra, of one program or all, the most useful first."""
+        return self._list("/api/queue", open=only_open, limit=limit, program=program)
+
+    def report_event(
+        self, request_id: int, event: Report, who: str, *, why: str | None = None
+    ) -> Json:
+        """Write down what became of a request; gives the event as it was recorded. Needs the token."""
+        report = _without_none({"event": event, "who": who, "why": why})
+        found: Json = self._ask("POST", f"/api/queue/{request_id}/events", json=report)
+        return found
 
     def report_label(
         self,
@@ -114,6 +128,7 @@ class Client:
         class_id: int,
         reporter: str,
         *,
+        survey: str | None = None,
         instrument: str | None = None,
         confidence: float | None = None,
         redshift: float | None = None,
@@ -124,6 +139,7 @@ class Client:
         """Add a label to the ledger; gives it as it was recorded. Needs the token."""
         report = {
             "object_id": str(object_id),
+            "survey": survey,
             "class_id": class_id,
             "reporter": reporter,
             "instrument": instrument,
@@ -152,8 +168,8 @@ class Client:
         found: list[Json] = self._ask("GET", path, params=_without_none(query))
         return found
 
-    def _one(self, path: str) -> Json:
-        found: Json = self._ask("GET", path)
+    def _one(self, path: str, **query: Any) -> Json:
+        found: Json = self._ask("GET", path, params=_without_none(query))
         return found
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:

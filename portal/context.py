@@ -12,8 +12,8 @@ from fastapi import Depends, Request
 
 from store.clock import now_ms
 
-LightCurve = Callable[[int], "pa.Table | None"]
-"""The light curve of an object: ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``."""
+LightCurve = Callable[[str, int], "pa.Table | None"]
+"""The light curve of a survey's object: ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``."""
 
 
 @dataclass(frozen=True)

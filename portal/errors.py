@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 
 from lightcurves.errors import UnavailableError
 from portal.templating import Pages
+from store.database import QueryTimeoutError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -32,9 +33,13 @@ class ErrorCode(StrEnum):
     LABELS_DISABLED = "labels_disabled"
     NOT_FOUND = "not_found"
     UNKNOWN_OBJECT = "unknown_object"
+    AMBIGUOUS_OBJECT = "ambiguous_object"
+    UNKNOWN_REQUEST = "unknown_request"
+    REQUEST_CLOSED = "request_closed"
     TOO_LARGE = "too_large"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     HTTP_ERROR = "http_error"
+    QUERY_TIMEOUT = "query_timeout"
     UNAVAILABLE = "unavailable"
     INTERNAL = "internal"
 
@@ -76,9 +81,16 @@ def unknown_object(object_id: int) -> ApiError:
     return ApiError(404, ErrorCode.UNKNOWN_OBJECT, message, detail=detail)
 
 
-def unavailable(message: str) -> ApiError:
+def ambiguous_object(object_id: int, surveys: list[str]) -> ApiError:
+    """409: several surveys have an object of this id."""
+    message = f"several surveys have an object {object_id}: add survey, one of {', '.join(surveys)}"
+    detail = {"object_id": str(object_id), "surveys": surveys}
+    return ApiError(409, ErrorCode.AMBIGUOUS_OBJECT, message, detail=detail)
+
+
+def unavailable(message: str, code: ErrorCode = ErrorCode.UNAVAILABLE) -> ApiError:
     """503: wait and try again."""
-    return ApiError(503, ErrorCode.UNAVAILABLE, message, headers={"Retry-After": "5"})
+    return ApiError(503, code, message, headers={"Retry-After": "5"})
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -116,7 +128,9 @@ def as_api_error(error: Exception) -> ApiError:
         case HTTPException():
             return _from_http(error)
         case UnavailableError():
-            return unavailable(str(error))
+            late = isinstance(error, QueryTimeoutError)
+            code = ErrorCode.QUERY_TIMEOUT if late else ErrorCode.UNAVAILABLE
+            return unavailable(str(error), code)
         case sa.exc.TimeoutError():
             return unavailable("the database has no connection left: try again in a moment")
     message = "a fault of the portal; its log has the details"

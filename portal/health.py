@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from lightcurves.errors import UnavailableError
 from portal.context import Portal, PortalDep
-from store import operation, registry
+from store import accounting_queries, registry
 from store.database import is_current, reading
 
 router = APIRouter()
@@ -60,7 +60,7 @@ def condition(portal: Portal) -> Condition:
             return _not_ready("the tables are missing or of another version: restart the portal")
         with reading(portal.engine) as connection:
             champion = registry.champion(connection, portal.alias)
-            batch = operation.last_batch(connection)
+            batch = accounting_queries.last_batch(connection)
     except UnavailableError as error:
         return Condition(status="unhealthy", healthy=False, ready=False, reasons=[str(error)])
     except sa.exc.TimeoutError:

@@ -16,8 +16,9 @@ from prometheus_client.registry import Collector
 
 from lightcurves.reasons import RejectReason
 from portal.context import PortalDep
-from store import operation, portal_queries, queries, registry
+from store import accounting_queries, registry, request_queries
 from store.database import reading
+from store.tables import rejected
 from watch.metrics import exposition, labelled
 
 router = APIRouter()
@@ -50,7 +51,7 @@ class TableMetrics(Collector):
             yield CounterMetricFamily(
                 "noctule_labels",
                 "Labels in the ledger.",
-                value=portal_queries.n_labels(connection),
+                value=request_queries.n_labels(connection),
             )
             yield _latency(connection)
             yield from _last_batch(connection, self._now_ms)
@@ -58,9 +59,9 @@ class TableMetrics(Collector):
 
 
 def _books(connection: sa.Connection) -> Iterator[Metric]:
-    found = operation.books(connection)
+    found = accounting_queries.books(connection)
     text = "Alerts read, by what came of them."
-    outcomes = {outcome: getattr(found, outcome) for outcome in operation.OUTCOMES}
+    outcomes = {outcome: getattr(found, outcome) for outcome in accounting_queries.OUTCOMES}
     yield labelled(CounterMetricFamily, "noctule_alerts", text, "outcome", outcomes)
     yield CounterMetricFamily(
         "noctule_lost_offsets",
@@ -77,36 +78,36 @@ def _books(connection: sa.Connection) -> Iterator[Metric]:
 def _rejected(connection: sa.Connection) -> Metric:
     text = "Packets that could not be read, by reason."
     never = dict.fromkeys(map(str, RejectReason), 0)  # a count that begins at 1 is no increase
-    counts = never | portal_queries.rejects_by_reason(connection)
+    counts = never | accounting_queries.by_reason(connection, rejected)
     return labelled(CounterMetricFamily, "noctule_rejected", text, "reason", counts)
 
 
 def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
-    queue = operation.request_queue(connection)
+    queue = request_queries.request_queue(connection)
     yield CounterMetricFamily(
         "noctule_label_requests", "Requests for spectra ever made.", value=queue.n_made
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_length",
-        "Requests for spectra that have no label yet.",
+        "Requests for spectra that are open.",
         value=queue.n_open,
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_oldest_seconds",
-        "Age of the oldest request without a label; 0 where there is none.",
+        "Age of the oldest open request; 0 where there is none.",
         value=0.0 if queue.oldest_ms is None else max(0, now_ms - queue.oldest_ms) / 1000,
     )
 
 
 def _latency(connection: sa.Connection) -> Metric:
     text = "From Kafka's time stamp to the committed row, of the newest batch."
-    found = queries.batch_latency_s(connection)
+    found = accounting_queries.batch_latency_s(connection)
     quantiles = dict(zip(("0.5", "0.99"), found or (), strict=False))
     return labelled(GaugeMetricFamily, "noctule_latency_seconds", text, "quantile", quantiles)
 
 
 def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
-    batch = operation.last_batch(connection)
+    batch = accounting_queries.last_batch(connection)
     if batch is not None:
         yield GaugeMetricFamily(
             "noctule_last_batch_age_seconds",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
 
 import bokeh
 import sqlalchemy as sa
@@ -14,14 +15,12 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from lightcurves.taxonomy import CLASS_NAMES
 from portal import figures, shapes, views
 from portal.context import PortalDep
-from portal.errors import unknown_object
 from portal.palette import SchemeName
-from portal.rest import ObjectId
+from portal.rest import ObjectId, Survey
 from portal.templating import Pages
 from portal.words import number
-from store import portal_queries, registry
+from store import accounting_queries, object_queries, registry, request_queries
 from store.database import reading
-from store.labels import label_history
 
 OVERVIEW_OBJECTS: Final = 12
 OVERVIEW_REQUESTS: Final = 8
@@ -64,9 +63,9 @@ def _overview(portal: PortalDep) -> Values:
         return {
             "now_ms": portal.clock(),
             "alias": portal.alias,
-            "totals": portal_queries.totals(connection),
-            "n_open": portal_queries.n_open_requests(connection),
-            "n_labels": portal_queries.n_labels(connection),
+            "totals": accounting_queries.books(connection),
+            "n_open": request_queries.request_queue(connection).n_open,
+            "n_labels": request_queries.n_labels(connection),
             "champion": champion,
             "so_far": views.score_so_far(connection, version) if version else None,
             "last_trial": trials[0] if trials else None,
@@ -106,16 +105,17 @@ def _tried(trial: shapes.Trial) -> str:
 def _queue(connection: sa.Connection, limit: int) -> list[Values]:
     """Open requests, each with the score that its object has now."""
     requests = views.label_requests(connection, only_open=True, limit=limit)
-    objects = portal_queries.objects_of(connection, [each.object_id for each in requests])
+    keys = [(each.survey, each.object_id) for each in requests]
+    objects = object_queries.objects_of(connection, keys)
     nothing = {"class_id": None, "probability": None, "reason": "no_object"}
     return [
         {
-            **{name: objects.get(each.object_id, nothing)[name] for name in nothing},
+            **{name: objects.get(key, nothing)[name] for name in nothing},
             **each.model_dump(),
             "object_id": each.object_id,
             "requested_band": each.band,
         }
-        for each in requests
+        for key, each in zip(keys, requests, strict=True)
     ]
 
 
@@ -124,9 +124,15 @@ def show_queue(
     portal: PortalDep,
     pages: PagesDep,
     object_id: Annotated[int | None, Query(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)] = None,
+    survey: Survey = None,
 ) -> str:
     """The label queue, and the form that reports a label."""
-    form = {"object_id": object_id, "classes": CLASS_NAMES, "can_report": portal.token is not None}
+    form = {
+        "object_id": object_id,
+        "survey": survey,
+        "classes": CLASS_NAMES,
+        "can_report": portal.token is not None,
+    }
     values = _queue_values(portal) | form
     return pages.render("queue.html", here="/queue", live_url="/fragments/queue", **values)
 
@@ -139,7 +145,7 @@ def refresh_queue(portal: PortalDep, pages: PagesDep) -> str:
 
 def _queue_values(portal: PortalDep) -> Values:
     with reading(portal.engine) as connection:
-        newest = portal_queries.newest_labels(connection, QUEUE_LABELS)
+        newest = request_queries.newest_labels(connection, QUEUE_LABELS)
         return {
             "now_ms": portal.clock(),
             "queue": _queue(connection, QUEUE_REQUESTS),
@@ -166,36 +172,39 @@ def _models_values(portal: PortalDep) -> Values:
 
 
 @router.get("/objects/{object_id}")
-def show_object(portal: PortalDep, pages: PagesDep, object_id: ObjectId) -> str:
+def show_object(
+    portal: PortalDep, pages: PagesDep, object_id: ObjectId, survey: Survey = None
+) -> str:
     """One object."""
-    live_url = f"/fragments/objects/{object_id}"
-    values = _object_values(portal, object_id) | {"bokeh_version": bokeh.__version__}
+    values = _object_values(portal, object_id, survey) | {"bokeh_version": bokeh.__version__}
+    live_url = f"/fragments/objects/{object_id}?{urlencode({'survey': values['object'].survey})}"
     return pages.render("object.html", here="", live_url=live_url, **values)
 
 
 @router.get("/fragments/objects/{object_id}")
-def refresh_object(portal: PortalDep, pages: PagesDep, object_id: ObjectId) -> str:
+def refresh_object(
+    portal: PortalDep, pages: PagesDep, object_id: ObjectId, survey: Survey = None
+) -> str:
     """The live sections of an object's page."""
-    values = _object_values(portal, object_id)
+    values = _object_values(portal, object_id, survey)
     headline = pages.render("fragments/object_headline.html", **values)
     return headline + pages.render("fragments/object.html", **values)
 
 
-def _object_values(portal: PortalDep, object_id: int) -> Values:
+def _object_values(portal: PortalDep, object_id: int, survey: str | None) -> Values:
     with reading(portal.engine) as connection:
-        found = views.object_summary(connection, object_id)
-        if found is None:
-            raise unknown_object(object_id)
-        alerts = views.history(connection, object_id)
-        labels = views.label_list(label_history(connection, object_id))
+        survey = views.survey_of(connection, object_id, survey)
+        found = views.object_summary(connection, survey, object_id)
+        alerts = views.history(connection, survey, object_id)
         return {
             "now_ms": portal.clock(),
             "object": found,
             "classes": views.newest_classes(alerts),
             "history": alerts[-HISTORY_ALERTS:],
-            "labels": labels,
-            "label": views.current_of(labels),
-            "request": views.request_of(connection, object_id),
+            "labels": views.label_list(
+                request_queries.label_history(connection, survey, object_id)
+            ),
+            "requests": views.requests_of(connection, survey, object_id),
         }
 
 
@@ -204,17 +213,17 @@ def draw_figures(
     portal: PortalDep,
     object_id: ObjectId,
     *,
+    survey: Survey = None,
     scheme: SchemeName = "light",
     narrow: bool = False,
 ) -> JSONResponse:
     """The figures of an object, for BokehJS to embed; null where there is nothing to draw."""
     with reading(portal.engine) as connection:
-        found = views.object_summary(connection, object_id)
-        alerts = views.history(connection, object_id)
-    if found is None:
-        raise unknown_object(object_id)
+        survey = views.survey_of(connection, object_id, survey)
+        found = views.object_summary(connection, survey, object_id)
+        alerts = views.history(connection, survey, object_id)
     item = figures.draw(
-        portal.light_curve(object_id),
+        portal.light_curve(survey, object_id),
         list(_moments(alerts)),
         first_detection(alerts, found.first_mjd_tai),
         scheme=scheme,

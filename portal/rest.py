@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 
 from portal import shapes, views
 from portal.context import Portal, PortalDep
-from portal.errors import ApiError, ErrorCode, unavailable, unknown_object
-from store import portal_queries, queries, registry
+from portal.errors import ApiError, ErrorCode, unavailable
+from store import accounting_queries, registry, request_queries, requests
 from store.database import reading
 from store.labels import report_label
 
@@ -25,6 +25,10 @@ _FAILURES: Final[dict[int | str, dict[str, Any]]] = {
 router = APIRouter(prefix="/api", responses=_FAILURES)
 
 ObjectId = Annotated[int, Path(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)]
+RequestId = Annotated[int, Path(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)]
+Survey = Annotated[
+    shapes.Name | None, Query(description="Whose object; needed where several have this id.")
+]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Largest number of rows.")]
 
 
@@ -41,14 +45,15 @@ def list_objects(
 
 
 @router.get("/objects/{object_id}")
-def show_object(portal: PortalDep, object_id: ObjectId) -> shapes.ObjectDetail:
-    """One object with its alerts, light curve, labels and request."""
-    points = portal.light_curve(object_id)
+def show_object(
+    portal: PortalDep, object_id: ObjectId, survey: Survey = None
+) -> shapes.ObjectDetail:
+    """One object with its alerts, light curve, labels and requests."""
     with reading(portal.engine) as connection:
-        found = views.object_detail(connection, object_id, points)
-    if found is None:
-        raise unknown_object(object_id)
-    return found
+        survey = views.survey_of(connection, object_id, survey)
+    points = portal.light_curve(survey, object_id)
+    with reading(portal.engine) as connection:
+        return views.object_detail(connection, survey, object_id, points)
 
 
 @router.get("/cone")
@@ -67,18 +72,21 @@ def search_cone(
 @router.get("/queue")
 def list_requests(
     portal: PortalDep,
-    open: Annotated[bool, Query(description="Leave out answered requests.")] = True,  # noqa: A002, FBT002 - the parameter's name in the URL
+    open: Annotated[bool, Query(description="Leave out closed requests.")] = True,  # noqa: A002, FBT002 - the parameter's name in the URL
     limit: Limit = 100,
+    program: Annotated[
+        shapes.Name | None, Query(description="Only the requests of this program.")
+    ] = None,
 ) -> list[shapes.LabelRequest]:
     """Requests for spectra, the most useful first."""
     with reading(portal.engine) as connection:
-        return views.label_requests(connection, only_open=open, limit=limit)
+        return views.label_requests(connection, only_open=open, limit=limit, program=program)
 
 
 def _may_report(portal: PortalDep, authorization: Annotated[str, Header()] = "") -> None:
     """Refuse who does not show the token."""
     if portal.token is None:
-        message = "labels are not taken over HTTP: set portal.token (NOCTULE_PORTAL__TOKEN)"
+        message = "reports are not taken over HTTP: set portal.token (NOCTULE_PORTAL__TOKEN)"
         raise ApiError(403, ErrorCode.LABELS_DISABLED, message)
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "bearer" or not given:
@@ -91,24 +99,46 @@ def _may_report(portal: PortalDep, authorization: Annotated[str, Header()] = "")
 
 @router.post("/labels", status_code=201, dependencies=[Depends(_may_report)])
 def add_label(portal: PortalDep, report: shapes.LabelReport) -> shapes.Label:
-    """Add a label to the ledger; answers the request for its object, if there is one."""
+    """Add a label to the ledger; answers the open requests for its object."""
     with portal.engine.begin() as connection:
-        _refuse_unknown(connection, report)
-        values = report.model_dump(exclude={"request_id"})
+        survey = views.survey_of(connection, report.object_id, report.survey)
+        _refuse_unknown(connection, survey, report)
+        values = report.model_dump() | {"survey": survey}
         label_id = report_label(connection, **values, now_ms=portal.clock())
-        return views.label_list([portal_queries.label_row(connection, label_id)])[0]
+        return views.label_list([request_queries.label_row(connection, label_id)])[0]
 
 
-def _refuse_unknown(connection: sa.Connection, report: shapes.LabelReport) -> None:
-    if queries.object_row(connection, report.object_id) is None:
-        raise unknown_object(report.object_id)
+def _refuse_unknown(connection: sa.Connection, survey: str, report: shapes.LabelReport) -> None:
+    views.object_summary(connection, survey, report.object_id)
     if report.request_id is None:
         return
-    request = portal_queries.request_of(connection, report.object_id)
-    if request is None or request["request_id"] != report.request_id:
+    known = request_queries.requests_of(connection, survey, report.object_id)
+    if report.request_id not in {request["request_id"] for request in known}:
         message = f"request_id: no request {report.request_id} for object {report.object_id}"
         detail = [{"field": "request_id", "message": "belongs to no request for this object"}]
         raise ApiError(422, ErrorCode.INVALID_REQUEST, message, detail=detail)
+
+
+@router.post("/queue/{request_id}/events", status_code=201, dependencies=[Depends(_may_report)])
+def add_event(
+    portal: PortalDep, request_id: RequestId, report: shapes.EventReport
+) -> shapes.RequestEvent:
+    """Write down what became of a request."""
+    with portal.engine.begin() as connection:
+        values = report.model_dump() | {"at_ms": portal.clock()}
+        try:
+            event_id = requests.append_event(connection, request_id, **values)
+        except requests.RefusedEventError as error:
+            raise _refused(error, request_id) from error
+        return shapes.RequestEvent(**request_queries.event_row(connection, event_id))
+
+
+def _refused(error: requests.RefusedEventError, request_id: int) -> ApiError:
+    detail = {"request_id": str(request_id)}
+    if error.state is None:
+        return ApiError(404, ErrorCode.UNKNOWN_REQUEST, str(error), detail=detail)
+    detail["state"] = error.state
+    return ApiError(409, ErrorCode.REQUEST_CLOSED, str(error), detail=detail)
 
 
 @router.get("/models")
@@ -122,7 +152,7 @@ def list_models(portal: PortalDep) -> shapes.Models:
 def show_status(portal: PortalDep) -> shapes.Status:
     """Counts of what was read and of what came of it."""
     with reading(portal.engine) as connection:
-        counts = queries.counts(connection)
+        counts = accounting_queries.counts(connection)
         champion = registry.champion(connection, portal.alias)
     return shapes.Status(
         alerts=counts.alerts,

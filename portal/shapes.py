@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 
 from lightcurves.taxonomy import CLASS_NAMES
+from store import requests
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -17,6 +18,7 @@ ID_FIELDS: Final = frozenset(
         "dia_source_id",
         "last_dia_source_id",
         "request_id",
+        "event_id",
         "label_id",
         "promotion_id",
         "undoes",
@@ -37,6 +39,7 @@ def _without_nul(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_without_nul)]
+Name = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
 def _known_class(class_id: int) -> int:
@@ -97,6 +100,7 @@ class ObjectNear(ObjectSummary):
 class Alert(Shape):
     """One alert of an object: its measurement and its score."""
 
+    survey: str
     dia_source_id: Id
     t_mjd_tai: float
     band: str | None
@@ -129,9 +133,10 @@ class BandCurve(Shape):
 
 
 class Label(Shape):
-    """A label of the ledger."""
+    """A label of the ledger; `current` where it is the one that counts for its object."""
 
     label_id: Id
+    survey: str
     object_id: Id
     class_id: int
     class_name: str
@@ -143,13 +148,16 @@ class Label(Shape):
     comment: str | None
     request_id: Id | None
     reported_ms: int
+    current: bool
 
 
 class LabelRequest(Shape):
-    """A request for a spectrum; `answer` is the class that came back."""
+    """A request for a spectrum, how far it is, and who said so; `answer` is the class that came back."""
 
     request_id: Id
+    survey: str
     object_id: Id
+    program: str
     dia_source_id: Id
     night: int
     strategy: str
@@ -162,9 +170,30 @@ class LabelRequest(Shape):
     band: str | None
     flux_njy: float | None
     t_mjd_tai: float
+    state: str
+    state_who: str
+    state_ms: int
+    state_why: str | None
     answered: bool
     answer: int | None
     answer_name: str | None
+
+
+class RequestEvent(Shape):
+    """What became of a request."""
+
+    event_id: Id
+    request_id: Id
+    event: str
+    who: str
+    at_ms: int
+    why: str | None
+
+
+class RequestDetail(LabelRequest):
+    """A request with its events, the oldest first."""
+
+    events: list[RequestEvent]
 
 
 class ObjectDetail(Shape):
@@ -175,7 +204,8 @@ class ObjectDetail(Shape):
     history: list[Alert]
     light_curve: dict[str, BandCurve] | None
     labels: list[Label]
-    request: LabelRequest | None
+    request: RequestDetail | None
+    requests: list[RequestDetail]
 
 
 class ModelVersion(Shape):
@@ -267,14 +297,27 @@ class ErrorEnvelope(Shape):
     error: Error
 
 
-class LabelReport(BaseModel):
-    """A label as a reporter sends it; `object_id` may be a text, as in every answer."""
+class Report(BaseModel):
+    """What a reporter sends; a field that is not named here is an error."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
+
+class EventReport(Report):
+    """What became of a request, as whoever works on it sends it."""
+
+    event: requests.Report
+    who: Name
+    why: Annotated[Text, Field(max_length=2000)] | None = None
+
+
+class LabelReport(Report):
+    """A label as a reporter sends it; `object_id` may be a text, as in every answer."""
+
     object_id: InputId
+    survey: Name | None = None
     class_id: Annotated[int, AfterValidator(_known_class)]
-    reporter: Annotated[Text, Field(min_length=1, max_length=200)]
+    reporter: Name
     instrument: Annotated[Text, Field(max_length=200)] | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     redshift: Annotated[float, Field(ge=-0.1, le=30)] | None = None

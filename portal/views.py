@@ -14,9 +14,10 @@ from lightcurves.bands import BAND_NAMES
 from lightcurves.taxonomy import class_name
 from models.evaluation import PROBABILITY_FLOOR
 from portal import shapes
-from store import labels, portal_queries, queries, registry
+from portal.errors import ambiguous_object, unknown_object
+from store import object_queries, registry, request_queries
 
-Row = portal_queries.AnyRow
+Row = object_queries.AnyRow
 
 
 def name_of(class_id: int | None) -> str | None:
@@ -44,51 +45,80 @@ def list_objects(
     """Objects in one of the three orders."""
     rows: Sequence[Row]
     if order == "newest":
-        rows = queries.newest_objects(connection, limit, class_id=class_id)
+        rows = object_queries.newest_objects(connection, limit, class_id=class_id)
     else:
-        ranking: portal_queries.Ranking = "novelty" if order == "strangest" else "entropy"
-        rows = portal_queries.ranked_objects(connection, ranking, limit, class_id=class_id)
-    return [summary(row) for row in portal_queries.with_newest_alert(connection, rows)]
+        ranking: object_queries.Ranking = "novelty" if order == "strangest" else "entropy"
+        rows = object_queries.ranked_objects(connection, ranking, limit, class_id=class_id)
+    return [summary(row) for row in object_queries.with_newest_alert(connection, rows)]
 
 
 def objects_near(
     connection: sa.Connection, ra_deg: float, dec_deg: float, radius_arcsec: float, limit: int
 ) -> list[shapes.ObjectNear]:
     """Objects within a cone, the nearest first."""
-    near = queries.cone_search(connection, ra_deg, dec_deg, radius_arcsec, limit)
-    rows = portal_queries.with_newest_alert(connection, near)
+    near = object_queries.cone_search(connection, ra_deg, dec_deg, radius_arcsec, limit)
+    rows = object_queries.with_newest_alert(connection, near)
     return [shapes.ObjectNear(**_summary_values(row)) for row in rows]
 
 
-def object_summary(connection: sa.Connection, object_id: int) -> shapes.ObjectSummary | None:
-    """One object, or None."""
-    row = queries.object_row(connection, object_id)
-    if row is None:
-        return None
-    return summary(portal_queries.with_newest_alert(connection, [row])[0])
+def survey_of(connection: sa.Connection, object_id: int, survey: str | None) -> str:
+    """The survey that an object is of: the one given, or the only one that has this id.
+
+    Raises
+    ------
+    ApiError
+        None has, or several have and none is given.
+    """
+    known = object_queries.surveys_of(connection, object_id) if survey is None else [survey]
+    if not known:
+        raise unknown_object(object_id)
+    if len(known) > 1:
+        raise ambiguous_object(object_id, known)
+    return known[0]
+
+
+def object_summary(connection: sa.Connection, survey: str, object_id: int) -> shapes.ObjectSummary:
+    """One object.
+
+    Raises
+    ------
+    ApiError
+        There is no such object.
+    """
+    key = (survey, object_id)
+    found = object_queries.objects_of(connection, [key])
+    if key not in found:
+        raise unknown_object(object_id)
+    return summary(found[key])
 
 
 def object_detail(
-    connection: sa.Connection, object_id: int, points: pa.Table | None
-) -> shapes.ObjectDetail | None:
-    """One object with all that is known about it, or None."""
-    found = object_summary(connection, object_id)
-    if found is None:
-        return None
-    alerts = history(connection, object_id)
+    connection: sa.Connection, survey: str, object_id: int, points: pa.Table | None
+) -> shapes.ObjectDetail:
+    """One object with all that is known about it.
+
+    Raises
+    ------
+    ApiError
+        There is no such object.
+    """
+    found = object_summary(connection, survey, object_id)
+    alerts = history(connection, survey, object_id)
+    requests = requests_of(connection, survey, object_id)
     return shapes.ObjectDetail(
         object=found,
         classes=newest_classes(alerts),
         history=alerts,
         light_curve=light_curve_by_band(points),
-        labels=label_list(labels.label_history(connection, object_id)),
-        request=request_of(connection, object_id),
+        labels=label_list(request_queries.label_history(connection, survey, object_id)),
+        request=requests[0] if requests else None,
+        requests=requests,
     )
 
 
-def history(connection: sa.Connection, object_id: int) -> list[shapes.Alert]:
+def history(connection: sa.Connection, survey: str, object_id: int) -> list[shapes.Alert]:
     """Every alert of an object, by its time."""
-    rows = queries.object_history(connection, object_id)
+    rows = object_queries.object_history(connection, survey, object_id)
     return [shapes.Alert(**{**row, "class_name": name_of(row["class_id"])}) for row in rows]
 
 
@@ -144,37 +174,34 @@ def label_list(rows: Iterable[Row]) -> list[shapes.Label]:
     return [shapes.Label(**{**row, "class_name": class_name(row["class_id"])}) for row in rows]
 
 
-def current_of(history: Sequence[shapes.Label]) -> shapes.Label | None:
-    """The label of an object that counts, by the fold that `store.labels` describes."""
-    return max(history, key=_weight, default=None)
-
-
-def _weight(label: shapes.Label) -> tuple[float, int]:
-    stated = label.confidence is not None
-    confidence = label.confidence if stated else labels.UNSTATED_CONFIDENCE
-    return confidence or 0.0, label.label_id
-
-
 def label_requests(
-    connection: sa.Connection, *, only_open: bool, limit: int
+    connection: sa.Connection, *, only_open: bool, limit: int, program: str | None = None
 ) -> list[shapes.LabelRequest]:
     """The queue, the most useful first."""
-    rows = labels.label_queue(connection, only_open=only_open, limit=limit)
-    return [_label_request(row) for row in rows]
+    rows = request_queries.label_queue(
+        connection, only_open=only_open, limit=limit, program=program
+    )
+    return [shapes.LabelRequest(**_request_values(row)) for row in rows]
 
 
-def request_of(connection: sa.Connection, object_id: int) -> shapes.LabelRequest | None:
-    """The request for an object, answered or not, or None."""
-    row = portal_queries.request_of(connection, object_id)
-    if row is None:
-        return None
-    current = current_of(label_list(labels.label_history(connection, object_id)))
-    answer = current.class_id if current else None
-    return _label_request({**row, "answered": answer is not None, "answer": answer})
+def requests_of(
+    connection: sa.Connection, survey: str, object_id: int
+) -> list[shapes.RequestDetail]:
+    """The requests for an object, open or not, each with its events."""
+    rows = request_queries.requests_of(connection, survey, object_id)
+    ids = [row["request_id"] for row in rows]
+    events = [shapes.RequestEvent(**row) for row in request_queries.event_history(connection, ids)]
+    return [
+        shapes.RequestDetail(
+            **_request_values(row),
+            events=[each for each in events if each.request_id == row["request_id"]],
+        )
+        for row in rows
+    ]
 
 
-def _label_request(row: Row) -> shapes.LabelRequest:
-    return shapes.LabelRequest(**{**row, "answer_name": name_of(row["answer"])})
+def _request_values(row: Row) -> dict[str, Any]:
+    return {**row, "answer_name": name_of(row["answer"])}
 
 
 def all_models(connection: sa.Connection, alias: str) -> shapes.Models:
@@ -203,7 +230,7 @@ def trials(connection: sa.Connection) -> list[shapes.Trial]:
 
 def score_so_far(connection: sa.Connection, model_version: str) -> shapes.ScoreSoFar:
     """How good a model's scores before the labels were."""
-    return judge(portal_queries.scores_before_labels(connection, model_version))
+    return judge(object_queries.scores_before_labels(connection, model_version))
 
 
 def judge(scored: Sequence[tuple[int, Mapping[int, float]]]) -> shapes.ScoreSoFar:

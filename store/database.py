@@ -2,8 +2,9 @@
 
 ``with engine.begin() as connection`` is a transaction that may write: on SQLite it takes the write
 lock at its start, so that what it has read is still true when it writes. ``with
-reading(engine) as connection`` never waits for a writer. Where the database cannot be reached,
-either raises `UnavailableError`; nobody else needs to know the drivers' exceptions.
+reading(engine) as connection`` never waits for a writer, cannot write, and ends a query that takes too
+long, where the engine has a limit. Where the database cannot be reached, either raises
+`UnavailableError`; nobody else needs to know the drivers' exceptions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ MIGRATION_LOCK: Final = 0x6E6F6374756C65  # any number: "noctule"; PostgreSQL's 
 
 _RETRY_S: Final = 0.02
 _READING: Final = "noctule_reading"
+_LIMIT_S: Final = "noctule_query_timeout_s"
+_STEPS: Final = 10_000
+"""So many instructions of SQLite's virtual machine, well under a millisecond, between looks at the clock."""
 _ALEMBIC: Final = threading.Lock()  # Alembic keeps the migration at work in a global
 
 _BUSY: Final = "another process is writing: wait, or raise store.busy_timeout_s"
@@ -59,7 +63,13 @@ _CONTENTION: Final = (
 )
 
 
-def open_database(url: str, *, busy_timeout_s: float = 30.0) -> sa.Engine:
+class QueryTimeoutError(UnavailableError):
+    """A query took longer than it may."""
+
+
+def open_database(
+    url: str, *, busy_timeout_s: float = 30.0, query_timeout_s: float | None = None
+) -> sa.Engine:
     """A pool of connections; opens none yet, but makes the folder of a SQLite file.
 
     Parameters
@@ -69,12 +79,16 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> sa.Engine:
         ``postgresql://user:password@host:port/name``.
     busy_timeout_s
         How long a statement waits for another writer's lock before it counts as failed.
+    query_timeout_s
+        How long a statement within :func:`reading` may take; None sets no limit.
 
     Raises
     ------
     UnavailableError
         The folder cannot be made; later, from any use of the engine: the database is away,
         locked, not writable, or refuses the password. The message never has the password.
+    QueryTimeoutError
+        From a statement within :func:`reading`: it took longer than it may.
     ConfigurationError
         No such kind of database.
     """
@@ -85,6 +99,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> sa.Engine:
     else:
         engine = _open_postgresql(parsed, busy_timeout_s)
     sa.event.listen(engine, "handle_error", _translate)
+    if query_timeout_s is not None:
+        engine.update_execution_options(**{_LIMIT_S: query_timeout_s})
     return engine
 
 
@@ -119,6 +135,7 @@ def _open_sqlite(url: URL, busy_timeout_s: float) -> sa.Engine:
     )
     sa.event.listen(engine, "connect", lambda raw, _: _prepare_sqlite(raw, busy_timeout_s))
     sa.event.listen(engine, "begin", _begin_sqlite)
+    sa.event.listen(engine, "before_cursor_execute", _limit_sqlite)
     return engine
 
 
@@ -146,8 +163,20 @@ def _turn_wal_on(connection: sqlite3.Connection) -> bool:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    reading_only = connection.get_execution_options().get(_READING)
+    reading_only = bool(connection.get_execution_options().get(_READING))
+    raw: Any = connection.connection.driver_connection
+    raw.execute(f"PRAGMA query_only = {reading_only:d}")
+    raw.set_progress_handler(None, _STEPS)
     connection.exec_driver_sql("BEGIN" if reading_only else "BEGIN IMMEDIATE")
+
+
+def _limit_sqlite(connection: sa.Connection, *_: object) -> None:
+    """Let SQLite look at the clock during the statement that comes, and give up when it is late."""
+    options = connection.get_execution_options()
+    if options.get(_READING) and _LIMIT_S in options:
+        deadline = time.monotonic() + options[_LIMIT_S]
+        raw: Any = connection.connection.driver_connection
+        raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
 
 
 def _open_postgresql(url: URL, busy_timeout_s: float) -> sa.Engine:
@@ -164,26 +193,43 @@ def _open_postgresql(url: URL, busy_timeout_s: float) -> sa.Engine:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that sees one state of the database and does not wait for writers.
+    """A transaction that sees one state of the database, does not wait for writers, and cannot write.
 
-    On PostgreSQL a write within it is refused; on SQLite it would work, but may fail as locked.
+    Raises
+    ------
+    QueryTimeoutError
+        A statement took longer than `engine` lets it.
     """
     options: dict[str, Any] = {_READING: True}
-    if engine.dialect.name == "postgresql":
+    limit_s = engine.get_execution_options().get(_LIMIT_S)
+    on_postgresql = engine.dialect.name == "postgresql"
+    if on_postgresql:
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect() as connection, connection.execution_options(**options).begin():
+        if on_postgresql and limit_s is not None:
+            limit_ms = max(1, round(1000 * limit_s))  # 0 would be no limit
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {limit_ms}")
         yield connection
 
 
 def _translate(context: ExceptionContext) -> None:
     """Raise `UnavailableError` for what is no fault of the program; leave the rest as it is."""
     error = context.original_exception
+    if _is_late(error):
+        hint = "a query took too long: ask for less, or raise store.query_timeout_s"
+        raise QueryTimeoutError("database", hint) from error
     advice = _advice(error)
     if advice is None or context.is_pre_ping:
         return
     where = context.engine.url.render_as_string(hide_password=True) if context.engine else ""
     said = str(error).strip().partition("\n")[0]
     raise UnavailableError("database", mask_password(f"{where}: {said}; {advice}")) from error
+
+
+def _is_late(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT
+    return isinstance(error, psycopg.errors.QueryCanceled)
 
 
 def _advice(error: BaseException) -> str | None:
@@ -243,10 +289,3 @@ def _upgrade(connection: sa.Connection) -> None:
         raise ConfigurationError(
             f"the tables of the database are those of another noctule ({error}): upgrade this one"
         ) from error
-
-
-def in_parts(ids: Iterable[int], size: int = 500) -> Iterator[list[int]]:
-    """Give `ids`, each once and ascending, in lists short enough for ``IN (...)``."""
-    unique = sorted(set(ids))
-    for at in range(0, len(unique), size):
-        yield unique[at : at + size]

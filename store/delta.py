@@ -11,6 +11,7 @@ for ever, its ``light_curve`` may be null.
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,8 +29,10 @@ from lightcurves.errors import UnavailableError
 from store.clock import now_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from store.keys import Key
 
 POINT: Final = pa.struct(
     [
@@ -266,19 +269,19 @@ def dataset_of(table: DeltaTable, folder: Path) -> ds.Dataset:
     return found
 
 
-def read_light_curve(folder: Path, object_id: int) -> pa.Table | None:
+def read_light_curve(folder: Path, survey: str, object_id: int) -> pa.Table | None:
     """Return the points of the object's newest alert, or None where there is no such object.
 
     Columns ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``, ``flags``.
     """
-    rows = read_alerts_of(folder, [object_id])
+    rows = read_alerts_of(folder, [(survey, object_id)])
     if rows.num_rows == 0:
         return None
     newest = rows.sort_by([("t_mjd_tai", "descending")]).slice(0, 1)
     return pa.Table.from_struct_array(newest["light_curve"].combine_chunks().flatten())
 
 
-def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
+def read_alerts_of(folder: Path, objects: Iterable[Key]) -> pa.Table:
     """Return the alerts of the objects, each once, with the light curve that its packet showed.
 
     An alert that several runs have read counts once; one whose light curve is no longer kept is left
@@ -286,6 +289,7 @@ def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
     """
     schema = pa.schema(
         [
+            ("survey", pa.string()),
             ("object_id", pa.int64()),
             ("dia_source_id", pa.int64()),
             ("t_mjd_tai", pa.float64()),
@@ -298,10 +302,14 @@ def read_alerts_of(folder: Path, object_ids: list[int]) -> pa.Table:
         table = DeltaTable(str(folder))
     except TableNotFoundError:
         return schema.empty_table()
-    wanted = pc.field("object_id").isin(pa.array(object_ids, pa.int64()))
-    rows = (
-        dataset_of(table, folder).to_table(columns=list(schema.names), filter=wanted).cast(schema)
-    )
-    rows = rows.filter(pc.is_valid(rows["light_curve"]))
-    _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
-    return rows.take(pa.array(first))
+    dataset, by_survey = dataset_of(table, folder), defaultdict[str, list[int]](list)
+    for survey, object_id in objects:
+        by_survey[survey].append(object_id)
+    found = [schema.empty_table()]
+    for survey, ids in sorted(by_survey.items()):
+        wanted = (pc.field("survey") == survey) & pc.field("object_id").isin(pa.array(ids))
+        rows = dataset.to_table(columns=list(schema.names), filter=wanted).cast(schema)
+        rows = rows.filter(pc.is_valid(rows["light_curve"]))
+        _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
+        found.append(rows.take(pa.array(first)))
+    return pa.concat_tables(found)

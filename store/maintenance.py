@@ -45,7 +45,7 @@ DAY_MS: Final = 86_400_000
 ROWS_IN_A_GROUP: Final = 1024
 """Rows are sorted by object: who asks for one object reads one group of each file."""
 
-BY_OBJECT: Final = ("object_id", "t_mjd_tai")
+BY_OBJECT: Final = ("object_id", "survey", "t_mjd_tai")
 BY_ALERT: Final = ("dia_source_id",)
 """A re-scoring asks which of some thousand alerts are there: it reads the groups that may have them."""
 

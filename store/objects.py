@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from store import tables
-from store.database import in_parts
+from store.keys import Key, of_keys
 from store.upsert import upsert
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _NEWEST: Final = (
-    "survey",
     "ra_deg",
     "dec_deg",
     "healpix",
@@ -31,7 +30,7 @@ _NEWEST: Final = (
 
 
 def fold_objects(
-    connection: sa.Connection, alerts: Iterable[Mapping[str, Any]], counted: frozenset[int]
+    connection: sa.Connection, alerts: Iterable[Mapping[str, Any]], counted: frozenset[Key]
 ) -> None:
     """Fold classified alerts into the objects table.
 
@@ -42,20 +41,19 @@ def fold_objects(
     alerts
         Rows of ``classifications``; those without an object or a position are passed over.
     counted
-        diaSourceIds that are new: only these raise ``n_alerts``, so that reading an alert again
-        changes nothing.
+        Survey and diaSourceId of alerts that are new: only these raise ``n_alerts``, so that reading
+        an alert again changes nothing.
     """
-    by_object: dict[int, list[Mapping[str, Any]]] = {}
+    by_object: dict[Key, list[Mapping[str, Any]]] = {}
     for alert in alerts:
         if alert["object_id"] and alert["healpix"] is not None:
-            by_object.setdefault(alert["object_id"], []).append(alert)
-    folded = _existing(connection, list(by_object))
-    for object_id, members in by_object.items():
+            by_object.setdefault((alert["survey"], alert["object_id"]), []).append(alert)
+    folded = _existing(connection, by_object)
+    for key, members in by_object.items():
         for alert in members:
-            folded[object_id] = fold_object(
-                folded.get(object_id), alert, is_new=alert["dia_source_id"] in counted
-            )
-    upsert(connection, tables.objects, list(folded.values()), ("object_id",))
+            is_new = (alert["survey"], alert["dia_source_id"]) in counted
+            folded[key] = fold_object(folded.get(key), alert, is_new=is_new)
+    upsert(connection, tables.objects, list(folded.values()), ("survey", "object_id"))
 
 
 def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) -> Row:
@@ -63,13 +61,15 @@ def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) ->
 
     Examples
     --------
-    >>> alert = dict.fromkeys(_NEWEST, None) | {"object_id": 1, "dia_source_id": 7, "t_mjd_tai": 2.0}
+    >>> alert = {"survey": "lsst", "object_id": 1, "dia_source_id": 7, "t_mjd_tai": 2.0}
+    >>> alert |= dict.fromkeys(_NEWEST)
     >>> fold_object(None, alert, is_new=True)["n_alerts"]
     1
     """
     t = alert["t_mjd_tai"]
     if state is None:
         state = {
+            "survey": alert["survey"],
             "object_id": alert["object_id"],
             "first_mjd_tai": t,
             "last_mjd_tai": t,
@@ -89,9 +89,10 @@ def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) ->
     }
 
 
-def _existing(connection: sa.Connection, ids: list[int]) -> dict[int, Row]:
-    found: dict[int, Row] = {}
-    for part in in_parts(ids):
-        query = sa.select(tables.objects).where(tables.objects.c.object_id.in_(part))
-        found.update({row["object_id"]: dict(row) for row in connection.execute(query).mappings()})
-    return found
+def _existing(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, Row]:
+    table = tables.objects
+    return {
+        (row["survey"], row["object_id"]): dict(row)
+        for mine in of_keys(table.c.object_id, keys)
+        for row in connection.execute(sa.select(table).where(mine)).mappings()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import pairwise
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -62,14 +62,15 @@ class OldRows:
         self.n_columns = max((group.metadata.num_columns for group in self._groups), default=0)
 
     def order(self, by: Sequence[str]) -> NDArray[np.int64]:
-        """Return the numbers of all rows, sorted by these columns; a value that is missing counts as 0.
+        """Return the numbers of all rows, sorted by these columns; a number that is missing counts as 0.
 
-        Rows that are equal in all of them stay in their order.
+        Texts are not in the order of the alphabet: what is equal lies together. Rows that are equal in
+        all columns stay in their order.
         """
         rows = self._schema.empty_table().select(by)
         parts = [group.to_table(schema=self._schema, columns=list(by)) for group in self._groups]
         rows = pa.concat_tables([rows, *parts])
-        return np.lexsort([np.asarray(pc.fill_null(rows[name], 0)) for name in reversed(by)])
+        return np.lexsort([_sortable(rows[name]) for name in reversed(by)])
 
     def runs(
         self, order: NDArray[np.int64], cuts: Sequence[tuple[int, int]], emptied: NDArray[np.bool_]
@@ -139,6 +140,12 @@ class OldRows:
                 parts.append(picked(self._decoded(group), mine - begin, emptied[mine]))
         nothing = np.zeros(len(numbers), bool)
         return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
+
+
+def _sortable(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_string(column.type):
+        column = column.combine_chunks().dictionary_encode().indices
+    return np.asarray(pc.fill_null(column, 0))
 
 
 def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:

@@ -4,7 +4,8 @@ Conventions: ``*_mjd_tai`` is an event time in days, ``*_ms`` is a wall-clock ti
 since 1970-01-01 UTC, angles are degrees (ICRS), fluxes nJy. A null score always has a ``reason``
 beside it. ``topic``, ``kafka_partition``, ``kafka_offset`` is where an alert was read, and every
 offset that the stream has accounted for is in exactly one of ``classifications``, ``duplicates``
-and ``rejected``: that is what ``noctule audit`` proves.
+and ``rejected``: that is what ``noctule audit`` proves. Surveys number their alerts and objects
+independently of each other: an identifier means something together with ``survey`` only.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ _JSON: Final = sa.JSON(none_as_null=True)
 _HAS_REASON: Final = sa.text("reason IS NOT NULL")
 
 
+def _key(name: str) -> list[sa.Column[int] | sa.Column[str]]:
+    return [
+        sa.Column("survey", sa.Text, primary_key=True),
+        sa.Column(name, sa.BigInteger, primary_key=True, autoincrement=False),
+    ]
+
+
 def _where_read() -> list[sa.Column[int] | sa.Column[str]]:
     return [
         sa.Column("topic", sa.Text, nullable=False),
@@ -44,10 +52,9 @@ def _where_read() -> list[sa.Column[int] | sa.Column[str]]:
 classifications: Final = sa.Table(
     "classifications",
     METADATA,
-    sa.Column("dia_source_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    *_key("dia_source_id"),
     sa.Column("object_id", sa.BigInteger),
     sa.Column("ss_object_id", sa.BigInteger),
-    sa.Column("survey", sa.Text, nullable=False),
     *_where_read(),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
@@ -75,7 +82,7 @@ classifications: Final = sa.Table(
     sa.Column("model_version", sa.Text),
     sa.Column("feature_digest", sa.Text),
     sa.UniqueConstraint("topic", "kafka_partition", "kafka_offset"),
-    sa.Index("ix_classifications_object_time", "object_id", "t_mjd_tai"),
+    sa.Index("ix_classifications_object_time", "survey", "object_id", "t_mjd_tai"),
     sa.Index("ix_classifications_healpix", "healpix"),
     sa.Index("ix_classifications_batch", "run_id", "batch_id"),
     sa.Index(
@@ -85,13 +92,12 @@ classifications: Final = sa.Table(
         sqlite_where=_HAS_REASON,
     ),
 )
-"""One row per alert: its score, or the reason why there is none. Key: diaSourceId."""
+"""One row per alert: its score, or the reason why there is none. Key: survey, diaSourceId."""
 
 objects: Final = sa.Table(
     "objects",
     METADATA,
-    sa.Column("object_id", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("survey", sa.Text, nullable=False),
+    *_key("object_id"),
     sa.Column("ra_deg", sa.Double, nullable=False),
     sa.Column("dec_deg", sa.Double, nullable=False),
     sa.Column("healpix", sa.BigInteger, nullable=False),
@@ -135,6 +141,7 @@ duplicates: Final = sa.Table(
     "duplicates",
     METADATA,
     *_where_read(),
+    sa.Column("survey", sa.Text, nullable=False),
     sa.Column("dia_source_id", sa.BigInteger, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
@@ -237,7 +244,10 @@ label_requests: Final = sa.Table(
     "label_requests",
     METADATA,
     sa.Column("request_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("survey", sa.Text, nullable=False),
     sa.Column("object_id", sa.BigInteger, nullable=False),
+    # Who wants it: each program asks for an object once.
+    sa.Column("program", sa.Text, nullable=False),
     sa.Column("dia_source_id", sa.BigInteger, nullable=False),
     sa.Column("night", sa.Integer, nullable=False),
     sa.Column("strategy", sa.Text, nullable=False),
@@ -252,16 +262,30 @@ label_requests: Final = sa.Table(
     sa.Column("band", sa.Text),
     sa.Column("flux_njy", sa.Double),
     sa.Column("t_mjd_tai", sa.Double, nullable=False),
-    sa.UniqueConstraint("object_id"),
+    sa.UniqueConstraint("survey", "object_id", "program"),
     sa.Index("ix_label_requests_night", "night"),
     sa.Index("ix_label_requests_batch", "run_id", "batch_id"),
 )
-"""What was asked of the observers: at most one request an object; answered when a label exists."""
+"""What was asked of the observers, once for each object and program; its life is in ``request_events``."""
+
+request_events: Final = sa.Table(
+    "request_events",
+    METADATA,
+    sa.Column("event_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("request_id", _ROW_ID, sa.ForeignKey("label_requests.request_id"), nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("why", sa.Text),
+    sa.Index("ix_request_events_request", "request_id", "event_id"),
+)
+"""Append-only: what became of each request. Its state is a fold."""
 
 labels: Final = sa.Table(
     "labels",
     METADATA,
     sa.Column("label_id", _ROW_ID, primary_key=True, autoincrement=True),
+    sa.Column("survey", sa.Text, nullable=False),
     sa.Column("object_id", sa.BigInteger, nullable=False),
     sa.Column("class_id", sa.Integer, nullable=False),
     sa.Column("reporter", sa.Text, nullable=False),
@@ -272,6 +296,6 @@ labels: Final = sa.Table(
     sa.Column("comment", sa.Text),
     sa.Column("request_id", _ROW_ID, sa.ForeignKey("label_requests.request_id")),
     sa.Column("reported_ms", sa.BigInteger, nullable=False),
-    sa.Index("ix_labels_object", "object_id", "label_id"),
+    sa.Index("ix_labels_object", "survey", "object_id", "label_id"),
 )
 """The append-only label ledger: triggers refuse UPDATE and DELETE. The current label is a fold."""

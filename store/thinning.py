@@ -7,6 +7,7 @@ the rule needs.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zlib import crc32
 
 import numba as nb
 import numpy as np
@@ -24,27 +25,37 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from store.keys import Key
+
 _SAME_DAYS: Final = 1e-6
 
 
-def protected_objects(engine: sa.Engine) -> NDArray[np.int64]:
+def protected_objects(engine: sa.Engine) -> frozenset[Key]:
     """Return the objects that a training may use every alert of: those labelled or asked for."""
     with reading(engine) as connection:
-        found = {
-            object_id
+        return frozenset(
+            (survey, object_id)
             for table in (tables.labels, tables.label_requests)
-            for object_id in connection.execute(sa.select(table.c.object_id)).scalars()
-        }
-    return np.array(sorted(found), np.int64)
+            for survey, object_id in connection.execute(
+                sa.select(table.c.survey, table.c.object_id)
+            )
+        )
+
+
+def number_of(survey: str) -> int:
+    """Return a number that stands for a survey's name where there are millions of them."""
+    return crc32(survey.encode())
 
 
 class Glance(NamedTuple):
     """What the rule needs of alerts whose light curve is kept, one value each.
 
-    ``object_id`` int64, 0 where there is none; ``t`` float64, time of the alert (MJD TAI);
-    ``start`` float64, of its first detection; ``processed_ms`` int64; ``n_points`` int64.
+    ``survey`` int64, see :func:`number_of`; ``object_id`` int64, 0 where there is none; ``t`` float64,
+    time of the alert (MJD TAI); ``start`` float64, of its first detection; ``processed_ms`` int64;
+    ``n_points`` int64.
     """
 
+    survey: NDArray[np.int64]
     object_id: NDArray[np.int64]
     t: NDArray[np.float64]
     start: NDArray[np.float64]
@@ -74,11 +85,11 @@ class Glanced(NamedTuple):
 class Rule(NamedTuple):
     """What :func:`superseded` is told beside the alerts."""
 
-    protected: NDArray[np.int64]
+    protected: frozenset[Key]
     before_ms: int
 
 
-def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> NDArray[np.bool_]:
+def superseded(alerts: Glance, protected: frozenset[Key], before_ms: int) -> NDArray[np.bool_]:
     """Say of which alerts the light curve is not needed any more.
 
     A light curve is kept where one of these holds:
@@ -105,16 +116,21 @@ def superseded(alerts: Glance, protected: NDArray[np.int64], before_ms: int) -> 
         One for each alert.
     """
     rows = np.flatnonzero(alerts.object_id)
-    order = rows[np.lexsort((-alerts.start[rows], alerts.t[rows], alerts.object_id[rows]))]
+    by = (-alerts.start, alerts.t, alerts.object_id, alerts.survey)
+    order = rows[np.lexsort([values[rows] for values in by])]
+    survey, object_id = alerts.survey[order], alerts.object_id[order]
+    another = (np.diff(survey, prepend=-1) != 0) | (np.diff(object_id, prepend=0) != 0)
     out = np.zeros(len(alerts.t), bool)
-    out[order] = _covered(alerts.object_id[order], alerts.t[order], alerts.start[order])
+    out[order] = _covered(np.cumsum(another), alerts.t[order], alerts.start[order])
     out &= alerts.processed_ms < before_ms
-    out &= ~np.isin(alerts.object_id, protected)
+    for name in {survey for survey, _ in protected}:
+        ids = [object_id for survey, object_id in protected if survey == name]
+        out &= (alerts.survey != number_of(name)) | ~np.isin(alerts.object_id, ids)
     return out
 
 
 @nb.njit(nogil=True, cache=True)
-def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _covered(owner, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Cover each object's history with the fewest alerts, walking from the newest back.
 
     Of the alerts that still meet what is kept, the one that reaches furthest back is kept next; where
@@ -123,7 +139,7 @@ def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN00
     out = np.ones(len(t), np.bool_)
     reach, best = 0.0, -1
     for i in range(len(t) - 1, -1, -1):
-        if i + 1 == len(t) or object_id[i + 1] != object_id[i]:  # its newest
+        if i + 1 == len(t) or owner[i + 1] != owner[i]:  # its newest
             out[i] = False
             reach = start[i]
         else:
@@ -132,7 +148,7 @@ def _covered(object_id, t, start):  # type: ignore[no-untyped-def] # noqa: ANN00
                 reach, best = start[best], -1
             if start[i] < reach - _SAME_DAYS and (best < 0 or start[i] < start[best]):
                 best = i
-        if best >= 0 and (i == 0 or object_id[i - 1] != object_id[i]):
+        if best >= 0 and (i == 0 or owner[i - 1] != owner[i]):
             out[best] = False
             best = -1
     return out
@@ -143,7 +159,7 @@ def glance(path: Path) -> Glanced:
     file = pq.ParquetFile(path)
     columns = [file.schema.column(k).path for k in range(len(file.schema))]
     inside = [k for k, name in enumerate(columns) if name.startswith("light_curve.")]
-    wanted = ["object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms"]
+    wanted = ["survey", "object_id", "t_mjd_tai", "days_since_first_detection", "processed_ms"]
     wanted.append(columns[inside[-1]])
     groups = [file.metadata.row_group(k) for k in range(file.num_row_groups)]
     begins = np.cumsum([0, *(group.num_rows for group in groups)])
@@ -177,5 +193,14 @@ def _glance_of(rows: pa.Table, begin: int) -> Glanced:
     lengths = pc.list_value_length(rows["light_curve"])
     n_points = np.asarray(pc.fill_null(lengths, 0), np.int64)
     held = np.flatnonzero(np.asarray(pc.is_valid(rows["light_curve"])) & (owner != 0))
-    alerts = Glance(owner[held], t[held], start[held], processed_ms[held], n_points[held])
+    columns: Iterable[Any] = (_numbers_of(rows), owner, t, start, processed_ms, n_points)
+    alerts = Glance(*(values[held] for values in columns))
     return Glanced(alerts, begin + held, int(n_points.sum()), 0)
+
+
+def _numbers_of(rows: pa.Table) -> NDArray[np.int64]:
+    surveys = pc.fill_null(rows["survey"].cast(pa.string()), "").combine_chunks()
+    coded = surveys.dictionary_encode()
+    numbers = np.array([number_of(name) for name in coded.dictionary.to_pylist()], np.int64)
+    found: NDArray[np.int64] = numbers[np.asarray(coded.indices)]
+    return found

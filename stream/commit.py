@@ -24,7 +24,6 @@ Between them a crash leaves, and the replay does (``tests/stream/test_windows.py
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -34,8 +33,8 @@ import sqlalchemy as sa
 
 from active_learning.strategies import Candidates, choose
 from lightcurves.nights import night_of
-from store import tables
-from store.database import in_parts
+from store import requests, tables
+from store.keys import Key, of_keys
 from store.objects import fold_objects
 from store.sky import healpix_of
 from store.upsert import upsert
@@ -102,7 +101,7 @@ class Committed(NamedTuple):
     counts
         How many of each.
     classified
-        Its rows of ``classifications`` by diaSourceId; None at a replay.
+        Its rows of ``classifications`` by survey and diaSourceId; None at a replay.
     requested, differing, early
         The requests for spectra that it made, the repeats that say something else, and the alerts that
         it found ahead of their turn.
@@ -212,13 +211,13 @@ class _Commit:
         passed = [row for row in (*alerts, *rejected) if where_of(row) in held]
         alerts = [alert for alert in alerts if where_of(alert) not in held]
         rejected = [row for row in rejected if where_of(row) not in held]
-        known = self._known([alert["dia_source_id"] for alert in (*alerts, *early)])
+        known = self._known([_alert_key(alert) for alert in (*alerts, *early)])
         first, repeated = self._split_duplicates(alerts, known)
         for alert in first:
             self._keep_what_was_told(alert, known)
-        told = known.keys() | {alert["dia_source_id"] for alert in first}
-        early = list({a["dia_source_id"]: a for a in reversed(early)}.values())
-        early = [alert for alert in early if alert["dia_source_id"] not in told]
+        told = known.keys() | {_alert_key(alert) for alert in first}
+        early = list({_alert_key(a): a for a in reversed(early)}.values())
+        early = [alert for alert in early if _alert_key(alert) not in told]
         before = self._found_before(ranges, alerts, rejected)
         rejected = [row for row in rejected if where_of(row) not in before]
         for part in () if self.fill else ranges:
@@ -226,14 +225,14 @@ class _Commit:
         self._forget_at(early)
         written = [*first, *early]
         classified = [self._stamp(self._classification(alert)) for alert in written]
-        self._put(tables.classifications, classified, "dia_source_id")
+        self._put(tables.classifications, classified, "survey", "dia_source_id")
         self._put(tables.duplicates, [self._stamp(self._duplicate(a)) for a in repeated], *_WHERE)
         self._put(tables.rejected, [self._stamp(self._rejected(r)) for r in rejected], *_WHERE)
-        new = [alert for alert in written if alert["dia_source_id"] not in known]
-        fold_objects(self.connection, written, frozenset(a["dia_source_id"] for a in new))
+        new = [alert for alert in written if _alert_key(alert) not in known]
+        fold_objects(self.connection, written, frozenset(_alert_key(a) for a in new))
         requested = self._request(new, policy)
         counts = self._account(ranges, first, [*repeated, *passed], rejected, before)
-        classified.sort(key=itemgetter("dia_source_id"))
+        classified.sort(key=_alert_key)
         counts = replace(counts, n_requested=len(requested), n_early=len(early))
         differing = [row for row in repeated if row["differs"] is not None]
         return Committed(counts, classified, requested, differing, early)
@@ -260,21 +259,28 @@ class _Commit:
             ).scalars()
         )
 
-    def _known(self, ids: list[int]) -> dict[int, Row]:
-        """Return which of the ids have been classified: from which offset, and what they said."""
+    def _known(self, keys: list[Key]) -> dict[Key, Row]:
+        """Return which of the alerts have been classified: from which offset, and what they said."""
         table = tables.classifications.c
-        names = ("dia_source_id", *_WHERE, *_CONTENT, "run_id", "model_version", "processed_ms")
+        names = (
+            "survey",
+            "dia_source_id",
+            *_WHERE,
+            *_CONTENT,
+            "run_id",
+            "model_version",
+            "processed_ms",
+        )
         columns = sa.select(*(table[name] for name in names))
-        found: dict[int, Row] = {}
-        for part in in_parts(ids):
-            query = columns.where(table.dia_source_id.in_(part))
-            for row in self.connection.execute(query).mappings():
-                found[row["dia_source_id"]] = dict(row)
+        found: dict[Key, Row] = {}
+        for mine in of_keys(table.dia_source_id, keys):
+            for row in self.connection.execute(columns.where(mine)).mappings():
+                found[row["survey"], row["dia_source_id"]] = dict(row)
         return found
 
-    def _keep_what_was_told(self, alert: Row, known: Mapping[int, Row]) -> None:
+    def _keep_what_was_told(self, alert: Row, known: Mapping[Key, Row]) -> None:
         """Leave an alert that this run scored ahead of its turn as it was, so that its message repeats."""
-        told = known.get(alert["dia_source_id"])
+        told = known.get(_alert_key(alert))
         mine = self.batch.run_id, alert["model_version"]
         if told is not None and (told["run_id"], told["model_version"]) == mine:
             alert["processed_ms"] = told["processed_ms"]
@@ -308,14 +314,14 @@ class _Commit:
                 self.connection.execute(sa.delete(table).where(here), at)
 
     def _split_duplicates(
-        self, alerts: list[Row], known: dict[int, Row]
+        self, alerts: list[Row], known: dict[Key, Row]
     ) -> tuple[list[Row], list[Row]]:
         """Split off alerts whose id was classified from another offset, in the past or just now."""
         seen = dict(known)
         first: list[Row] = []
         repeated: list[Row] = []
         for alert in alerts:
-            original = seen.setdefault(alert["dia_source_id"], alert)
+            original = seen.setdefault(_alert_key(alert), alert)
             if where_of(original) == where_of(alert):
                 first.append(alert)
             else:
@@ -334,7 +340,8 @@ class _Commit:
         return row
 
     def _duplicate(self, alert: Row) -> Row:
-        return {name: alert[name] for name in (*_WHERE, "dia_source_id", "arrival_ms", "differs")}
+        names = (*_WHERE, "survey", "dia_source_id", "arrival_ms", "differs")
+        return {name: alert[name] for name in names}
 
     def _rejected(self, row: Row) -> Row:
         names = (*_WHERE, "arrival_ms", "processed_ms", "detail", "packet")
@@ -400,45 +407,48 @@ class _Commit:
     def _request(self, new: list[Row], policy: RequestPolicy) -> list[Row]:
         """Choose label requests night by night, within what each night's budget has left."""
         able = [alert for alert in new if _can_be_observed(alert)]
-        requests: list[Row] = []
+        chosen: list[Row] = []
         by_night: dict[int, list[Row]] = {}
         for alert in able:
             by_night.setdefault(night_of(alert["t_mjd_tai"]), []).append(alert)
-        for night, tonight in sorted(by_night.items()):
-            asked = self._asked([alert["object_id"] for alert in tonight])
-            asked |= {request["object_id"] for request in requests}
+        for night, every in sorted(by_night.items()):
+            asked = self._asked([_object_key(alert) for alert in every])
+            asked |= {_object_key(request) for request in chosen}
+            tonight = [alert for alert in every if _object_key(alert) not in asked]
             rows = choose(
                 _candidates(tonight),
                 strategy=policy.strategy,
                 budget=policy.nightly_budget - self._spent(night),
                 min_points=policy.min_points,
                 min_utility=policy.min_entropy,
-                asked=frozenset(asked),
+                asked=frozenset(),
             )
-            requests += [self._requested(tonight[k], night, policy) for k in rows]
-        if requests:
-            self.connection.execute(
-                sa.insert(tables.label_requests), [self._stamp(r) for r in requests]
-            )
-        return requests
+            chosen += [self._requested(tonight[k], night, policy) for k in rows]
+        requests.ask(self.connection, [self._stamp(request) for request in chosen])
+        return chosen
 
-    def _asked(self, ids: list[int]) -> set[int]:
-        asked: set[int] = set()
-        for column in (tables.label_requests.c.object_id, tables.labels.c.object_id):
-            for part in in_parts(ids):
-                asked.update(
-                    self.connection.execute(sa.select(column).where(column.in_(part))).scalars()
-                )
-        return asked
+    def _asked(self, keys: list[Key]) -> set[Key]:
+        """Return which of the objects are labelled, or have been asked for by this program."""
+        ours = tables.label_requests.c.program == requests.PROGRAM
+        return {
+            (row.survey, row.object_id)
+            for table, wanted in ((tables.label_requests, ours), (tables.labels, sa.true()))
+            for mine in of_keys(table.c.object_id, keys)
+            for row in self.connection.execute(
+                sa.select(table.c.survey, table.c.object_id).where(mine, wanted)
+            )
+        }
 
     def _spent(self, night: int) -> int:
         table = tables.label_requests
-        query = sa.select(sa.func.count()).select_from(table).where(table.c.night == night)
+        ours = sa.and_(table.c.night == night, table.c.program == requests.PROGRAM)
+        query = sa.select(sa.func.count()).select_from(table).where(ours)
         return int(self.connection.execute(query).scalar_one())
 
     def _requested(self, alert: Row, night: int, policy: RequestPolicy) -> Row:
         why = f"entropy {alert['entropy']:.2f} nats, likeliest class {alert['probability']:.0%}"
         copied = (
+            "survey",
             "object_id",
             "dia_source_id",
             "model_version",
@@ -450,6 +460,7 @@ class _Commit:
         )
         return {
             **{name: alert[name] for name in copied},
+            "program": requests.PROGRAM,
             "night": night,
             "strategy": policy.strategy,
             "utility": alert["entropy"],
@@ -468,6 +479,14 @@ _CONTENT = (
     "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg", "band", "flux_njy", "sigma_njy",
     "n_points",
 )  # fmt: skip
+
+
+def _alert_key(row: Row) -> Key:
+    return row["survey"], row["dia_source_id"]
+
+
+def _object_key(row: Row) -> Key:
+    return row["survey"], row["object_id"]
 
 
 def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:

@@ -125,6 +125,17 @@ LABEL_REQUEST: Final = _schema("noctule.v1.LabelRequest.avsc")
 DESC: Final = _schema("elasticc.v0_9_1.brokerClassification.avsc")
 
 
+def key_of(survey: str, identifier: int) -> str:
+    """Return the key of a message: the identifier, with its survey before it unless that is LSST.
+
+    Examples
+    --------
+    >>> key_of("lsst", 17), key_of("ztf", 17)
+    ('17', 'ztf:17')
+    """
+    return str(identifier) if survey == "lsst" else f"{survey}:{identifier}"
+
+
 def frame(schema_id: int) -> bytes:
     """Return what precedes the body: byte 0, then the schema's id in 4 bytes, big-endian."""
     return b"\0" + schema_id.to_bytes(4, "big")

@@ -1,9 +1,9 @@
 """What goes out to Kafka after a batch: at least once, identical bytes for a repeat.
 
 Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by
-diaSourceId; DESC's form has no frame, because its readers expect none; rejected packets go out as
-they came in, with their reason in the headers. Everything is in the tables by (run, batch), so that a
-replay sends the same bytes again.
+:func:`stream.messages.key_of`; DESC's form has no frame, because its readers expect none; rejected
+packets go out as they came in, with their reason in the headers. Everything is in the tables by (run,
+batch), so that a replay sends the same bytes again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stream.messages import (
     classification_body,
     desc_body,
     frame,
+    key_of,
     label_request_body,
 )
 
@@ -85,7 +86,7 @@ def outgoing(
     """Give the messages of a batch, in a fixed order.
 
     `frames` are :meth:`Topics.frames`, kept; `classified` the batch's rows of ``classifications`` by
-    diaSourceId, where they are at hand: else they are read.
+    survey and diaSourceId, where they are at hand: else they are read.
     """
     frames = topics.frames() if frames is None else frames
     if classified is None:
@@ -95,7 +96,7 @@ def outgoing(
     for row in _rows(connection, tables.label_requests, run_id, batch_id):
         yield {
             "topic": topics.requests,
-            "key": str(row["object_id"]),
+            "key": key_of(row["survey"], row["object_id"]),
             "value": frames[topics.requests] + label_request_body(row),
         }
     for row in _rows(connection, tables.rejected, run_id, batch_id):
@@ -105,7 +106,7 @@ def outgoing(
 def _of_alert(
     row: Mapping[str, Any], topics: Topics, frames: Mapping[str, bytes]
 ) -> Iterator[dict[str, Any]]:
-    key, body = str(row["dia_source_id"]), classification_body(row)
+    key, body = key_of(row["survey"], row["dia_source_id"]), classification_body(row)
     yield {"topic": topics.classified, "key": key, "value": frames[topics.classified] + body}
     if row["novelty_far"] is not None and row["novelty_far"] <= topics.novel_far:
         yield {"topic": topics.novel, "key": key, "value": frames[topics.novel] + body}

@@ -30,8 +30,9 @@ from models.inputs import Inputs
 from models.scoring import score_columns
 from store import tables
 from store.clock import now_ms
-from store.database import in_parts, reading
+from store.database import reading
 from store.delta import dataset_of
+from store.keys import Key, of_keys
 from stream.consumer import Limits, RangeReader, Watermarks
 from stream.scoring import Scorer, delta_schema
 from stream.worker import PREFETCH_KB, read_where
@@ -201,9 +202,10 @@ class Rescoring:
         """Say which rows are where their alert counts, and the first of such."""
         ids = alerts["dia_source_id"].to_numpy()
         where = list(zip(*(alerts[name].to_pylist() for name in _WHERE), strict=True))
+        keys = list(zip(alerts["survey"].to_pylist(), ids.tolist(), strict=True))
         with reading(self.engine) as connection:
-            classified = classified_at(connection, ids)
-        here = [classified.get(key, at) == at for key, at in zip(ids.tolist(), where, strict=True)]
+            classified = classified_at(connection, keys)
+        here = [classified.get(key, at) == at for key, at in zip(keys, where, strict=True)]
         rows = np.flatnonzero(np.array(here, np.bool_))
         _, first = np.unique(ids[rows], return_index=True)
         counting = np.zeros(ids.size, np.bool_)
@@ -214,17 +216,15 @@ class Rescoring:
 _WHERE: Final = ("topic", "kafka_partition", "kafka_offset")
 
 
-def classified_at(
-    connection: sa.Connection, ids: NDArray[np.int64]
-) -> dict[int, tuple[str, int, int]]:
+def classified_at(connection: sa.Connection, keys: list[Key]) -> dict[Key, tuple[str, int, int]]:
     """Return topic, partition and offset of those of the alerts that the live stream has classified."""
     table = tables.classifications.c
-    columns = sa.select(table.dia_source_id, *(table[name] for name in _WHERE))
-    found: dict[int, tuple[str, int, int]] = {}
-    for part in in_parts(ids.tolist()):
-        query = columns.where(table.dia_source_id.in_(part))
-        found |= {row[0]: (row[1], row[2], row[3]) for row in connection.execute(query)}
-    return found
+    columns = sa.select(*(table[name] for name in ("survey", "dia_source_id", *_WHERE)))
+    return {
+        (row[0], row[1]): (row[2], row[3], row[4])
+        for mine in of_keys(table.dia_source_id, keys)
+        for row in connection.execute(columns.where(mine))
+    }
 
 
 # -- from Delta ------------------------------------------------------------------------------------

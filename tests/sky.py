@@ -18,7 +18,8 @@ from lightcurves.folders import (
     write_light_curves,
 )
 from models.artifact import Trained
-from models.training import TrainingSettings, moments_of, train
+from models.rows import TrainingSettings
+from models.training import moments_of, train
 
 FLARE, SUPERNOVA, PULSATOR, QUASAR = 122, 111, 212, 221
 CLASSES: Final = (FLARE, SUPERNOVA, PULSATOR, QUASAR)

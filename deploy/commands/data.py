@@ -111,8 +111,8 @@ def replay(
     from deploy.places import open_store
     from deploy.wiring import check_kafka
     from lightcurves.alerts import framed_packets
+    from store.accounting_queries import rejected_packets
     from store.database import reading
-    from store.queries import rejected_packets
 
     if rejected == (path is not None):
         raise ConfigurationError("replay takes a file or folder, or --rejected")

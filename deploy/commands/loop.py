@@ -25,7 +25,7 @@ def learn(
 
 
 def queue(
-    every: Annotated[bool, typer.Option("--all", help="Answered requests too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Closed requests too.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
 ) -> None:
     """Show which objects a spectrum is wanted of, the most useful of the newest night first."""
@@ -33,14 +33,15 @@ def queue(
     from rich.table import Table
 
     from deploy.places import open_store
-    from store import labels
     from store.database import reading
+    from store.request_queries import label_queue
 
-    with reading(open_store(given_settings())) as connection:
-        rows = labels.label_queue(connection, only_open=not every, limit=limit)
+    settings = given_settings()
+    with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
+        rows = label_queue(connection, only_open=not every, limit=limit)
     table = Table(title="spectra wanted" if rows else "no spectra wanted")
-    for name in ("request", "object", "night", "ra", "dec", "band", "flux nJy", "utility", "why",
-                 "answer"):  # fmt: skip
+    for name in ("request", "survey", "object", "program", "night", "ra", "dec", "band", "flux nJy",
+                 "utility", "why", "state", "answer"):  # fmt: skip
         table.add_column(name)
     for row in rows:
         table.add_row(*_cells(row))
@@ -53,8 +54,10 @@ def _cells(row: sa.RowMapping) -> tuple[str, ...]:
     position = (f"{row['ra_deg']:.5f}", f"{row['dec_deg']:+.5f}")
     answer = class_name(row["answer"]) if row["answered"] else ""
     flux = "" if row["flux_njy"] is None else f"{row['flux_njy']:.0f}"
-    which = (str(row["request_id"]), str(row["object_id"]), str(row["night"]))
-    return (*which, *position, row["band"] or "", flux, f"{row['utility']:.2f}", row["why"], answer)
+    names = ("request_id", "survey", "object_id", "program", "night")
+    how_far = f"{row['state']} by {row['state_who']}"
+    useful = (row["band"] or "", flux, f"{row['utility']:.2f}", row["why"])
+    return (*(str(row[name]) for name in names), *position, *useful, how_far, answer)
 
 
 def label(
@@ -66,15 +69,26 @@ def label(
         typer.Option(min=0.0, max=1.0, help="How sure; the most confident label counts."),
     ] = None,
     comment: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+    survey: Annotated[
+        str | None, typer.Option(help="Whose object; needed where several surveys have this id.")
+    ] = None,
 ) -> None:
     """Report what an object is: a row in the append-only ledger of labels."""
     from deploy.places import open_store
+    from lightcurves.surveys import LSST
     from store import labels
     from store.clock import now_ms
+    from store.object_queries import surveys_of
 
     with open_store(given_settings()).begin() as connection:
+        known = surveys_of(connection, object_id)
+        if survey is None and len(known) > 1:
+            raise ConfigurationError(
+                f"several surveys have an object {object_id}: add --survey, one of {', '.join(known)}"
+            )
         label_id = labels.report_label(
             connection,
+            survey=survey or (known[0] if known else LSST.name),
             object_id=object_id,
             class_id=class_id_of(class_),
             reporter=reporter,
@@ -83,6 +97,26 @@ def label(
             now_ms=now_ms(),
         )
     typer.echo(f"label {label_id}")
+
+
+def request(
+    request_id: Annotated[int, typer.Argument(min=1, help="Number of the request, see queue.")],
+    event: Annotated[
+        str, typer.Argument(help="seen, claimed, planned, observed, withdrawn or expired.")
+    ],
+    who: Annotated[str, typer.Option(help="Who says so.")],
+    why: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+) -> None:
+    """Write down what became of a request for a spectrum; withdrawn and expired close it."""
+    from deploy.places import open_store
+    from store import requests
+    from store.clock import now_ms
+
+    with open_store(given_settings()).begin() as connection:
+        event_id = requests.append_event(
+            connection, request_id, event, who=who, at_ms=now_ms(), why=why
+        )
+    typer.echo(f"event {event_id}")
 
 
 def class_id_of(text: str) -> int:

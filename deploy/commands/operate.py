@@ -223,11 +223,11 @@ def status() -> None:
     from deploy.places import open_store
     from deploy.terminal import status_lines
     from store import registry
+    from store.accounting_queries import counts
     from store.database import reading
-    from store.queries import counts
 
     settings = given_settings()
-    with reading(open_store(settings)) as connection:
+    with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
         held = counts(connection)
         champion = registry.champion(connection, settings.models.alias)
     model = "none promoted"

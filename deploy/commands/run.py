@@ -55,16 +55,18 @@ def portal(
     port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
 ) -> None:
     """Serve the page and the REST interface."""
+    from functools import partial
+
     from deploy.places import delta_folder, open_store
     from portal.app import create_app
     from portal.serve import serve
     from store.delta import read_light_curve
 
     settings = given_settings(portal__port=port)
-    folder, token = delta_folder(settings), settings.portal.token
+    token = settings.portal.token
     app = create_app(
-        open_store(settings),
-        light_curve=lambda object_id: read_light_curve(folder, object_id),
+        open_store(settings, settings.store.query_timeout_s),
+        light_curve=partial(read_light_curve, delta_folder(settings)),
         token=None if token is None else token.get_secret_value(),
         alias=settings.models.alias,
     )

@@ -53,7 +53,7 @@ async function report() {
   sessionStorage.setItem(TOKEN, form.token.value);
   markInvalid([]);
   tell("done", `Recorded: ${answer.object_id} is ${answer.class_name} (label ${answer.label_id}).`);
-  for (const name of ["object_id", "class_id", "confidence", "redshift", "observed_mjd_tai", "comment"]) {
+  for (const name of ["object_id", "survey", "class_id", "confidence", "redshift", "observed_mjd_tai", "comment"]) {
     form.elements[name].value = "";
   }
 }
@@ -77,6 +77,7 @@ document.addEventListener("click", (event) => {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   form.object_id.value = link.dataset.object;
+  form.survey.value = link.dataset.survey;
   tell("", "");
   document.getElementById("report").scrollIntoView();
   form.class_id.focus({ preventScroll: true });

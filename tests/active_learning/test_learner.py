@@ -101,7 +101,7 @@ def label(engine: sa.Engine, n: int, wrong: Callable[[int], int] | None = None) 
     with engine.begin() as connection:
         for row in objects.to_pylist()[:n]:
             class_id = wrong(row["class_id"]) if wrong else row["class_id"]
-            report_label(connection, object_id=row["object_id"], class_id=class_id,
+            report_label(connection, survey="lsst", object_id=row["object_id"], class_id=class_id,
                          reporter="telescope", now_ms=2)  # fmt: skip
 
 
@@ -284,22 +284,24 @@ def test_the_same_labels_train_the_same_model(engine: sa.Engine, config: Learner
 def test_training_joins_the_folder_and_the_labelled_alerts(config: LearnerConfig) -> None:
     folder_only = training_moments(config, {})
     assert set(folder_only["class_id"].to_pylist()) == set(KNOWN)
-    both = training_moments(config, {STREAM_ID: FLARE, 77: FLARE})  # 77 was never seen
+    both = training_moments(
+        config, {("lsst", STREAM_ID): FLARE, ("lsst", 77): FLARE}
+    )  # 77 was never seen
     added = both.filter(pc.equal(both["object_id"], STREAM_ID))
     assert both.num_rows == folder_only.num_rows + added.num_rows
     assert 0 < added.num_rows <= FAST.moments
     assert set(added["class_id"].to_pylist()) == {FLARE}
-    alone = training_moments(replace(config, training_folder=None), {STREAM_ID: FLARE})
+    alone = training_moments(replace(config, training_folder=None), {("lsst", STREAM_ID): FLARE})
     assert alone.to_pylist() == added.to_pylist()
 
 
 def test_labels_alone_without_a_folder_need_alerts(config: LearnerConfig) -> None:
     bare = replace(config, training_folder=None)
-    for current in ({}, {77: FLARE}):
+    for current in ({}, {("lsst", 77): FLARE}):
         with pytest.raises(ConfigurationError, match="nothing to train on"):
             training_moments(bare, current)
     nowhere = replace(config, delta_folder=config.models_folder / "none yet")
-    assert training_moments(nowhere, {STREAM_ID: FLARE}).num_rows > 0
+    assert training_moments(nowhere, {("lsst", STREAM_ID): FLARE}).num_rows > 0
 
 
 def test_no_frozen_object_is_ever_trained_on(config: LearnerConfig, tmp_path: Path) -> None:

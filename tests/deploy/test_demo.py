@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from store.accounting_queries import counts
 from store.database import open_database, reading
-from store.queries import counts
 from store.registry import champion
 
 ALERTS = 120

@@ -249,7 +249,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def label(connection: sa.Connection, object_id: int) -> None:
-    report_label(connection, object_id=object_id, class_id=111, reporter="me", now_ms=1)
+    report_label(
+        connection, survey="lsst", object_id=object_id, class_id=111, reporter="me", now_ms=1
+    )
 
 
 class Ends(BaseException):

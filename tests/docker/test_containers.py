@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Message
 
 from deploy.kafka import create_topics
+from store.accounting_queries import counts
 from store.database import migrate, open_database, reading
-from store.queries import counts
 from stream.consumer import Limits, RangeReader
 from stream.topic import publish
 

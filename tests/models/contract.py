@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lightcurves.folders import attach_light_curves
 from models.inputs import Inputs
-from models.training import TrainingRows, moments_of, training_rows
+from models.rows import TrainingRows
+from models.training import moments_of, training_rows
 from tests.sky import CLASSES, FAST, make_sky, sky_table
 
 CLASS_IDS = tuple(sorted(CLASSES))

@@ -23,9 +23,10 @@ from models.inputs import Inputs
 from models.kinds import kinds_of
 from models.parts import Packed
 from models.pool import LinearPool
+from models.rows import TrainingRows, TrainingSettings
 from models.scaling import fit_scale, scaled
 from models.scoring import load_model
-from models.training import TrainingRows, TrainingSettings, moments_of, train
+from models.training import moments_of, train
 from tests.models.contract import CLASS_IDS, SETTINGS, Contract, answers, rows, unseen
 from tests.sky import FAST, sky_table
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import astropy.units as u
+import astropy.units as u  # type: ignore[import-untyped]
 import pytest
-from astropy.io.votable.ucd import check_ucd
+from astropy.io.votable.ucd import check_ucd  # type: ignore[import-untyped]
 
 from models import record
 from models.record import RECORD, ROW_FIELDS, Field, Group, Null

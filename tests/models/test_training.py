@@ -20,11 +20,11 @@ from lightcurves.features.table import feature_arrays
 from lightcurves.folders import attach_light_curves, read_light_curves, write_light_curves
 from models import training, trees
 from models.artifact import Trained, save_model
+from models.rows import TrainingSettings
 from models.shift import LARGEST_WEIGHT, target_weights
 from models.training import (
     CONTEXT_COLUMNS,
     MOMENT_COLUMNS,
-    TrainingSettings,
     data_digest,
     early_dense,
     in_order,

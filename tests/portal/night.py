@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from lightcurves.bands import LSST_BANDS
 from store import registry, tables
 from store.labels import report_label
+from store.requests import ask
 from store.sky import healpix_of
 
 NOW_MS: Final = 1_773_200_000_000
@@ -235,15 +236,15 @@ def add_accounting(connection: sa.Connection) -> None:
 
 
 def add_request(connection: sa.Connection, object_id: int, at: int = 0) -> None:
-    connection.execute(
-        tables.label_requests.insert().values(
-            object_id=object_id, dia_source_id=object_id, night=61_108, strategy="entropy",
-            utility=1.9 - 0.03 * at, why="uncertain: entropy 1.72 nats, above 0.50",
-            requested_ms=NOW_MS - 60_000 * (at + 1), run_id="live", batch_id=1,
-            model_version="20260311-b07d42", ra_deg=150.1 + at / 7, dec_deg=2.2 - at / 3,
-            band="gri"[at % 3], flux_njy=2_000.0 * (at + 1), t_mjd_tai=T0,
-        )
-    )  # fmt: skip
+    row = {
+        "survey": "lsst", "object_id": object_id, "program": "noctule", "dia_source_id": object_id,
+        "night": 61_108, "strategy": "entropy", "utility": 1.9 - 0.03 * at,
+        "why": "uncertain: entropy 1.72 nats, above 0.50",
+        "requested_ms": NOW_MS - 60_000 * (at + 1), "run_id": "live", "batch_id": 1,
+        "model_version": "20260311-b07d42", "ra_deg": 150.1 + at / 7, "dec_deg": 2.2 - at / 3,
+        "band": "gri"[at % 3], "flux_njy": 2_000.0 * (at + 1), "t_mjd_tai": T0,
+    }  # fmt: skip
+    ask(connection, [row])
 
 
 def add_label(connection: sa.Connection, object_id: int, at: int = 0, **values: Any) -> int:
@@ -256,10 +257,10 @@ def add_label(connection: sa.Connection, object_id: int, at: int = 0, **values: 
         "now_ms": NOW_MS - 30_000 * (9 - at),
         **values,
     }
-    return report_label(connection, object_id=object_id, **given)
+    return report_label(connection, survey="lsst", object_id=object_id, **given)
 
 
-def light_curve(object_id: int) -> pa.Table:
+def light_curve(_survey: str, object_id: int) -> pa.Table:
     """A rise and decline in six bands, forced photometry before and between the detections."""
     rng = np.random.default_rng(object_id % 2**32)
     n = 84

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwr
 
 from portal.serve import serving
 from store import tables
-from store.labels import label_history
+from store.request_queries import label_history
 from tests.portal import night
 from tests.portal.conftest import TOKEN, make_app
 
@@ -139,7 +139,7 @@ def test_both_figures_are_drawn_with_their_data(url: str, open_page: OpenPage) -
             figure.inner_width > 300,
         ])"""
     )
-    n_points = night.light_curve(night.FIRST_ID).num_rows
+    n_points = night.light_curve("lsst", night.FIRST_ID).num_rows
     assert drawn[0] == ["light_curve", n_points, True]
     assert drawn[1][0] == "probabilities"
     assert drawn[1][1] > 0
@@ -255,7 +255,7 @@ def test_a_label_is_reported_with_the_form(
     page.get_by_role("button", name="Report label").click()
     expect(page.locator("#label-result")).to_contain_text(f"{object_id} is TDE")
     with sqlite.begin() as connection:
-        label = label_history(connection, int(object_id))[-1]
+        label = label_history(connection, "lsst", int(object_id))[-1]
     assert (label["class_id"], label["redshift"]) == (132, 0.12)
     expect(page.locator("#answered")).to_contain_text("A. Observer <b>", timeout=10_000)
     page.reload()
@@ -293,7 +293,7 @@ def test_an_object_without_a_light_curve_says_so(sqlite: sa.Engine, open_page: O
     with sqlite.begin() as connection:
         object_id = night.add_unscored_object(connection)
         connection.execute(tables.classifications.delete())
-    with serving(make_app(sqlite, light_curve=lambda _: None)) as url:
+    with serving(make_app(sqlite, light_curve=lambda *_: None)) as url:
         page = open_page(f"{url}/objects/{object_id}")
         expect(page.locator("#figures")).to_contain_text("Nothing to draw yet")
         page.close()

@@ -28,7 +28,7 @@ def found(item: Any, kind: str) -> list[dict[str, Any]]:
 
 
 def drawn(**changes: Any) -> Any:
-    parts = {"points": night.light_curve(1), "moments": MOMENTS, "first_mjd_tai": 61_000.0}
+    parts = {"points": night.light_curve("lsst", 1), "moments": MOMENTS, "first_mjd_tai": 61_000.0}
     item = draw(**{"scheme": "light", **parts, **changes})
     assert item is not None
     json.dumps(item, allow_nan=False)
@@ -76,7 +76,7 @@ def test_odd_points_are_drawn(scheme: str, *, narrow: bool) -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_hardly_any_points_are_drawn(n: int) -> None:
-    assert drawn(points=night.light_curve(1).slice(0, n))
+    assert drawn(points=night.light_curve("lsst", 1).slice(0, n))
 
 
 def test_one_of_both_is_enough() -> None:

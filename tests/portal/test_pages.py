@@ -147,7 +147,7 @@ def test_figures_of_nothing_are_null(sqlite: sa.Engine) -> None:
     with sqlite.begin() as connection:
         object_id = night.add_unscored_object(connection)
         connection.execute(tables.classifications.delete())
-    with asking(make_app(sqlite, light_curve=lambda _: None)) as portal:
+    with asking(make_app(sqlite, light_curve=lambda *_: None)) as portal:
         assert portal.get(f"/objects/{object_id}/figures").json() == {"figures": None}
 
 

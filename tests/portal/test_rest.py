@@ -86,7 +86,7 @@ def test_object_has_its_scores_light_curve_labels_and_request(
     assert inside == set(newest["prediction_set"])
     assert list(found["light_curve"]) == ["u", "g", "r", "i", "z", "y"]
     n_points = sum(len(band["t_mjd_tai"]) for band in found["light_curve"].values())
-    assert n_points == night.light_curve(ids[2]).num_rows
+    assert n_points == night.light_curve("lsst", ids[2]).num_rows
     assert found["labels"][0]["class_name"] == "SN II"
     assert found["request"]["answered"] is True
     assert found["request"]["answer_name"] == "SN II"
@@ -116,7 +116,7 @@ def test_numbers_that_are_not_finite_are_null(sqlite: sa.Engine) -> None:
     }
     with sqlite.begin() as connection:
         record_trial(connection, **trial, gate={"gain": -inf}, now_ms=night.NOW_MS)
-    with asking(make_app(sqlite, light_curve=lambda _: odd)) as portal:
+    with asking(make_app(sqlite, light_curve=lambda *_: odd)) as portal:
         curve = portal.get(f"/api/objects/{ids[0]}").json()["light_curve"]
         assert curve["g"]["flux_njy"] == [None]
         assert curve["mauve"]["sigma_njy"] == [None]
@@ -126,7 +126,7 @@ def test_numbers_that_are_not_finite_are_null(sqlite: sa.Engine) -> None:
 def test_no_light_curve_is_null(sqlite: sa.Engine) -> None:
     ids = night.fill(sqlite, n_objects=1)
     nothing: pa.Table | None = None
-    with asking(make_app(sqlite, light_curve=lambda _: nothing)) as portal:
+    with asking(make_app(sqlite, light_curve=lambda *_: nothing)) as portal:
         assert portal.get(f"/api/objects/{ids[0]}").json()["light_curve"] is None
 
 
@@ -310,11 +310,11 @@ def test_half_a_character_is_no_text(sqlite: sa.Engine) -> None:
 
 
 def test_a_fault_says_nothing_about_itself(sqlite: sa.Engine) -> None:
-    def broken(_: int) -> pa.Table:
+    def broken(_survey: str, _: int) -> pa.Table:
         raise RuntimeError("the secret is 1234")
 
     with asking(make_app(sqlite, light_curve=broken)) as portal:
-        response = portal.get("/api/objects/1")
+        response = portal.get("/api/objects/1?survey=lsst")
     assert response.status_code == 500
     assert error_of(response)["code"] == "internal"
     assert "1234" not in response.text

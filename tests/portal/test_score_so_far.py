@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from portal.views import judge
-from store import portal_queries, tables
+from store import object_queries, tables
 from tests.portal import night
 
 MODEL = "20260311-b07d42"
@@ -30,16 +30,16 @@ def test_only_what_was_said_before_the_first_label_counts(engine: sa.Engine) -> 
         add_alert(connection, 3, 3.0, 400, 0.99)
         night.add_label(connection, 1, class_id=112, confidence=0.5, now_ms=300)
         night.add_label(connection, 1, class_id=111, confidence=0.9, now_ms=500)
-        scored = portal_queries.scores_before_labels(connection, MODEL)
+        scored = object_queries.scores_before_labels(connection, MODEL)
         assert scored == [(111, {111: 0.7, 112: pytest.approx(0.3)})]
-        assert portal_queries.scores_before_labels(connection, "another") == []
+        assert object_queries.scores_before_labels(connection, "another") == []
 
 
 def test_a_label_before_any_score_tells_nothing(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         add_alert(connection, 1, 1.0, 100, 0.2)
         night.add_label(connection, 1, class_id=111, now_ms=50)
-        assert portal_queries.scores_before_labels(connection, MODEL) == []
+        assert object_queries.scores_before_labels(connection, MODEL) == []
 
 
 def test_an_unknown_class_costs_the_floor() -> None:

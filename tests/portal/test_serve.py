@@ -26,7 +26,7 @@ from store.database import migrate, open_database
 
 engine = open_database(sys.argv[1])
 migrate(engine)
-app = create_app(engine, light_curve=lambda _: None, token=None)
+app = create_app(engine, light_curve=lambda *_: None, token=None)
 serve(app, "127.0.0.1", 0, ready=lambda url: print(url, flush=True))
 print("ended", flush=True)
 """
@@ -78,12 +78,12 @@ def test_a_request_at_work_is_answered_before_the_end(sqlite: sa.Engine) -> None
     started = threading.Event()
     answers: list[int] = []
 
-    def slow(_: int) -> None:
+    def slow(_survey: str, _: int) -> None:
         started.set()
         time.sleep(0.5)
 
     def ask(url: str) -> None:
-        answers.append(httpx.get(f"{url}/api/objects/1").status_code)
+        answers.append(httpx.get(f"{url}/api/objects/1?survey=lsst").status_code)
 
     with serving(make_app(sqlite, light_curve=slow)) as url:
         asking = threading.Thread(target=ask, args=(url,))

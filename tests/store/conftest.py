@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from store.database import migrate, open_database
+from store.requests import ask
 from store.sky import healpix_of
-from store.tables import classifications, label_requests, objects
+from store.tables import classifications, objects
 
 Add = Callable[..., Mapping[str, Any]]
 
@@ -86,7 +87,9 @@ def add_request(connection: sa.Connection) -> Add:
 
     def add(object_id: int, **overrides: Any) -> Mapping[str, Any]:
         row = {
+            "survey": "lsst",
             "object_id": object_id,
+            "program": "noctule",
             "dia_source_id": object_id,
             "night": 60_000,
             "strategy": "entropy",
@@ -101,7 +104,7 @@ def add_request(connection: sa.Connection) -> Add:
             "t_mjd_tai": 60_000.1,
             **overrides,
         }
-        connection.execute(label_requests.insert().values(row))
+        ask(connection, [row])
         return row
 
     return add

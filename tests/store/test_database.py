@@ -114,7 +114,7 @@ def test_tables_are_made_in_one_transaction(empty: sa.Engine) -> None:
 
 
 def fill_ledgers(connection: sa.Connection) -> None:
-    report_label(connection, object_id=1, class_id=111, reporter="me", now_ms=1)
+    report_label(connection, survey="lsst", object_id=1, class_id=111, reporter="me", now_ms=1)
     register_model(
         connection,
         model_version="m1",

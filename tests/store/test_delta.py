@@ -13,6 +13,7 @@ from store.delta import LightCurveFile, commit_files, ensure_table, read_alerts_
 
 POINT = {"t_mjd_tai": 61_000.0, "band": "r", "flux_njy": 1.0, "sigma_njy": 1.0, "kind": "source"}
 ALERT = {
+    "survey": "lsst",
     "object_id": 1, "dia_source_id": 1, "t_mjd_tai": 61_000.0, "ra_deg": 1.0, "dec_deg": 2.0,
 }  # fmt: skip
 
@@ -20,6 +21,7 @@ ALERT = {
 def schema_of(points: pa.DataType, features: list[str]) -> pa.Schema:
     return pa.schema(
         [
+            ("survey", pa.string()),
             *((name, pa.int64()) for name in ("object_id", "dia_source_id")),
             *((name, pa.float64()) for name in ("t_mjd_tai", "ra_deg", "dec_deg")),
             ("light_curve", points),
@@ -53,10 +55,10 @@ def test_a_field_that_is_new_within_a_column_is_null_in_older_rows(tmp_path: Pat
     ]
     assert [curve[0]["flags"] for curve in rows["light_curve"].to_pylist()] == [None, 5]
     for object_id, flags in ((1, None), (2, 5)):
-        points = read_light_curve(tmp_path, object_id)
+        points = read_light_curve(tmp_path, "lsst", object_id)
         assert points is not None
         assert points["flags"].to_pylist() == [flags]
-    assert read_alerts_of(tmp_path, [1, 2]).num_rows == 2
+    assert read_alerts_of(tmp_path, [("lsst", 1), ("lsst", 2)]).num_rows == 2
 
 
 def test_a_table_that_has_all_columns_is_left_alone(tmp_path: Path) -> None:
@@ -70,7 +72,7 @@ def test_a_table_that_has_all_columns_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_no_table_has_no_rows(tmp_path: Path) -> None:
-    assert read_light_curve(tmp_path / "none", 1) is None
+    assert read_light_curve(tmp_path / "none", "lsst", 1) is None
 
 
 def test_texts_have_dictionaries_and_numbers_have_none(tmp_path: Path) -> None:
@@ -84,4 +86,4 @@ def test_texts_have_dictionaries_and_numbers_have_none(tmp_path: Path) -> None:
     columns = [group.column(k) for k in range(group.num_columns)]
     with_dictionary = {c.path_in_schema for c in columns if "RLE_DICTIONARY" in c.encodings}
     points = "light_curve.list.element"
-    assert with_dictionary == {"topic", f"{points}.band", f"{points}.kind"}
+    assert with_dictionary == {"survey", "topic", f"{points}.band", f"{points}.kind"}

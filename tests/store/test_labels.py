@@ -7,7 +7,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store.labels import current_labels, label_history, label_queue, report_label
+from store.keys import Key
+from store.labels import report_label
+from store.request_queries import current_labels, label_history, label_queue
 from store.tables import labels
 from tests.store.conftest import Add
 
@@ -26,7 +28,12 @@ ledgers = st.lists(
 
 def report(connection: sa.Connection, object_id: int, class_id: int, **more: Any) -> int:
     values = {"reporter": "me", "now_ms": 1, **more}
-    return report_label(connection, object_id=object_id, class_id=class_id, **values)
+    return report_label(connection, survey="lsst", object_id=object_id, class_id=class_id, **values)
+
+
+def of_lsst(labels: dict[Key, int]) -> dict[int, int]:
+    assert {survey for survey, _ in labels} <= {"lsst"}
+    return {object_id: class_id for (_, object_id), class_id in labels.items()}
 
 
 def fold(ledger: list[Label]) -> dict[int, int]:
@@ -48,6 +55,7 @@ def test_the_current_label_is_a_fold_that_no_order_of_arrival_changes(
     rows = [
         {
             "label_id": number,
+            "survey": "lsst",
             "object_id": object_id,
             "class_id": class_id,
             "reporter": "me",
@@ -59,7 +67,7 @@ def test_the_current_label_is_a_fold_that_no_order_of_arrival_changes(
     with engine.connect() as connection:
         for row in data.draw(st.permutations(rows)):
             connection.execute(labels.insert().values(row))
-        assert current_labels(connection) == fold(ledger)
+        assert of_lsst(current_labels(connection)) == fold(ledger)
         connection.rollback()
 
 
@@ -67,12 +75,12 @@ def test_what_was_reported_is_in_the_history(connection: sa.Connection) -> None:
     first = report(connection, 7, 111, confidence=0.9, redshift=0.02, instrument="FLOYDS")
     second = report(connection, 7, 112, observed_mjd_tai=60_000.5, comment="He lines", now_ms=2)
     report(connection, 8, 113)
-    history = label_history(connection, 7)
+    history = label_history(connection, "lsst", 7)
     assert [row["label_id"] for row in history] == [first, second]
     assert [row["class_id"] for row in history] == [111, 112]
     assert history[0]["instrument"] == "FLOYDS"
     assert history[1]["comment"] == "He lines"
-    assert label_history(connection, 9) == []
+    assert label_history(connection, "lsst", 9) == []
 
 
 @pytest.mark.parametrize("confidence", [-0.1, 1.1, float("nan")])
@@ -87,7 +95,7 @@ def test_a_label_answers_the_request_for_its_object(
     add_request(1)
     add_request(2)
     report(connection, 2, 111)
-    (label,) = label_history(connection, 2)
+    (label,) = label_history(connection, "lsst", 2)
     (open_request,) = label_queue(connection)
     answered, still_open = label_queue(connection, only_open=False)[::-1]
     assert open_request["object_id"] == still_open["object_id"] == 1
@@ -106,7 +114,7 @@ def test_several_labels_answer_a_request_once(connection: sa.Connection, add_req
 
 def test_a_label_that_nobody_asked_for_is_kept(connection: sa.Connection) -> None:
     report(connection, 5, 111)
-    assert current_labels(connection) == {5: 111}
+    assert current_labels(connection) == {("lsst", 5): 111}
     assert label_queue(connection, only_open=False) == []
 
 

@@ -36,6 +36,7 @@ from store.delta import (
     read_light_curve,
     replace_files,
 )
+from store.keys import Key
 from store.labels import report_label
 from store.maintenance import (
     Retention,
@@ -46,16 +47,17 @@ from store.maintenance import (
     shorten_log,
     vacuum,
 )
-from store.thinning import Glance, glance, superseded
+from store.thinning import Glance, glance, number_of, superseded
 from tests.store.conftest import Add
 
 REPOSITORY = Path(__file__).parents[2]
 KEEP_NOTHING = Retention(file_mb=1, light_curve_days=0, orphan_hours=1)
 KEEP_ALL = Retention(file_mb=1, light_curve_days=36_500, orphan_hours=1)
 OLD_S = 40 * 86_400
-NOBODY = np.zeros(0, np.int64)
+NOBODY: frozenset[Key] = frozenset()
 SCHEMA = pa.schema(
     [
+        ("survey", pa.string()),
         *((name, pa.int64()) for name in ("object_id", "dia_source_id", "processed_ms")),
         *((name, pa.float64()) for name in ("t_mjd_tai", "ra_deg", "dec_deg")),
         ("days_since_first_detection", pa.float64()),
@@ -80,6 +82,7 @@ def alert(object_id: int, day: int, **overrides: Any) -> dict[str, Any]:
         for d in range(day + 1)
     ]
     return {
+        "survey": "lsst",
         "object_id": object_id,
         "dia_source_id": 1000 * object_id + day,
         "processed_ms": 0,
@@ -148,7 +151,8 @@ SPANS = st.lists(
 def glances(spans: list[Span]) -> Glance:
     owner, start, t = np.array(spans, np.int64).reshape(-1, 3).T
     zeros, ones = np.zeros(len(spans), np.int64), np.ones(len(spans), np.int64)
-    return Glance(owner, t.astype(float), start.astype(float), zeros, ones)
+    surveys = zeros + number_of("lsst")
+    return Glance(surveys, owner, t.astype(float), start.astype(float), zeros, ones)
 
 
 def left_of(spans: list[Span]) -> list[Span]:
@@ -196,7 +200,7 @@ def test_of_packets_that_hold_a_year_one_a_year_is_kept() -> None:
 def test_what_is_labelled_young_or_homeless_stays_as_it_is() -> None:
     alerts = glances([(o, 0, t) for o in (0, 1, 2, 3) for t in range(4)])
     young = alerts._replace(processed_ms=np.where(alerts.object_id == 2, 7, 0))
-    gone = superseded(young, np.array([1]), 7)
+    gone = superseded(young, frozenset({("lsst", 1)}), 7)
     assert set(alerts.object_id[gone]) == {3}
     assert alerts.t[gone].tolist() == [0, 1, 2]
 
@@ -216,14 +220,14 @@ def test_files_are_joined_and_superseded_light_curves_emptied(
     tmp_path: Path, database: sa.Engine
 ) -> None:
     fill(tmp_path)
-    before, curves = content(tmp_path), [read_light_curve(tmp_path, o) for o in (1, 2, 3)]
+    before, curves = content(tmp_path), [read_light_curve(tmp_path, "lsst", o) for o in (1, 2, 3)]
     saved = maintain(database, tmp_path, KEEP_NOTHING)
     assert (saved.files, saved.n_emptied) == ((10, 1), 27)
     assert saved.n_bytes[1] < saved.n_bytes[0]
     assert kept(tmp_path) == [1009, 2009, 3009]
     without = [{**row, "light_curve": None} for row in before]
     assert [{**row, "light_curve": None} for row in content(tmp_path)] == without
-    assert [read_light_curve(tmp_path, o) for o in (1, 2, 3)] == curves
+    assert [read_light_curve(tmp_path, "lsst", o) for o in (1, 2, 3)] == curves
 
 
 def test_a_second_round_finds_nothing(tmp_path: Path, database: sa.Engine) -> None:
@@ -249,13 +253,13 @@ def test_the_alerts_of_labelled_and_requested_objects_stay_as_they_were(
     tmp_path: Path, engine: sa.Engine, connection: sa.Connection, add_request: Add
 ) -> None:
     fill(tmp_path)
-    before = read_alerts_of(tmp_path, [1, 2])
-    report_label(connection, object_id=1, class_id=111, reporter="me", now_ms=1)
+    before = read_alerts_of(tmp_path, [("lsst", 1), ("lsst", 2)])
+    report_label(connection, survey="lsst", object_id=1, class_id=111, reporter="me", now_ms=1)
     add_request(2)
     connection.commit()
     maintain(engine, tmp_path, KEEP_NOTHING)
-    assert read_alerts_of(tmp_path, [1, 2]).equals(before)
-    assert read_alerts_of(tmp_path, [3])["dia_source_id"].to_pylist() == [3009]
+    assert read_alerts_of(tmp_path, [("lsst", 1), ("lsst", 2)]).equals(before)
+    assert read_alerts_of(tmp_path, [("lsst", 3)])["dia_source_id"].to_pylist() == [3009]
 
 
 def test_files_of_an_older_noctule_are_joined_with_new_ones(

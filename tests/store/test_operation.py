@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from store.accounting_queries import OUTCOMES, Books, books, last_batch, read_positions
 from store.database import migrate, open_database
-from store.operation import OUTCOMES, Books, books, last_batch, read_positions, request_queue
+from store.request_queries import request_queue
 from store.tables import accounting
 from tests.portal import night
 

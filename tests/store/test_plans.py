@@ -9,21 +9,24 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from store import portal_queries, queries
+from store import object_queries, request_queries
 from stream.outputs import Topics, outgoing
 
 QUESTIONS: dict[str, Callable[[sa.Connection], Any]] = {
-    "alert": lambda c: portal_queries.with_newest_alert(c, [{"last_dia_source_id": 7}]),
-    "object": lambda c: queries.object_row(c, 7),
-    "history": lambda c: queries.object_history(c, 7),
-    "cone": lambda c: queries.cone_search(c, 150.0, 2.0, 5.0, 100),
-    "newest": lambda c: queries.newest_objects(c, 50),
-    "newest of a class": lambda c: queries.newest_objects(c, 50, class_id=111),
-    "strangest": lambda c: portal_queries.ranked_objects(c, "novelty", 50),
-    "strangest of a class": lambda c: portal_queries.ranked_objects(c, "novelty", 50, class_id=111),
-    "most uncertain": lambda c: portal_queries.ranked_objects(c, "entropy", 50),
-    "uncertain of a class": lambda c: portal_queries.ranked_objects(c, "entropy", 50, class_id=111),
-    "request": lambda c: portal_queries.request_of(c, 7),
+    "alert": lambda c: object_queries.with_newest_alert(
+        c, [{"survey": "lsst", "last_dia_source_id": 7}]
+    ),
+    "object": lambda c: object_queries.object_row(c, "lsst", 7),
+    "its surveys": lambda c: object_queries.surveys_of(c, 7),
+    "history": lambda c: object_queries.object_history(c, "lsst", 7),
+    "cone": lambda c: object_queries.cone_search(c, 150.0, 2.0, 5.0, 100),
+    "newest": lambda c: object_queries.newest_objects(c, 50),
+    "newest of a class": lambda c: object_queries.newest_objects(c, 50, class_id=111),
+    "strangest": lambda c: object_queries.ranked_objects(c, "novelty", 50),
+    "strangest of a class": lambda c: object_queries.ranked_objects(c, "novelty", 50, class_id=111),
+    "most uncertain": lambda c: object_queries.ranked_objects(c, "entropy", 50),
+    "uncertain of a class": lambda c: object_queries.ranked_objects(c, "entropy", 50, class_id=111),
+    "request": lambda c: request_queries.requests_of(c, "lsst", 7),
     "a batch": lambda c: list(outgoing(c, "run", 3, Topics("a", "b", "c", "d"))),
 }
 LARGE = ("classifications", "objects", "duplicates", "rejected")

@@ -6,15 +6,15 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import queries
+from store import keys
+from store.accounting_queries import counts
 from store.labels import report_label
-from store.portal_queries import ranked_objects
-from store.queries import (
+from store.object_queries import (
     cone_search,
-    counts,
     newest_objects,
     object_history,
     object_row,
+    ranked_objects,
 )
 from store.sky import healpix_of, separation_deg
 from store.tables import duplicates, objects, rejected
@@ -51,18 +51,18 @@ def test_the_strangest_objects(connection: sa.Connection, add_object: Add) -> No
 
 def test_one_object_with_its_label(connection: sa.Connection, add_object: Add) -> None:
     add_object(BIG, class_id=112, probability=0.6)
-    report_label(connection, object_id=BIG, class_id=111, reporter="me", now_ms=1)
-    row = object_row(connection, BIG)
+    report_label(connection, survey="lsst", object_id=BIG, class_id=111, reporter="me", now_ms=1)
+    row = object_row(connection, "lsst", BIG)
     assert row is not None
     assert (row["object_id"], row["class_id"], row["label"]) == (BIG, 112, 111)
-    assert object_row(connection, 1) is None
+    assert object_row(connection, "lsst", 1) is None
 
 
 def test_the_history_of_an_object(connection: sa.Connection, add_alert: Add) -> None:
     add_alert(11, t_mjd_tai=2.0)
     add_alert(12, t_mjd_tai=1.0, class_id=None, reason="too_few_points")
     add_alert(13, object_id=2)
-    history = object_history(connection, 1)
+    history = object_history(connection, "lsst", 1)
     assert [row["dia_source_id"] for row in history] == [12, 11]
     assert history[0]["reason"] == "too_few_points"
     assert history[1]["probabilities"] == {"111": 0.75, "112": 0.25}
@@ -87,7 +87,7 @@ def test_a_cone_over_the_pole(connection: sa.Connection, add_object: Add) -> Non
 def test_the_limit_keeps_the_nearest(
     connection: sa.Connection, add_object: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "IDS_PER_QUERY", 2)
+    monkeypatch.setattr(keys, "IDS_PER_QUERY", 2)
     for object_id in range(1, 8):
         add_object(object_id, ra_deg=10.0, dec_deg=object_id / 3600)
     found = cone_search(connection, 10.0, 0.0, 60.0, limit=5)
@@ -158,7 +158,7 @@ def test_everything_that_was_read_is_counted(
     add_alert(3, reason="too_few_points", class_id=None)
     add_alert(4, reason="no_object", class_id=None)
     add_alert(5, reason="no_object", class_id=None)
-    repeat = where | {"kafka_offset": 6, "dia_source_id": 1, "arrival_ms": 1}
+    repeat = where | {"kafka_offset": 6, "survey": "lsst", "dia_source_id": 1, "arrival_ms": 1}
     connection.execute(duplicates.insert().values(repeat))
     garbage = {"reason": "bad_frame", "detail": "", "packet": b"\xff", "processed_ms": 2}
     connection.execute(
@@ -166,7 +166,7 @@ def test_everything_that_was_read_is_counted(
     )
     add_request(1)
     add_request(2)
-    report_label(connection, object_id=2, class_id=111, reporter="me", now_ms=1)
+    report_label(connection, survey="lsst", object_id=2, class_id=111, reporter="me", now_ms=1)
     found = counts(connection)
     assert found.scored == 2
     assert found.not_evaluated == {"no_object": 2, "too_few_points": 1}

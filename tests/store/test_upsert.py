@@ -9,7 +9,7 @@ from store.tables import accounting, classifications
 from store.upsert import insert_missing, upsert
 from tests.store.conftest import alert
 
-KEY = ["dia_source_id"]
+KEY = ["survey", "dia_source_id"]
 
 
 def everything(connection: sa.Connection) -> list[tuple[Any, ...]]:

@@ -25,7 +25,8 @@ from lightcurves.alerts import framed_packets
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_plasticc, plasticc_source
 from models.artifact import read_manifest, save_model
-from models.training import TrainingSettings, moments_of, train
+from models.rows import TrainingSettings
+from models.training import moments_of, train
 from store import registry
 from stream.audit import PartitionAudit, audit
 from stream.consumer import Watermarks

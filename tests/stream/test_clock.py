@@ -20,9 +20,8 @@ import store.clock
 import stream.job
 import stream.worker
 from benchmarks.kills import differences, mixed, send
+from store.accounting_queries import batch_latency_s, last_batch
 from store.database import open_database
-from store.operation import last_batch
-from store.queries import batch_latency_s
 from store.tables import METADATA, accounting
 from stream.audit import audit
 from stream.commit import BatchId, commit_sql

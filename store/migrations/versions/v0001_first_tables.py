@@ -31,9 +31,16 @@ def upgrade() -> None:
     _create_trials()
     _create_label_requests()
     _create_labels()
-    protect = _protect_postgresql if op.get_bind().dialect.name == "postgresql" else _protect_sqlite
     for table, key in LEDGERS.items():
         protect(table, key)
+
+
+def protect(table: str, key: str) -> None:
+    """Let triggers refuse every change of the rows of `table`."""
+    if op.get_bind().dialect.name == "postgresql":
+        _protect_postgresql(table)
+    else:
+        _protect_sqlite(table, key)
 
 
 def _protect_sqlite(table: str, key: str) -> None:
@@ -47,7 +54,7 @@ def _protect_sqlite(table: str, key: str) -> None:
     )
 
 
-def _protect_postgresql(table: str, _key: str) -> None:
+def _protect_postgresql(table: str) -> None:
     op.execute(
         "CREATE OR REPLACE FUNCTION noctule_refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME "

@@ -1,0 +1,27 @@
+"""Identifiers are a survey's own: what is meant is always (survey, id)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import sqlalchemy as sa
+
+Key = tuple[str, int]
+"""A survey, and its diaObjectId or diaSourceId."""
+
+IDS_PER_QUERY: Final = 500
+"""Databases bound the parameters of a statement: SQLite takes 32,766, PostgreSQL 65,535."""
+
+
+def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnElement[bool]]:
+    """Give conditions that together hold for the rows whose survey and `column` are one of `keys`."""
+    by_survey: defaultdict[str, set[int]] = defaultdict(set)
+    for survey, number in keys:
+        by_survey[survey].add(number)
+    for survey, found in sorted(by_survey.items()):
+        ids = sorted(found)
+        for at in range(0, len(ids), IDS_PER_QUERY):
+            part = ids[at : at + IDS_PER_QUERY]
+            yield sa.and_(column.table.c.survey == survey, column.in_(part))

@@ -1,0 +1,155 @@
+"""The life of a request for a spectrum: events that are only ever added, and what they come to.
+
+The state of a request is its newest event, or the one that closed it. Nothing follows on an event that
+closes a request; a request that none has closed is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, get_args
+
+import sqlalchemy as sa
+
+from lightcurves.errors import ConfigurationError, NoctuleError
+from store import ledgers
+from store.tables import label_requests, request_events
+
+PROGRAM: Final = "noctule"
+"""The program whose requests the stream makes; others may want the same objects."""
+
+Report = Literal["seen", "claimed", "planned", "observed", "withdrawn", "expired"]
+"""What may be told of a request; that it was ``asked``, or is ``answered``, noctule itself writes."""
+
+CLOSING: Final = ("answered", "withdrawn", "expired")
+
+
+class RefusedEventError(NoctuleError):
+    """No event can be added to this request.
+
+    Parameters
+    ----------
+    request_id
+        Which.
+    state
+        The event that closed it; None where there is no such request.
+    """
+
+    def __init__(self, request_id: int, state: str | None) -> None:
+        why = "there is no such request" if state is None else f"it is {state}, which closed it"
+        super().__init__(f"request {request_id}: {why}")
+        self.state = state
+
+
+def is_open() -> sa.ColumnElement[bool]:
+    """Whether a row of ``label_requests`` is open: the one definition of it."""
+    mine = request_events.c.request_id == label_requests.c.request_id
+    return ~sa.exists().where(mine, request_events.c.event.in_(CLOSING))
+
+
+def current_event() -> sa.Subquery:
+    """The one event of every request that is its state: all columns of ``request_events``."""
+    counts = ledgers.is_current(
+        request_events,
+        ["request_id"],
+        lambda events: sa.case((events.c.event.in_(CLOSING), 1), else_=0),
+    )
+    return sa.select(request_events).where(counts).subquery("current_event")
+
+
+def ask(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Enter requests and that they were asked for; `rows` are of ``label_requests``.
+
+    Raises
+    ------
+    sqlalchemy.exc.IntegrityError
+        A program asks for an object a second time.
+    """
+    if not rows:
+        return
+    insert = sa.insert(label_requests).returning(
+        label_requests.c.request_id, sort_by_parameter_order=True
+    )
+    ids = connection.execute(insert, [dict(row) for row in rows]).scalars().all()
+    events = [
+        {
+            "request_id": request_id,
+            "event": "asked",
+            "who": f"{row['strategy']} in run {row['run_id']}",
+            "at_ms": row["requested_ms"],
+            "why": row["why"],
+        }
+        for request_id, row in zip(ids, rows, strict=True)
+    ]
+    connection.execute(sa.insert(request_events), events)
+
+
+def answer(
+    connection: sa.Connection, survey: str, object_id: int, *, who: str, at_ms: int, why: str
+) -> None:
+    """Close every open request for an object, of whichever program: its spectrum was taken."""
+    mine = sa.and_(label_requests.c.survey == survey, label_requests.c.object_id == object_id)
+    _hold(connection, mine)
+    given = (sa.literal(value) for value in ("answered", who, at_ms, why))
+    rows = sa.select(label_requests.c.request_id, *given).where(mine, is_open())
+    names = ["request_id", "event", "who", "at_ms", "why"]
+    connection.execute(sa.insert(request_events).from_select(names, rows))
+
+
+def append_event(
+    connection: sa.Connection,
+    request_id: int,
+    event: str,
+    *,
+    who: str,
+    at_ms: int,
+    why: str | None = None,
+) -> int:
+    """Write down what became of a request; returns the event's id.
+
+    Parameters
+    ----------
+    connection
+        A transaction that may write.
+    request_id
+        The request.
+    event
+        What happened, one of :data:`Report`.
+    who
+        Who says so.
+    at_ms
+        When, milliseconds since 1970 UTC.
+    why
+        Anything worth knowing.
+
+    Raises
+    ------
+    RefusedEventError
+        There is no such request, or it is closed.
+    ConfigurationError
+        No such event, or nobody says so.
+    """
+    if event not in get_args(Report):
+        raise ConfigurationError(f"no event {event!r}: choose one of {', '.join(get_args(Report))}")
+    if not who.strip():
+        raise ConfigurationError("an event needs the name of somebody who says so")
+    _hold(connection, label_requests.c.request_id == request_id)
+    current = current_event()
+    state = sa.select(current.c.event).where(current.c.request_id == request_id)
+    found: str | None = connection.execute(state).scalar()
+    if found is None or found in CLOSING:
+        raise RefusedEventError(request_id, found)
+    row = sa.insert(request_events).values(
+        request_id=request_id, event=event, who=who, at_ms=at_ms, why=why
+    )
+    event_id: int = connection.execute(row.returning(request_events.c.event_id)).scalar_one()
+    return event_id
+
+
+def _hold(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Let nobody else add events to these requests till the end of the transaction.
+
+    SQLite has one writer at a time in any case.
+    """
+    rows = sa.select(label_requests.c.request_id).where(which)
+    connection.execute(rows.with_for_update(key_share=True)).all()
