@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    create_model,
+)
 
 from lightcurves.taxonomy import CLASS_NAMES
+from models.record import RECORD, Kind, Null
 from store import requests
 
 INT64_MIN: Final = -(2**63)
@@ -97,16 +105,12 @@ class ObjectNear(ObjectSummary):
     separation_arcsec: float
 
 
-class Alert(Shape):
+class AlertBase(Shape):
     """One alert of an object: its measurement and its score."""
 
     survey: str
     dia_source_id: Id
     t_mjd_tai: float
-    band: str | None
-    flux_njy: float | None
-    sigma_njy: float | None
-    n_points: int | None
     days_since_first_detection: float | None
     reason: str | None
     class_id: int | None
@@ -115,12 +119,36 @@ class Alert(Shape):
     probabilities: dict[int, float] | None
     prediction_set: list[int] | None
     entropy: float | None
-    margin: float | None
     novelty: float | None
-    novelty_far: float | None
     model_version: str | None
-    feature_digest: str | None
     processed_ms: int
+
+
+_OF_OBJECT: Final = {"object_id", "ss_object_id", "arrival_ms", "ra_deg", "dec_deg"}
+"""What an alert of an object does not repeat."""
+_PYTHON: Final[dict[Kind, Any]] = {
+    Kind.INT64: Id,
+    Kind.INT32: int,
+    Kind.FLOAT64: float,
+    Kind.TEXT: str,
+    Kind.CLASS_IDS: list[int],
+}
+
+
+def _alert() -> type[AlertBase]:
+    """Return what code reads of an alert, and every other field of the record."""
+    rest: dict[str, Any] = {
+        f.name: (_PYTHON[f.kind] if f.null is Null.NEVER else _PYTHON[f.kind] | None, ...)
+        for f in RECORD
+        if f.name not in AlertBase.model_fields and f.name not in _OF_OBJECT
+    }
+    return create_model("Alert", __base__=AlertBase, __doc__=AlertBase.__doc__, **rest)
+
+
+if TYPE_CHECKING:
+    Alert = AlertBase
+else:
+    Alert = _alert()
 
 
 class BandCurve(Shape):

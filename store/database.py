@@ -22,12 +22,15 @@ import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from lightcurves.errors import ConfigurationError, UnavailableError
+from store.tables import classifications
 from store.urls import mask_password
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -243,7 +246,7 @@ def _advice(error: BaseException) -> str | None:
 def migrate(engine: sa.Engine) -> None:
     """Bring the tables to the state that this version of noctule needs.
 
-    Does nothing but one SELECT where they are there already. Several processes may call it at
+    Does nothing but look where they are there already. Several processes may call it at
     once: one migrates, the others wait and find it done.
 
     Raises
@@ -253,17 +256,33 @@ def migrate(engine: sa.Engine) -> None:
     UnavailableError
         The database cannot be reached, or another process held its lock for too long.
     """
-    if _revision(engine) == _head():
+    if is_current(engine):
         return
     with _ALEMBIC, engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         _upgrade(connection)
+        operations = Operations(MigrationContext.configure(connection))
+        for column in _missing(connection):
+            operations.add_column(classifications.name, column)
 
 
 def is_current(engine: sa.Engine) -> bool:
     """Whether the tables are those that this version of noctule needs."""
-    return _revision(engine) == _head()
+    if _revision(engine) != _head():
+        return False
+    with reading(engine) as connection:
+        return not _missing(connection)
+
+
+def _missing(connection: sa.Connection) -> list[sa.Column[Any]]:
+    """Return the columns of classifications that came with a new field of the record; all may be null."""
+    there = {column["name"] for column in sa.inspect(connection).get_columns(classifications.name)}
+    return [
+        sa.Column(column.name, column.type)
+        for column in classifications.c
+        if column.name not in there
+    ]
 
 
 def _revision(engine: sa.Engine) -> str | None:

@@ -10,9 +10,11 @@ independently of each other: an identifier means something together with ``surve
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
+
+from models.record import RECORD, Null
 
 METADATA: Final = sa.MetaData(
     naming_convention={
@@ -49,38 +51,33 @@ def _where_read() -> list[sa.Column[int] | sa.Column[str]]:
     ]
 
 
+_SQL: Final[dict[str, Any]] = {
+    "bigint": sa.BigInteger(),
+    "integer": sa.Integer(),
+    "double": sa.Double(),
+    "text": sa.Text(),
+    "json": _JSON,
+}
+
+
+def _record() -> list[sa.Column[Any]]:
+    """Return the columns of :data:`models.record.RECORD` that are no part of the key."""
+    return [
+        sa.Column(field.name, _SQL[field.sql], nullable=field.null is not Null.NEVER)
+        for field in RECORD
+        if field.name not in {"survey", "dia_source_id"}
+    ]
+
+
 classifications: Final = sa.Table(
     "classifications",
     METADATA,
     *_key("dia_source_id"),
-    sa.Column("object_id", sa.BigInteger),
-    sa.Column("ss_object_id", sa.BigInteger),
+    *_record(),
     *_where_read(),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
-    sa.Column("t_mjd_tai", sa.Double, nullable=False),
-    sa.Column("arrival_ms", sa.BigInteger, nullable=False),
-    sa.Column("processed_ms", sa.BigInteger, nullable=False),
-    sa.Column("ra_deg", sa.Double),
-    sa.Column("dec_deg", sa.Double),
     sa.Column("healpix", sa.BigInteger),
-    sa.Column("band", sa.Text),
-    sa.Column("flux_njy", sa.Double),
-    sa.Column("sigma_njy", sa.Double),
-    sa.Column("n_points", sa.Integer),
-    sa.Column("days_since_first_detection", sa.Double),
-    # Null where scored, else the reason code; the score columns are then null.
-    sa.Column("reason", sa.Text),
-    sa.Column("class_id", sa.Integer),
-    sa.Column("probability", sa.Double),
-    sa.Column("probabilities", _JSON),
-    sa.Column("prediction_set", _JSON),
-    sa.Column("entropy", sa.Double),
-    sa.Column("margin", sa.Double),
-    sa.Column("novelty", sa.Double),
-    sa.Column("novelty_far", sa.Double),
-    sa.Column("model_version", sa.Text),
-    sa.Column("feature_digest", sa.Text),
     sa.UniqueConstraint("topic", "kafka_partition", "kafka_offset"),
     sa.Index("ix_classifications_object_time", "survey", "object_id", "t_mjd_tai"),
     sa.Index("ix_classifications_healpix", "healpix"),
@@ -92,7 +89,11 @@ classifications: Final = sa.Table(
         sqlite_where=_HAS_REASON,
     ),
 )
-"""One row per alert: its score, or the reason why there is none. Key: survey, diaSourceId."""
+"""One row per alert: its score, or the reason why there is none. Key: survey, diaSourceId.
+
+A field that is new in the record becomes a column when the database is opened, see
+:func:`store.database.migrate`.
+"""
 
 objects: Final = sa.Table(
     "objects",
