@@ -295,6 +295,12 @@ def test_training_joins_the_folder_and_the_labelled_alerts(config: LearnerConfig
     assert alone.to_pylist() == added.to_pylist()
 
 
+def test_a_label_of_another_survey_is_no_label_of_ours(config: LearnerConfig) -> None:
+    folder_only = training_moments(config, {})
+    theirs = training_moments(config, {("ztf", STREAM_ID): FLARE})
+    assert theirs.equals(folder_only)
+
+
 def test_labels_alone_without_a_folder_need_alerts(config: LearnerConfig) -> None:
     bare = replace(config, training_folder=None)
     for current in ({}, {("lsst", 77): FLARE}):
@@ -315,7 +321,7 @@ def test_no_frozen_object_is_ever_trained_on(config: LearnerConfig, tmp_path: Pa
         config, frozen_folder=tmp_path / "frozen", training_folder=tmp_path / "training"
     )
     names = frozen["object_id"].to_pylist()
-    moments = training_moments(leaky, dict.fromkeys(names[:8], FLARE))
+    moments = training_moments(leaky, {("lsst", name): FLARE for name in names[:8]})
     found = set(moments["object_id"].to_pylist())
     assert not found & set(names[:5])
     assert found & set(names[5:8]) == set(names[5:8])

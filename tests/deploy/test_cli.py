@@ -14,6 +14,10 @@ import pytest
 
 from deploy.cli import app
 from deploy.kafka import EmbeddedKafka, create_topics
+from store.database import migrate, open_database
+from tests.portal import night
+
+WIDE = {"COLUMNS": "300"}
 
 COMMANDS = sorted(
     command.name or command.callback.__name__  # type: ignore[union-attr]
@@ -180,3 +184,42 @@ def test_train_predict_evaluate(tmp_path: Path, data_dir: Path) -> None:
 def test_a_label_needs_a_class_of_the_taxonomy(tmp_path: Path, text: str) -> None:
     said = one_line(noctule("label", "1", text, "--reporter", "me", state=tmp_path, expect=2))
     assert "111 SN Ia" in said
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """A state folder whose database has one request, for an object whose id two surveys have."""
+    engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite")
+    migrate(engine)
+    with engine.begin() as connection:
+        for survey in ("lsst", "ztf"):
+            night.add_unscored_object(connection, 17, survey=survey)
+        night.add_request(connection, 17, survey="ztf")
+    engine.dispose()
+    return tmp_path
+
+
+def test_a_request_is_followed_from_the_terminal(asked: Path) -> None:
+    assert "entropy in run live" in noctule("queue", state=asked, env=WIDE).stdout
+    told = noctule("request", "1", "claimed", "--who", "me", "--why", "clear", state=asked)
+    assert told.stdout == "event 2\n"
+    assert "claimed by me" in noctule("queue", state=asked, env=WIDE).stdout
+    said = one_line(noctule("request", "1", "lost", "--who", "me", state=asked, expect=2))
+    assert "choose one of seen, claimed" in said
+    noctule("request", "1", "withdrawn", "--who", "me", state=asked)
+    assert "no spectra wanted" in noctule("queue", state=asked).stdout
+    said = one_line(noctule("request", "1", "seen", "--who", "me", state=asked, expect=2))
+    assert "it is withdrawn" in said
+    assert "no such" in one_line(
+        noctule("request", "2", "seen", "--who", "me", state=asked, expect=2)
+    )
+
+
+def test_a_label_needs_the_survey_where_two_have_the_id(asked: Path) -> None:
+    given = ("label", "17", "111", "--reporter", "me")
+    said = one_line(noctule(*given, state=asked, expect=2))
+    assert "add --survey, one of lsst, ztf" in said
+    assert noctule(*given, "--survey", "ztf", state=asked).stdout == "label 1\n"
+    every = noctule("queue", "--all", state=asked, env=WIDE).stdout
+    assert "answered by me" in every
+    assert "SN Ia" in every

@@ -201,10 +201,11 @@ def add_solar_system_object(connection: sa.Connection) -> None:
     )
 
 
-def add_unscored_object(connection: sa.Connection, object_id: int = 5) -> int:
+def add_unscored_object(connection: sa.Connection, object_id: int = 5, survey: str = "lsst") -> int:
     """An object whose only alert has neither a score nor much else."""
     row = alert(object_id, 999_002, T0, T0, 111, 0.1, np.random.default_rng(1))
     row = not_evaluated(row, "no_finite_flux") | {
+        "survey": survey,
         "ra_deg": 10.0, "dec_deg": -20.0, "healpix": 1, "model_version": None,
         "flux_njy": None, "sigma_njy": None, "band": None, "days_since_first_detection": None,
         "n_points": None, "feature_digest": None,
@@ -235,7 +236,7 @@ def add_accounting(connection: sa.Connection) -> None:
     )  # fmt: skip
 
 
-def add_request(connection: sa.Connection, object_id: int, at: int = 0) -> None:
+def add_request(connection: sa.Connection, object_id: int, at: int = 0, **values: Any) -> None:
     row = {
         "survey": "lsst", "object_id": object_id, "program": "noctule", "dia_source_id": object_id,
         "night": 61_108, "strategy": "entropy", "utility": 1.9 - 0.03 * at,
@@ -244,7 +245,7 @@ def add_request(connection: sa.Connection, object_id: int, at: int = 0) -> None:
         "model_version": "20260311-b07d42", "ra_deg": 150.1 + at / 7, "dec_deg": 2.2 - at / 3,
         "band": "gri"[at % 3], "flux_njy": 2_000.0 * (at + 1), "t_mjd_tai": T0,
     }  # fmt: skip
-    ask(connection, [row])
+    ask(connection, [row | values])
 
 
 def add_label(connection: sa.Connection, object_id: int, at: int = 0, **values: Any) -> int:

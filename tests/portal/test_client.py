@@ -54,6 +54,18 @@ def test_a_label_answers_its_request(client: Client) -> None:
     assert len(client.queue()) == 14
 
 
+def test_what_became_of_a_request(client: Client) -> None:
+    request = client.queue(program="noctule")[0]
+    event = client.report_event(request["request_id"], "planned", "me", why="on Tuesday")
+    assert isinstance(event["event_id"], int)
+    found = client.object(request["object_id"], survey="lsst")["requests"][0]
+    assert (found["state"], found["events"][-1]) == ("planned", event)
+    client.report_event(request["request_id"], "withdrawn", "me")
+    with pytest.raises(PortalError) as error:
+        client.report_event(request["request_id"], "seen", "me")
+    assert (error.value.status, error.value.code) == (409, "request_closed")
+
+
 def test_a_refusal_carries_the_envelope(client: Client) -> None:
     with pytest.raises(PortalError) as error:
         client.object(17)

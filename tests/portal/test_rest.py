@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +12,11 @@ import sqlalchemy as sa
 
 from lightcurves.errors import UnavailableError
 from portal.errors import ErrorCode
+from store.database import migrate, open_database, reading
 from store.registry import record_trial
 from tests.portal import night
 from tests.portal.conftest import TOKEN, asking, make_app
+from tests.store.test_database import COUNT
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 INT64_MAX = 2**63 - 1
@@ -193,6 +196,114 @@ def test_label_is_recorded_and_answers_the_request(portal: httpx.Client, ids: li
     open_now = {row["object_id"] for row in portal.get("/api/queue").json()}
     assert request["object_id"] not in open_now
     assert len(ids) > len(open_now)
+
+
+def test_an_id_of_two_surveys_needs_its_survey(
+    engine: sa.Engine, portal: httpx.Client, ids: list[int]
+) -> None:
+    shared = ids[30]
+    with engine.begin() as connection:
+        night.add_unscored_object(connection, shared, survey="ztf")
+        night.add_request(connection, shared, survey="ztf")
+    ambiguous = {
+        "code": "ambiguous_object",
+        "message": f"several surveys have an object {shared}: add survey, one of lsst, ztf",
+        "detail": {"object_id": str(shared), "surveys": ["lsst", "ztf"]},
+    }
+    for path in ("/api/objects/{}", "/objects/{}", "/fragments/objects/{}", "/objects/{}/figures"):
+        response = portal.get(path.format(shared))
+        assert (response.status_code, error_of(response)) == (409, ambiguous)
+        for survey in ("lsst", "ztf"):
+            assert portal.get(path.format(shared), params={"survey": survey}).status_code == 200
+        assert portal.get(path.format(shared), params={"survey": "winter"}).status_code == 404
+    found = portal.get(f"/api/objects/{shared}?survey=ztf").json()
+    assert {found["object"]["survey"], *(each["survey"] for each in found["history"])} == {"ztf"}
+    assert len(found["history"]) == 1
+    assert [each["survey"] for each in found["requests"]] == ["ztf"]
+    refused = portal.post("/api/labels", json=report(shared), headers=AUTH)
+    assert (refused.status_code, error_of(refused)) == (409, ambiguous)
+    label = portal.post("/api/labels", json=report(shared, survey="ztf"), headers=AUTH).json()
+    assert (label["survey"], label["request_id"]) == ("ztf", found["request"]["request_id"])
+    assert portal.get(f"/api/objects/{shared}?survey=lsst").json()["labels"] == []
+    rows = portal.get("/api/objects", params={"limit": 1000}).json()
+    assert {r["survey"]: r["label_class_id"] for r in rows if r["object_id"] == str(shared)} == {
+        "lsst": None,
+        "ztf": 111,
+    }
+    assert f"/objects/{shared}?survey=ztf" in portal.get("/").text
+
+
+def test_a_request_has_a_life(portal: httpx.Client, ids: list[int]) -> None:
+    assert ids
+    request = portal.get("/api/queue").json()[0]
+    assert (request["survey"], request["program"]) == ("lsst", "noctule")
+    assert (request["state"], request["state_who"]) == ("asked", "entropy in run live")
+    path = f"/api/queue/{request['request_id']}/events"
+    given = {"event": "claimed", "who": "NTT team", "why": "clear tonight"}
+    response = portal.post(path, json=given, headers=AUTH)
+    assert response.status_code == 201
+    told = response.json()
+    assert told == given | {
+        "event_id": told["event_id"],
+        "request_id": request["request_id"],
+        "at_ms": night.NOW_MS,
+    }
+    row = portal.get("/api/queue").json()[0]
+    states = ("state", "state_who", "state_ms", "state_why")
+    assert [row[name] for name in states] == ["claimed", "NTT team", night.NOW_MS, "clear tonight"]
+    detail = portal.get(f"/api/objects/{request['object_id']}").json()
+    assert detail["request"] == detail["requests"][0]
+    assert [each["event"] for each in detail["request"]["events"]] == ["asked", "claimed"]
+    for page in (f"/objects/{request['object_id']}", "/queue"):
+        assert "claimed" in portal.get(page).text
+        assert "NTT team" in portal.get(page).text
+    assert portal.post(path, json=given | {"event": "expired"}, headers=AUTH).status_code == 201
+    assert request["request_id"] not in {r["request_id"] for r in portal.get("/api/queue").json()}
+    late = portal.post(path, json=given, headers=AUTH)
+    assert late.status_code == 409
+    error = error_of(late)
+    assert (error["code"], error["detail"]["state"]) == ("request_closed", "expired")
+
+
+def test_what_no_event_can_be(portal: httpx.Client, ids: list[int]) -> None:
+    assert ids
+    request_id = portal.get("/api/queue").json()[0]["request_id"]
+    path, given = f"/api/queue/{request_id}/events", {"event": "seen", "who": "me"}
+    assert portal.post(path, json=given).status_code == 401
+    for changes in ({"event": "answered"}, {"event": "lost"}, {"who": " "}, {"when": 5}):
+        response = portal.post(path, json=given | changes, headers=AUTH)
+        assert (response.status_code, error_of(response)["code"]) == (422, "invalid_request")
+    nowhere = portal.post("/api/queue/999999/events", json=given, headers=AUTH)
+    assert (nowhere.status_code, error_of(nowhere)["code"]) == (404, "unknown_request")
+
+
+def test_the_queue_of_one_program(engine: sa.Engine, portal: httpx.Client, ids: list[int]) -> None:
+    with engine.begin() as connection:
+        night.add_request(connection, ids[20], program="thesis")
+    assert len(portal.get("/api/queue").json()) == 16
+    (theirs,) = portal.get("/api/queue", params={"program": "thesis"}).json()
+    assert (theirs["program"], theirs["object_id"]) == ("thesis", str(ids[20]))
+    portal.post("/api/labels", json=report(ids[20]), headers=AUTH)
+    assert portal.get("/api/queue", params={"program": "thesis"}).json() == []
+    detail = portal.get(f"/api/objects/{ids[20]}").json()
+    assert [each["state"] for each in detail["requests"]] == ["answered", "answered"]
+
+
+def test_a_query_that_takes_too_long_says_so(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite", query_timeout_s=0.1)
+    migrate(engine)
+    ids = night.fill(engine, n_objects=1)
+
+    def slow(*_: object) -> None:
+        with reading(engine) as connection:
+            connection.execute(sa.text(COUNT.format(last=10**12))).all()
+
+    with asking(make_app(engine, light_curve=slow)) as portal:
+        response = portal.get(f"/api/objects/{ids[0]}")
+        assert portal.post("/api/labels", json=report(ids[0]), headers=AUTH).status_code == 201
+    engine.dispose()
+    assert (response.status_code, error_of(response)["code"]) == (503, "query_timeout")
+    assert response.headers["retry-after"]
 
 
 @pytest.mark.parametrize(

@@ -86,28 +86,32 @@ def add_request(connection: sa.Connection) -> Add:
     """Adds one valid request for a spectrum, with overrides."""
 
     def add(object_id: int, **overrides: Any) -> Mapping[str, Any]:
-        row = {
-            "survey": "lsst",
-            "object_id": object_id,
-            "program": "noctule",
-            "dia_source_id": object_id,
-            "night": 60_000,
-            "strategy": "entropy",
-            "utility": 1.0,
-            "why": "uncertain",
-            "requested_ms": 1,
-            "run_id": "live",
-            "batch_id": 1,
-            "model_version": "m1",
-            "ra_deg": 10.0,
-            "dec_deg": -20.0,
-            "t_mjd_tai": 60_000.1,
-            **overrides,
-        }
+        row = request(object_id) | overrides
         ask(connection, [row])
         return row
 
     return add
+
+
+def request(object_id: int) -> dict[str, Any]:
+    """A valid row of ``label_requests``."""
+    return {
+        "survey": "lsst",
+        "object_id": object_id,
+        "program": "noctule",
+        "dia_source_id": object_id,
+        "night": 60_000,
+        "strategy": "entropy",
+        "utility": 1.0,
+        "why": "uncertain",
+        "requested_ms": 1,
+        "run_id": "live",
+        "batch_id": 1,
+        "model_version": "m1",
+        "ra_deg": 10.0,
+        "dec_deg": -20.0,
+        "t_mjd_tai": 60_000.1,
+    }
 
 
 def alert(dia_source_id: int) -> dict[str, Any]:

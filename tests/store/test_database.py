@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from lightcurves.errors import ConfigurationError, UnavailableError
-from store.database import is_current, migrate, open_database, reading
+from store.database import QueryTimeoutError, is_current, migrate, open_database, reading
 from store.labels import report_label
 from store.registry import promote, record_trial, register_model
-from store.tables import METADATA, classifications, labels, promotions, trials
+from store.requests import ask
+from store.tables import METADATA, classifications, labels, promotions, request_events, trials
 from tests.postgres import PASSWORD, PostgresServer
+from tests.store.conftest import request
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -141,6 +144,7 @@ def test_tables_are_made_in_one_transaction(empty: sa.Engine) -> None:
 
 
 def fill_ledgers(connection: sa.Connection) -> None:
+    ask(connection, [request(2)])
     report_label(connection, survey="lsst", object_id=1, class_id=111, reporter="me", now_ms=1)
     register_model(
         connection,
@@ -165,7 +169,9 @@ def fill_ledgers(connection: sa.Connection) -> None:
     )
 
 
-@pytest.mark.parametrize("table", [labels, promotions, trials], ids=lambda table: str(table.name))
+@pytest.mark.parametrize(
+    "table", [labels, promotions, request_events, trials], ids=lambda table: str(table.name)
+)
 @pytest.mark.parametrize("change", ["DELETE FROM {table}", "UPDATE {table} SET {key} = 7"])
 def test_a_ledger_refuses_changes(engine: sa.Engine, table: sa.Table, change: str) -> None:
     with engine.begin() as connection:
@@ -181,12 +187,14 @@ def test_a_ledger_refuses_changes(engine: sa.Engine, table: sa.Table, change: st
 def test_a_ledger_refuses_to_be_replaced_or_emptied(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         fill_ledgers(connection)
-    statement = {
-        "sqlite": "REPLACE INTO labels SELECT * FROM labels",
-        "postgresql": "TRUNCATE labels",
-    }[engine.dialect.name]
-    with pytest.raises(sa.exc.IntegrityError, match="append-only"), engine.begin() as connection:
-        connection.execute(sa.text(statement))
+    for table in ("labels", "request_events"):
+        statement = {
+            "sqlite": f"REPLACE INTO {table} SELECT * FROM {table}",  # noqa: S608 - a test's
+            "postgresql": f"TRUNCATE {table}",
+        }[engine.dialect.name]
+        with pytest.raises(sa.exc.IntegrityError, match="append-only"):  # noqa: SIM117
+            with engine.begin() as connection:
+                connection.execute(sa.text(statement))
 
 
 def test_foreign_keys_hold(engine: sa.Engine) -> None:
@@ -235,12 +243,55 @@ def test_the_engine_writes_after_it_has_read(engine: sa.Engine) -> None:
         fill_ledgers(connection)
 
 
-def test_reading_writes_nothing_on_postgresql(postgres_url: str) -> None:
-    engine = open_database(postgres_url)
-    migrate(engine)
-    with pytest.raises(sa.exc.InternalError, match="read-only"), reading(engine) as connection:
+def test_reading_writes_nothing(engine: sa.Engine) -> None:
+    refusal = {
+        "sqlite": (UnavailableError, "readonly database"),
+        "postgresql": (sa.exc.InternalError, "read-only"),
+    }
+    error, words = refusal[engine.dialect.name]
+    with pytest.raises(error, match=words), reading(engine) as connection:
         fill_ledgers(connection)
+    with engine.begin() as connection:
+        fill_ledgers(connection)
+
+
+COUNT = """
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})
+    SELECT COUNT(*) FROM numbers"""
+"""Takes as long as one likes, and no table."""
+
+
+def test_a_query_that_takes_too_long_is_ended(url: str) -> None:
+    engine = open_database(url, query_timeout_s=0.2)
+    migrate(engine)
+    begin = time.monotonic()
+    endless = sa.text(COUNT.format(last=10**12))
+    for _ in range(2):  # the limit stays with the engine, whichever connection of it
+        with pytest.raises(QueryTimeoutError) as error, reading(engine) as connection:
+            connection.execute(endless).all()
+        assert "store.query_timeout_s" in one_line(error)
+    assert time.monotonic() - begin < 5
+    with reading(engine) as connection:
+        for _ in range(4):  # the limit is a statement's
+            connection.execute(sa.text(COUNT.format(last=3))).all()
+            time.sleep(0.1)
     engine.dispose()
+
+
+def test_who_writes_has_no_limit(url: str) -> None:
+    limited, free = open_database(url, query_timeout_s=0.01), open_database(url)
+    migrate(limited)
+    query = sa.text(COUNT.format(last=400_000))
+    with limited.begin() as connection:
+        assert connection.execute(query).scalar() == 400_000
+    with reading(free) as connection:
+        assert connection.execute(query).scalar() == 400_000
+    with pytest.raises(QueryTimeoutError), reading(limited) as connection:
+        connection.execute(query).all()
+    with limited.begin() as connection:  # on the connection that was cut off
+        fill_ledgers(connection)
+    for engine in (limited, free):
+        engine.dispose()
 
 
 def one_line(error: pytest.ExceptionInfo[UnavailableError]) -> str:

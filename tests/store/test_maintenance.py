@@ -197,6 +197,38 @@ def test_of_packets_that_hold_a_year_one_a_year_is_kept() -> None:
     assert len(left_of([(1, max(0, t - 365), t) for t in range(5 * 365)])) == 5
 
 
+@settings(deadline=None)  # numba compiles
+@given(SPANS, SPANS)
+def test_surveys_do_not_cover_each_other(ours: list[Span], theirs: list[Span]) -> None:
+    """The same objects' numbers in two surveys: each is thinned as if it were alone."""
+    both = glances(ours + theirs)
+    of_ztf = np.arange(len(both.t)) >= len(ours)
+    both = both._replace(survey=np.where(of_ztf, number_of("ztf"), number_of("lsst")))
+    gone = superseded(both, NOBODY, 1)
+    alone = [superseded(glances(spans), NOBODY, 1) for spans in (ours, theirs)]
+    assert gone.tolist() == np.concatenate(alone).tolist()
+    protected = frozenset((("ztf", 1), ("ztf", 2), ("ztf", 3)))
+    gone = superseded(both, protected, 1)
+    assert gone.tolist() == [*alone[0].tolist(), *(False for _ in theirs)]
+
+
+def test_objects_of_two_surveys_lie_apart_in_a_rewritten_file(
+    tmp_path: Path, database: sa.Engine
+) -> None:
+    ensure_table(tmp_path, SCHEMA)
+    for day in range(10):
+        rows = [alert(1, day, survey=survey) for survey in ("ztf", "lsst")]
+        rows[0]["dia_source_id"] += 500  # as Delta's other readers, `content` among them, want it
+        append(tmp_path, day, rows)
+    maintain(database, tmp_path, KEEP_NOTHING)
+    (file,) = files_of(DeltaTable(str(tmp_path)))
+    surveys = pq.read_table(tmp_path / file.name, columns=["survey"])["survey"].to_pylist()
+    assert surveys in (["lsst"] * 10 + ["ztf"] * 10, ["ztf"] * 10 + ["lsst"] * 10)
+    assert kept(tmp_path) == [1009, 1509]
+    for survey, newest in (("lsst", 1009), ("ztf", 1509)):
+        assert read_alerts_of(tmp_path, [(survey, 1)])["dia_source_id"].to_pylist() == [newest]
+
+
 def test_what_is_labelled_young_or_homeless_stays_as_it_is() -> None:
     alerts = glances([(o, 0, t) for o in (0, 1, 2, 3) for t in range(4)])
     young = alerts._replace(processed_ms=np.where(alerts.object_id == 2, 7, 0))

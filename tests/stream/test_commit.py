@@ -13,7 +13,15 @@ import sqlalchemy as sa
 
 from store.database import migrate, open_database
 from store.maintenance import analyse
-from store.tables import accounting, classifications, duplicates, label_requests, objects, rejected
+from store.tables import (
+    accounting,
+    classifications,
+    duplicates,
+    label_requests,
+    objects,
+    rejected,
+    request_events,
+)
 from stream.audit import audit
 from stream.backfill import accounted, unread
 from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
@@ -215,6 +223,35 @@ def test_requests_keep_to_the_budget_of_each_night_and_ask_once(engine: sa.Engin
     assert commit(engine, 2, later).n_requested == 3
     every = [row["object_id"] for row in rows(engine, label_requests)]
     assert len(every) == len(set(every)) == 6
+
+
+def test_surveys_have_identifiers_of_their_own(engine: sa.Engine) -> None:
+    """The same numbers in two surveys are two alerts of two objects, each asked for by itself."""
+    commit(engine, 0, [alert(0, 1, entropy=0.6), alert(1, 1, survey="ztf", entropy=0.6)])
+    later = [alert(2, 2, survey="ztf", t_mjd_tai=60000.9), alert(3, 1, survey="ztf")]
+    counts = commit(engine, 1, [*later, early(5, 2), early(6, 1, survey="ztf")])
+    assert (counts.n_classified, counts.n_duplicate, counts.n_early) == (1, 1, 1)
+    keys = [(row["survey"], row["dia_source_id"]) for row in rows(engine, classifications)]
+    assert keys == [("lsst", 1), ("lsst", 2), ("ztf", 1), ("ztf", 2)]
+    folded = {row["survey"]: row["n_alerts"] for row in rows(engine, objects)}
+    assert folded == {"lsst": 2, "ztf": 2}
+    assert [row["survey"] for row in rows(engine, duplicates)] == ["ztf"]
+    asked = [(row["survey"], row["object_id"]) for row in rows(engine, label_requests)]
+    assert sorted(asked) == [("lsst", 7), ("ztf", 7)]
+    assert problems(engine) == []
+    assert [m["key"] for m in messages(engine, 1)] == ["2", "ztf:2"]
+
+
+def test_a_request_is_written_with_the_event_that_it_was_asked(engine: sa.Engine) -> None:
+    commit(engine, 0, [alert(0, 1), alert(1, 2, object_id=8)])
+    asked = {row["request_id"]: row for row in rows(engine, label_requests)}
+    events = rows(engine, request_events)
+    assert [event["request_id"] for event in events] == sorted(asked)
+    for event in events:
+        request = asked[event["request_id"]]
+        assert request["program"] == "noctule"
+        assert (event["event"], event["who"]) == ("asked", "entropy in run run")
+        assert (event["at_ms"], event["why"]) == (request["requested_ms"], request["why"])
 
 
 def test_dull_and_young_alerts_are_not_asked_for(engine: sa.Engine) -> None:

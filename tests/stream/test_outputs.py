@@ -101,7 +101,9 @@ def not_evaluated(dia_source_id: int) -> dict[str, Any]:
 def request(request_id: int) -> dict[str, Any]:
     return {
         "request_id": request_id,
+        "survey": "lsst",
         "object_id": 171,
+        "program": "noctule",
         "dia_source_id": 170,
         "night": 61000,
         "strategy": "entropy",
@@ -327,6 +329,36 @@ def test_who_has_an_older_file_reads_on(files: Path) -> None:
         assert stream.getvalue().startswith(body)
 
 
+def test_requests_of_version_1_0_and_1_1_are_read_by_both() -> None:
+    newer = json.loads(LABEL_REQUEST.text)
+    added = {f["name"]: f["default"] for f in newer["fields"] if "1.1" in f["doc"]}
+    older = newer | {"fields": [f for f in newer["fields"] if f["name"] not in added]}
+    assert added == {"survey": None, "program": None}
+    told = expected(request(1), LABEL_REQUEST)
+    before = {name: value for name, value in told.items() if name not in added}
+    old, new = (fastavro.schema.parse_schema(schema) for schema in (older, newer))
+    stream = io.BytesIO(label_request_body(request(1)))
+    assert fastavro.schemaless_reader(stream, new, old) == before
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, old, before)
+    written.seek(0)
+    assert fastavro.schemaless_reader(written, old, new) == before | added
+
+
+def test_identifiers_of_other_surveys_are_told_apart_by_their_key(engine: sa.Engine) -> None:
+    theirs = classification(17, survey="ztf", kafka_offset=500, novelty_far=0.001)
+    asked = request(8) | {"survey": "ztf"}
+    with engine.begin() as connection:
+        connection.execute(sa.insert(classifications), [theirs])
+        connection.execute(sa.insert(label_requests), [asked])
+    keys = [(m["topic"], m["key"]) for m in sent(engine) if "17" in str(m.get("key"))]
+    assert keys == [
+        *(("classified", "17"), ("novel", "17"), ("desc", "17")),
+        *(("classified", "ztf:17"), ("novel", "ztf:17"), ("desc", "ztf:17")),
+        *(("requests", "171"), ("requests", "ztf:171")),
+    ]
+
+
 def digest_in(process: str, engine: sa.Engine, **environment: str) -> str:
     program = f"""
 import hashlib, sqlalchemy as sa
@@ -391,7 +423,7 @@ def type_name(kind: Any) -> str:
 
 @pytest.mark.parametrize(
     ("schema", "version", "default_id"),
-    [(CLASSIFICATION, "1.1", 101), (LABEL_REQUEST, "1.0", 100)],
+    [(CLASSIFICATION, "1.1", 101), (LABEL_REQUEST, "1.1", 101)],
     ids=lambda s: getattr(s, "file", s),
 )
 def test_what_may_be_null_has_a_default(
