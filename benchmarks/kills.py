@@ -238,7 +238,7 @@ def _of_topics(settings: Settings, engine: sa.Engine) -> Iterator[str]:
         due = {
             _message(m["topic"], m.get("key"), m["value"], m.get("headers"))
             for run_id, batch_id in connection.execute(query).all()
-            for m in outgoing(connection, run_id, batch_id, topics)
+            for m in outgoing(connection, run_id, batch_id, topics.routes())
         }
     yield from _sets("sent", {m for name in names for m in messages(settings, name)}, due)
 

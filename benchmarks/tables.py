@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
+from active_learning.requests import RequestPolicy
 from benchmarks.setting import finish, print_table
 from store import accounting_queries, object_queries, tables
 from store.database import migrate, open_database, reading
@@ -31,7 +32,7 @@ from store.maintenance import analyse
 from store.request_queries import label_queue
 from store.requests import PROGRAM, ask
 from store.sky import healpix_of
-from stream.commit import BatchId, RequestPolicy, commit_sql
+from stream.commit import BatchId, commit_sql
 from stream.outputs import Topics, outgoing
 from stream.rows import MESSAGE, RANGE, fill
 from tests.postgres import PostgresServer, find_postgres
@@ -185,6 +186,8 @@ def batch_of(survey: Survey, first: int, n: int) -> pa.Table:
     columns["prediction_set"] = pa.array(
         [[111, 112] if yes else None for yes in scored], pa.list_(pa.int32())
     )
+    places = (np.asarray(made[name]) for name in ("ra_deg", "dec_deg"))
+    columns["healpix"] = pa.array(healpix_of(*places))
     ranges = {
         "kind": [RANGE],
         "topic": ["alerts"],
@@ -285,13 +288,13 @@ def _insert(engine: sa.Engine, table: sa.Table, rows: list[dict[str, Any]]) -> N
 
 def commits_per_s(engine: sa.Engine, survey: Survey, first: int, n: int = 10) -> float:
     """Commit `n` batches from visit `first` on by the stream's own function; the median rows a second."""
-    policy = RequestPolicy("entropy", 20, 0.5, 2)
+    policy, classes = RequestPolicy(), {VERSION: CLASS_IDS}
     times = []
     per_batch = BATCH // PER_VISIT
     for k in range(n):
         batch = batch_of(survey, first + k * per_batch, per_batch)
         begin = time.perf_counter()
-        commit_sql(engine, batch, BatchId("bench", first + k, "d"), policy, CLASS_IDS, 1)
+        commit_sql(engine, batch, BatchId("bench", first + k, "d"), policy, classes, 1)
         times.append(time.perf_counter() - begin)
     return BATCH / float(np.median(times))
 
@@ -316,7 +319,7 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         return int(rng.choice(CLASS_IDS))
 
     def batch(c: sa.Connection, rng: np.random.Generator) -> int:
-        names = Topics("a", "b", "c", "d")
+        names = Topics("a", "b", "c", "d").routes()
         return sum(1 for _ in outgoing(c, RUN, int(rng.integers(survey.n_rows // BATCH)), names))
 
     ranked, newest = object_queries.ranked_objects, object_queries.newest_objects

@@ -149,6 +149,11 @@ class Kafka(Section):
         description="Topic that gets every scored alert in DESC's form (brokerClassification "
         "0.9.1). Not set: none is sent.",
     )
+    novel_far: Share = Field(
+        0.01,
+        description="An alert is novel, and goes to the topic of novel ones, where at most this share of "
+        "ordinary alerts is at least as strange.",
+    )
     registry_url: SecretUrl | None = Field(
         None,
         description="Address of the Confluent schema registry in which the schemas of what goes out "
@@ -388,6 +393,13 @@ class Learning(Section):
     )
     min_entropy: float = Field(
         0.5, ge=0, le=10, description="Least uncertainty of a candidate: entropy, in nats."
+    )
+    max_margin: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="Largest margin of a candidate between its two likeliest classes, for the strategy "
+        "`margin`.",
     )
     min_points: Count = Field(2, description="Fewest detections of a candidate.")
     retrain_every_labels: Count = Field(

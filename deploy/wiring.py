@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from active_learning.learner import LearnerConfig
+from active_learning.requests import RequestPolicy
+from active_learning.strategies import strategy_of
 from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.places import delta_folder
 from deploy.settings import settings_digest
 from lightcurves.errors import ConfigurationError
 from models.rows import TrainingSettings
 from stream.access import check_access
-from stream.commit import RequestPolicy
 from stream.consumer import Watermarks
 from stream.job import JobConfig, run_id_of
 from stream.outputs import Topics
@@ -88,6 +89,7 @@ def outgoing_topics(settings: Settings) -> Topics:
         requests=kafka.requests_topic,
         rejected=kafka.rejected_topic,
         desc=kafka.desc_topic,
+        novel_far=kafka.novel_far,
         registry=registry,
     )
 
@@ -154,7 +156,9 @@ def job_config(settings: Settings) -> JobConfig:
         ),
         outgoing=outgoing_topics(settings),
         policy=RequestPolicy(
-            learning.strategy, learning.nightly_budget, learning.min_entropy, learning.min_points
+            strategy_of(learning.strategy, learning.model_dump()),
+            learning.nightly_budget,
+            learning.min_points,
         ),
         settings_digest=settings_digest(settings),
     )

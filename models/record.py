@@ -89,6 +89,8 @@ class Field:
         Who knows it.
     meaning
         One sentence.
+    since
+        The version of the Avro schema that it came with.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Field:
     null: Null
     group: Group
     meaning: str
+    since: str = "1.0"
 
     @property
     def arrow(self) -> pa.DataType:
@@ -117,9 +120,15 @@ def _packet(
 
 
 def _score(
-    name: str, kind: Kind, unit: str, ucd: str, meaning: str, null: Null = Null.NOT_SCORED
+    name: str,
+    kind: Kind,
+    unit: str,
+    ucd: str,
+    meaning: str,
+    null: Null = Null.NOT_SCORED,
+    since: str = "1.0",
 ) -> Field:
-    return Field(name, kind, unit, ucd, null, Group.SCORE, meaning)
+    return Field(name, kind, unit, ucd, null, Group.SCORE, meaning, since)
 
 
 RECORD: Final[tuple[Field, ...]] = (
@@ -171,15 +180,15 @@ RECORD: Final[tuple[Field, ...]] = (
     _score("feature_digest", Kind.TEXT, "", "meta.version",
            "Digest of the ordered set of features that the model was given.", Null.ALLOWED),
     _score("days_since_first_detection", Kind.FLOAT64, "d", "time.interval",
-           "From the object's first detection in its light curve to the alert (from 1.1 on).",
-           Null.NO_POINT),
+           "From the object's first detection in its light curve to the alert.",
+           Null.NO_POINT, "1.1"),
     _score("raw_entropy", Kind.FLOAT64, "", "stat.value",
            "Entropy of the classifiers' probabilities before calibration, nats: far from entropy where "
-           "calibration, not the classifier, is what is sure or unsure (from 1.1 on)."),
+           "calibration, not the classifier, is what is sure or unsure.", since="1.1"),
 )  # fmt: skip
 
-AVRO_VERSION: Final = "1.1"
-"""Of the Avro schema that the list makes; its minor part grows with every field."""
+AVRO_VERSION: Final = RECORD[-1].since
+"""Of the Avro schema that the list makes: fields are appended, so the newest is the last."""
 
 BY_NAME: Final = {field.name: field for field in RECORD}
 ROW_FIELDS: Final = tuple(field for field in RECORD if field.group is not Group.STREAM)

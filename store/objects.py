@@ -1,19 +1,26 @@
-"""The objects table as a fold over alerts: ``(object, alert) -> object``, whatever their order."""
+"""The objects table as a fold over alerts, whatever their order: the later alert decides.
+
+Of each object a batch's alerts come to its newest one, its first time and a number; these are folded into
+the row that is there. Which of two alerts at one time is the later one, the larger id says.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from store import tables
 from store.keys import Key, of_keys
-from store.upsert import upsert
+from store.upsert import upsert_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-Row = dict[str, Any]
+    from numpy.typing import NDArray
 
 _NEWEST: Final = (
     "ra_deg",
@@ -27,11 +34,19 @@ _NEWEST: Final = (
     "model_version",
 )
 """Columns that the newest alert decides."""
+_KEY: Final = ("survey", "object_id")
 
 
-def fold_objects(
-    connection: sa.Connection, alerts: Iterable[Mapping[str, Any]], counted: frozenset[Key]
-) -> None:
+class _State(NamedTuple):
+    """What is there of an object, as far as it decides how an alert is folded."""
+
+    first_mjd_tai: float
+    last_mjd_tai: float
+    last_dia_source_id: int
+    n_alerts: int
+
+
+def fold_objects(connection: sa.Connection, alerts: pa.Table, is_new: NDArray[np.bool_]) -> None:
     """Fold classified alerts into the objects table.
 
     Parameters
@@ -40,59 +55,79 @@ def fold_objects(
         The transaction.
     alerts
         Rows of ``classifications``; those without an object or a position are passed over.
-    counted
-        Survey and diaSourceId of alerts that are new: only these raise ``n_alerts``, so that reading
-        an alert again changes nothing.
+    is_new
+        bool, one of each alert: only new ones raise ``n_alerts``, so that reading an alert again changes
+        nothing.
     """
-    by_object: dict[Key, list[Mapping[str, Any]]] = {}
-    for alert in alerts:
-        if alert["object_id"] and alert["healpix"] is not None:
-            by_object.setdefault((alert["survey"], alert["object_id"]), []).append(alert)
-    folded = _existing(connection, by_object)
-    for key, members in by_object.items():
-        for alert in members:
-            is_new = (alert["survey"], alert["dia_source_id"]) in counted
-            folded[key] = fold_object(folded.get(key), alert, is_new=is_new)
-    upsert(connection, tables.objects, list(folded.values()), ("survey", "object_id"))
+    placed = pc.and_(pc.is_valid(alerts["object_id"]), pc.is_valid(alerts["healpix"]))
+    some = np.flatnonzero(np.asarray(placed))
+    alerts, is_new = alerts.take(pa.array(some)), is_new[some]
+    if not alerts.num_rows:
+        return
+    columns = (alerts[name].to_pylist() for name in _KEY)
+    keys: list[Key] = list(zip(*columns, strict=True))
+    numbers: dict[Key, int] = {}
+    owner = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+    t, ids = (alerts[name].to_numpy() for name in ("t_mjd_tai", "dia_source_id"))
+    order = np.lexsort((ids, t, owner))
+    last = order[np.append(np.diff(owner[order]) != 0, True)]
+    first = np.full(len(numbers), np.inf)
+    np.minimum.at(first, owner, t)
+    folded = alerts.select([*_KEY, *_NEWEST]).take(pa.array(last))
+    counts = np.bincount(owner, is_new, len(numbers)).astype(np.int64)
+    _write(connection, folded, _Batch(t[last], ids[last], first, counts))
 
 
-def fold_object(state: Row | None, alert: Mapping[str, Any], *, is_new: bool) -> Row:
-    """Return the object after `alert`; the later alert decides, at equal times the larger id.
+class _Batch(NamedTuple):
+    """What a batch's alerts come to, one of each object: newest time and id, first time, new alerts."""
 
-    Examples
-    --------
-    >>> alert = {"survey": "lsst", "object_id": 1, "dia_source_id": 7, "t_mjd_tai": 2.0}
-    >>> alert |= dict.fromkeys(_NEWEST)
-    >>> fold_object(None, alert, is_new=True)["n_alerts"]
-    1
-    """
-    t = alert["t_mjd_tai"]
-    if state is None:
-        state = {
-            "survey": alert["survey"],
-            "object_id": alert["object_id"],
-            "first_mjd_tai": t,
-            "last_mjd_tai": t,
-            "last_dia_source_id": alert["dia_source_id"],
-            "n_alerts": 0,
-            **{name: alert[name] for name in _NEWEST},
-        }
-    newest = (t, alert["dia_source_id"]) >= (state["last_mjd_tai"], state["last_dia_source_id"])
-    later = {name: alert[name] for name in _NEWEST} if newest else {}
-    if newest:
-        later |= {"last_mjd_tai": t, "last_dia_source_id": alert["dia_source_id"]}
-    return {
-        **state,
-        **later,
-        "first_mjd_tai": min(state["first_mjd_tai"], t),
-        "n_alerts": state["n_alerts"] + is_new,
-    }
+    last_mjd_tai: NDArray[np.float64]
+    last_dia_source_id: NDArray[np.int64]
+    first_mjd_tai: NDArray[np.float64]
+    n_new: NDArray[np.int64]
 
 
-def _existing(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, Row]:
+def _write(connection: sa.Connection, newest: pa.Table, batch: _Batch) -> None:
+    keys: list[Key] = list(zip(*(newest[name].to_pylist() for name in _KEY), strict=True))
+    there = _existing(connection, keys)
+    before = [there.get(key) for key in keys]
+    first, counts = batch.first_mjd_tai.copy(), batch.n_new.copy()
+    later = np.ones(len(keys), bool)
+    for k, state in enumerate(before):
+        if state is not None:
+            first[k] = min(first[k], state.first_mjd_tai)
+            counts[k] += state.n_alerts
+            mine = batch.last_mjd_tai[k], batch.last_dia_source_id[k]
+            later[k] = mine >= (state.last_mjd_tai, state.last_dia_source_id)
+    rows = newest.append_column("first_mjd_tai", pa.array(first))
+    rows = rows.append_column("n_alerts", pa.array(counts))
+    rows = rows.append_column("last_mjd_tai", pa.array(batch.last_mjd_tai))
+    rows = rows.append_column("last_dia_source_id", pa.array(batch.last_dia_source_id))
+    upsert_table(connection, tables.objects, rows.filter(pa.array(later)), _KEY)
+    _count_only(connection, rows.filter(pa.array(~later)).to_pylist())
+
+
+def _count_only(connection: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Note earlier alerts of objects whose newest one is there already."""
     table = tables.objects
+    mine = sa.and_(*(table.c[name] == sa.bindparam(f"its_{name}") for name in _KEY))
+    names = ("first_mjd_tai", "n_alerts")
+    statement = sa.update(table).where(mine).values({n: sa.bindparam(f"new_{n}") for n in names})
+    if rows:
+        connection.execute(
+            statement,
+            [
+                {f"its_{n}": row[n] for n in _KEY} | {f"new_{n}": row[n] for n in names}
+                for row in rows
+            ],
+        )
+
+
+def _existing(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, _State]:
+    table = tables.objects.c
+    query = sa.select(table.survey, table.object_id, *(table[name] for name in _State._fields))
     return {
-        (row["survey"], row["object_id"]): dict(row)
-        for mine in of_keys(table.c.object_id, keys)
-        for row in connection.execute(sa.select(table).where(mine)).mappings()
+        (row[0], row[1]): _State(*row[2:])
+        for mine in of_keys(table.object_id, keys)
+        for row in connection.execute(query.where(mine))
     }

@@ -6,14 +6,15 @@ closes a request; a request that none has closed is open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, get_args
 
 import sqlalchemy as sa
 
 from lightcurves.errors import ConfigurationError, NoctuleError
 from store import ledgers
-from store.tables import label_requests, request_events
+from store.keys import Key, of_keys
+from store.tables import label_requests, labels, request_events
 
 PROGRAM: Final = "noctule"
 """The program whose requests the stream makes; others may want the same objects."""
@@ -82,6 +83,31 @@ def ask(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         for request_id, row in zip(ids, rows, strict=True)
     ]
     connection.execute(sa.insert(request_events), events)
+
+
+def asked(connection: sa.Connection, keys: Iterable[Key], program: str) -> frozenset[Key]:
+    """Return which of the objects are labelled, or have been asked for by the program."""
+    ours, keys = label_requests.c.program == program, list(keys)
+    return frozenset(
+        (row.survey, row.object_id)
+        for table, wanted in ((label_requests, ours), (labels, sa.true()))
+        for mine in of_keys(table.c.object_id, keys)
+        for row in connection.execute(
+            sa.select(table.c.survey, table.c.object_id).where(mine, wanted)
+        )
+    )
+
+
+def spent(connection: sa.Connection, nights: Iterable[int], program: str) -> dict[int, int]:
+    """Return how many requests the program has made in each of the nights."""
+    table = label_requests.c
+    query = sa.select(sa.func.count()).select_from(label_requests)
+    return {
+        night: connection.execute(
+            query.where(table.night == night, table.program == program)
+        ).scalar_one()
+        for night in nights
+    }
 
 
 def answer(

@@ -22,6 +22,8 @@ _CELLS_ACROSS: Final = 8
 """A cone is covered by cells of about an eighth of its radius: some 20 ranges, of which SQLite
 takes 1,000 in a condition, and few cells that only touch it."""
 
+NOWHERE: Final = -1
+_POLE_DEG: Final = 90.0
 _ROUNDING_DEG: Final = 1e-5
 """What a separation of nearly 180 degrees may be off by, and some more."""
 
@@ -48,6 +50,21 @@ def healpix_of(ra_deg: npt.ArrayLike, dec_deg: npt.ArrayLike) -> npt.NDArray[np.
         Longitude(ra, units.deg), Latitude(dec, units.deg), ORDER, num_threads=1
     )
     return np.asarray(cells, dtype=np.int64).reshape(ra.shape)
+
+
+def cells_of(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.int64]:
+    """The cell of every position; -1 where there is none.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg
+        Arrays of equal shape; anything may stand there.
+    """
+    with np.errstate(invalid="ignore"):
+        placed = np.isfinite(ra_deg) & np.isfinite(dec_deg) & (np.abs(dec_deg) <= _POLE_DEG)
+    cells = np.full(ra_deg.shape, NOWHERE, np.int64)
+    cells[placed] = healpix_of(ra_deg[placed], dec_deg[placed])
+    return cells
 
 
 def cone_ranges(ra_deg: float, dec_deg: float, radius_deg: float) -> list[tuple[int, int]]:

@@ -198,6 +198,16 @@ accounting: Final = sa.Table(
 )
 """One row per run, batch and partition: what came of the offsets [start_offset, end_offset)."""
 
+batches: Final = sa.Table(
+    "batches",
+    METADATA,
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("batch_id", sa.BigInteger, nullable=False),
+    sa.Column("routes", _JSON, nullable=False),
+    sa.PrimaryKeyConstraint("run_id", "batch_id"),
+)
+"""One row per run and batch: by which routes its messages went out, see :mod:`stream.routes`."""
+
 models: Final = sa.Table(
     "models",
     METADATA,

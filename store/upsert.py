@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -35,6 +36,40 @@ def upsert(
     """
     last = {tuple(row[name] for name in key): row for row in rows}
     _execute(connection, table, list(last.values()), key, overwrite=True)
+
+
+def upsert_table(
+    connection: sa.Connection, table: sa.Table, rows: pa.Table, key: Sequence[str]
+) -> None:
+    """Do as :func:`upsert` does, from columns.
+
+    Parameters
+    ----------
+    connection
+        A transaction that may write.
+    table
+        Where to.
+    rows
+        Columns of `table`, no key twice. A column that holds JSON is given as text.
+    key
+        The columns of the primary key, or of a unique constraint.
+
+    Notes
+    -----
+    The driver is called directly: SQLAlchemy would look at every value by itself, which takes as long as
+    SQLite takes to write it.
+    """
+    if rows.num_rows == 0:
+        return
+    insert = _insert(connection, table)
+    others = {name: insert.excluded[name] for name in rows.column_names if name not in key}
+    statement = insert.on_conflict_do_update(index_elements=key, set_=others)
+    compiled = statement.compile(dialect=connection.dialect, column_keys=rows.column_names)
+    names = compiled.positiontup or rows.column_names
+    values: Any = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    if not compiled.positiontup:
+        values = (dict(zip(names, row, strict=True)) for row in values)
+    connection.exec_driver_sql(str(compiled), list(values))
 
 
 def insert_missing(

@@ -23,40 +23,33 @@ Between them a crash leaves, and the replay does (``tests/stream/test_windows.py
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
-from active_learning.strategies import Candidates, choose
-from lightcurves.nights import night_of
+from active_learning import requests as asking
+from models.record import RECORD
 from store import requests, tables
 from store.keys import Key, of_keys
 from store.objects import fold_objects
-from store.sky import healpix_of
-from store.upsert import upsert
+from store.upsert import upsert, upsert_table
+from stream.messages import NAMED_PROBABILITIES
 from stream.rows import EARLY, MESSAGE, RANGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from active_learning.requests import RequestPolicy
+    from stream.routes import Route
 
 Row = dict[str, Any]
 Where = tuple[str, int, int]
-
-
-@dataclass(frozen=True)
-class RequestPolicy:
-    """How label requests are chosen; the fields of the settings' section ``learning``."""
-
-    strategy: str
-    nightly_budget: int
-    min_entropy: float
-    min_points: int
+Partition = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -101,17 +94,19 @@ class Committed(NamedTuple):
     counts
         How many of each.
     classified
-        Its rows of ``classifications`` by survey and diaSourceId; None at a replay.
-    requested, differing, early
-        The requests for spectra that it made, the repeats that say something else, and the alerts that
-        it found ahead of their turn.
+        Its rows of ``classifications`` in the order of their key, probabilities with their classes named;
+        None at a replay.
+    requested, differing
+        The requests for spectra that it made, and the repeats that say something else.
+    early_arrival_ms
+        When the alerts arrived that it found ahead of their turn.
     """
 
     counts: BatchCounts
-    classified: list[Row] | None = None
+    classified: pa.Table | None = None
     requested: Sequence[Row] = ()
     differing: Sequence[Row] = ()
-    early: Sequence[Row] = ()
+    early_arrival_ms: Sequence[int] = ()
 
 
 def commit_sql(
@@ -119,9 +114,11 @@ def commit_sql(
     rows: pa.Table,
     batch: BatchId,
     policy: RequestPolicy,
-    class_ids: tuple[int, ...],
+    class_ids: Mapping[str, tuple[int, ...]],
     now_ms: int,
     *,
+    routes: Sequence[Route] = (),
+    features: Sequence[str] = (),
     fill: bool = False,
 ) -> Committed:
     """Write a batch into SQL in one transaction; see the module.
@@ -133,11 +130,15 @@ def commit_sql(
     rows
         Of :data:`stream.rows.ROWS_SCHEMA`.
     batch, policy
-        Which batch this is, and how label requests are chosen.
+        Which batch this is, and how requests for spectra are chosen.
     class_ids
-        Of the model that scored the batch, in the order of ``probabilities``.
+        Version of a model to its classes, in the order of ``probabilities``; of all that scored the batch.
     now_ms
         The commit's wall-clock time.
+    routes
+        By which the batch will go out.
+    features
+        Names of the features that ``rows`` hold for the policy's strategy.
     fill
         What is in the tables of an offset stays, and the offset counts as a duplicate; else what is
         said last stands.
@@ -145,7 +146,12 @@ def commit_sql(
     with engine.begin() as connection:
         if _is_committed(connection, batch):
             return Committed(BatchCounts(replay=True))
-        return _Commit(connection, batch, class_ids, now_ms, fill).write(rows, policy)
+        if routes:
+            stored = [route.to_json() for route in routes]
+            key = {"run_id": batch.run_id, "batch_id": batch.batch_id}
+            connection.execute(sa.insert(tables.batches).values(**key, routes=stored))
+        work = _Commit(connection, batch, class_ids, now_ms, tuple(features), fill)
+        return work.write(rows, policy)
 
 
 def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
@@ -157,91 +163,134 @@ def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
 
 
 class Split(NamedTuple):
-    """The rows of a batch, each list by offset.
+    """The rows of a batch, each table by offset.
 
     Attributes
     ----------
     ranges
         What was read.
     alerts, rejected
-        Messages that could be read, with ``healpix``, and those that could not.
+        Messages that could be read, and those that could not.
     early
-        Alerts that were found ahead of their turn, with ``healpix``.
+        Alerts that were found ahead of their turn.
     """
 
     ranges: list[Row]
-    alerts: list[Row]
-    rejected: list[Row]
-    early: list[Row]
+    alerts: pa.Table
+    rejected: pa.Table
+    early: pa.Table
 
 
 def split_rows(rows: pa.Table) -> Split:
     """Return rows by what they are."""
-    rows = rows.sort_by(
-        [("topic", "ascending"), ("kafka_partition", "ascending"), ("kafka_offset", "ascending")]
-    )
+    rows = rows.sort_by([(name, "ascending") for name in _WHERE])
     is_message = pc.equal(rows["kind"], MESSAGE)
     bad = pc.is_valid(rows["reject_reason"])
     return Split(
         rows.filter(pc.equal(rows["kind"], RANGE)).to_pylist(),
-        _with_healpix(rows.filter(pc.and_(is_message, pc.invert(bad)))).to_pylist(),
-        rows.filter(pc.and_(is_message, bad)).to_pylist(),
-        _with_healpix(rows.filter(pc.equal(rows["kind"], EARLY))).to_pylist(),
+        _without_zero_ids(rows.filter(pc.and_(is_message, pc.invert(bad)))),
+        rows.filter(pc.and_(is_message, bad)),
+        _without_zero_ids(rows.filter(pc.equal(rows["kind"], EARLY))),
     )
 
 
-def where_of(row: Row) -> Where:
-    """Return topic, partition and offset of a row."""
-    return row["topic"], row["kafka_partition"], row["kafka_offset"]
+def _without_zero_ids(alerts: pa.Table) -> pa.Table:
+    """Return the alerts with null where a packet says 0: there is no such object."""
+    for name in ("object_id", "ss_object_id"):
+        ids = alerts[name]
+        there = pc.if_else(pc.equal(ids, 0), pa.scalar(None, ids.type), ids)
+        alerts = alerts.set_column(alerts.schema.get_field_index(name), name, there)
+    return alerts
+
+
+def places_of(rows: pa.Table) -> list[Where]:
+    """Return topic, partition and offset of each row."""
+    return list(zip(*(rows[name].to_pylist() for name in _WHERE), strict=True))
+
+
+def keys_of(alerts: pa.Table) -> list[Key]:
+    """Return survey and diaSourceId of each row."""
+    columns = (alerts[name].to_pylist() for name in ("survey", "dia_source_id"))
+    return list(zip(*columns, strict=True))
+
+
+def _only(rows: pa.Table, wanted: list[bool]) -> pa.Table:
+    return rows if all(wanted) else rows.filter(pa.array(wanted, pa.bool_()))
+
+
+class _Outcome(NamedTuple):
+    """What a batch's messages came to: alerts that count, repeats, rejects, and those found before."""
+
+    first: pa.Table
+    repeated: list[Where]
+    rejected: pa.Table
+    before: frozenset[Where]
 
 
 @dataclass
 class _Commit:
-    """One transaction's work."""
+    """One transaction's work. What is wide stays in columns until it is inserted."""
 
     connection: sa.Connection
     batch: BatchId
-    class_ids: tuple[int, ...]
+    class_ids: Mapping[str, tuple[int, ...]]
     now_ms: int
+    features: tuple[str, ...]
     fill: bool = False
 
     def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
         ranges, alerts, rejected, early = split_rows(rows)
         held = self._held(ranges) if self.fill else frozenset[Where]()
-        passed = [row for row in (*alerts, *rejected) if where_of(row) in held]
-        alerts = [alert for alert in alerts if where_of(alert) not in held]
-        rejected = [row for row in rejected if where_of(row) not in held]
-        known = self._known([_alert_key(alert) for alert in (*alerts, *early)])
-        first, repeated = self._split_duplicates(alerts, known)
-        for alert in first:
-            self._keep_what_was_told(alert, known)
-        told = known.keys() | {_alert_key(alert) for alert in first}
-        early = list({_alert_key(a): a for a in reversed(early)}.values())
-        early = [alert for alert in early if _alert_key(alert) not in told]
+        passed = [w for part in (alerts, rejected) for w in places_of(part) if w in held]
+        alerts, rejected = (
+            _only(part, [place not in held for place in places_of(part)])
+            for part in (alerts, rejected)
+        )
+        known = self._known([*keys_of(alerts), *keys_of(early)])
+        alerts = self._keep_what_was_told(alerts, known)
+        first, repeated, differing = _split_duplicates(alerts, known)
+        early = _found_first(early, known.keys() | set(keys_of(first)))
         before = self._found_before(ranges, alerts, rejected)
-        rejected = [row for row in rejected if where_of(row) not in before]
+        rejected = _only(rejected, [place not in before for place in places_of(rejected)])
         for part in () if self.fill else ranges:
             self._forget(part)
-        self._forget_at(early)
-        written = [*first, *early]
-        classified = [self._stamp(self._classification(alert)) for alert in written]
-        self._put(tables.classifications, classified, "survey", "dia_source_id")
-        self._put(tables.duplicates, [self._stamp(self._duplicate(a)) for a in repeated], *_WHERE)
-        self._put(tables.rejected, [self._stamp(self._rejected(r)) for r in rejected], *_WHERE)
-        new = [alert for alert in written if _alert_key(alert) not in known]
-        fold_objects(self.connection, written, frozenset(_alert_key(a) for a in new))
-        requested = self._request(new, policy)
-        counts = self._account(ranges, first, [*repeated, *passed], rejected, before)
-        classified.sort(key=_alert_key)
-        counts = replace(counts, n_requested=len(requested), n_early=len(early))
-        differing = [row for row in repeated if row["differs"] is not None]
-        return Committed(counts, classified, requested, differing, early)
+        self._forget_at(places_of(early))
+        written = pa.concat_tables([first, early])
+        is_new = np.array([key not in known for key in keys_of(written)], bool)
+        classified = self._put_classified(written)
+        self._put(tables.duplicates, repeated, _DUPLICATE)
+        self._put(tables.rejected, rejected, _REJECTED)
+        fold_objects(self.connection, classified, is_new)
+        requested = self._request(written.filter(pa.array(is_new)), policy)
+        of = _Outcome(first, places_of(repeated) + passed, rejected, before)
+        counts = self._account(ranges, of, alerts)
+        counts = replace(counts, n_requested=len(requested), n_early=early.num_rows)
+        in_order = classified.sort_by([("survey", "ascending"), ("dia_source_id", "ascending")])
+        arrivals = early["arrival_ms"].to_pylist()
+        return Committed(counts, in_order, requested, differing, arrivals)
 
-    def _stamp(self, row: Row) -> Row:
-        return {**row, "run_id": self.batch.run_id, "batch_id": self.batch.batch_id}
+    def _stamped(self, rows: pa.Table) -> pa.Table:
+        for name in ("run_id", "batch_id"):
+            value = pa.scalar(getattr(self.batch, name))
+            rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        return rows
 
-    def _put(self, table: sa.Table, rows: list[Row], *key: str) -> None:
-        upsert(self.connection, table, rows, key)
+    def _put(self, table: sa.Table, rows: pa.Table, columns: Mapping[str, str]) -> None:
+        """Write `columns` of rows, the table's name to theirs, under their place."""
+        given = pa.table({name: rows[of] for name, of in columns.items()})
+        upsert_table(self.connection, table, self._stamped(given), _WHERE)
+
+    def _put_classified(self, alerts: pa.Table) -> pa.Table:
+        """Write scored alerts; return them as the table has them, probabilities with classes named."""
+        named = named_probabilities(alerts, self.class_ids)
+        at = alerts.schema.get_field_index("probabilities")
+        rows = alerts.set_column(at, "probabilities", named).select([*_CLASSIFIED, *_WHERE])
+        texts = self._stamped(rows)
+        for name, text in (("probabilities", _named_json), ("prediction_set", _list_json)):
+            at = texts.schema.get_field_index(name)
+            texts = texts.set_column(at, name, text(texts[name]))
+        upsert_table(self.connection, tables.classifications, texts, ("survey", "dia_source_id"))
+        return rows
 
     def _forget(self, part: Row) -> None:
         """Remove what an earlier run said of these offsets: read anew, they may end elsewhere."""
@@ -263,36 +312,37 @@ class _Commit:
         """Return which of the alerts have been classified: from which offset, and what they said."""
         table = tables.classifications.c
         names = (
-            "survey",
-            "dia_source_id",
-            *_WHERE,
-            *_CONTENT,
-            "run_id",
-            "model_version",
-            "processed_ms",
+            *("survey", "dia_source_id", *_WHERE, *_CONTENT),
+            *("run_id", "model_version", "processed_ms"),
         )
         columns = sa.select(*(table[name] for name in names))
-        found: dict[Key, Row] = {}
-        for mine in of_keys(table.dia_source_id, keys):
-            for row in self.connection.execute(columns.where(mine)).mappings():
-                found[row["survey"], row["dia_source_id"]] = dict(row)
-        return found
+        return {
+            (row["survey"], row["dia_source_id"]): dict(row)
+            for mine in of_keys(table.dia_source_id, keys)
+            for row in self.connection.execute(columns.where(mine)).mappings()
+        }
 
-    def _keep_what_was_told(self, alert: Row, known: Mapping[Key, Row]) -> None:
-        """Leave an alert that this run scored ahead of its turn as it was, so that its message repeats."""
-        told = known.get(_alert_key(alert))
-        mine = self.batch.run_id, alert["model_version"]
-        if told is not None and (told["run_id"], told["model_version"]) == mine:
-            alert["processed_ms"] = told["processed_ms"]
+    def _keep_what_was_told(self, alerts: pa.Table, known: Mapping[Key, Row]) -> pa.Table:
+        """Leave alerts that this run scored ahead of their turn as they were: their messages repeat."""
+        if not known:
+            return alerts
+        versions, times = (alerts[n].to_pylist() for n in ("model_version", "processed_ms"))
+        for k, key in enumerate(keys_of(alerts)):
+            told = known.get(key)
+            mine = self.batch.run_id, versions[k]
+            if told is not None and (told["run_id"], told["model_version"]) == mine:
+                times[k] = told["processed_ms"]
+        at = alerts.schema.get_field_index("processed_ms")
+        return alerts.set_column(at, "processed_ms", pa.array(times, pa.int64()))
 
     def _found_before(
-        self, ranges: list[Row], alerts: list[Row], rejected: list[Row]
+        self, ranges: list[Row], alerts: pa.Table, rejected: pa.Table
     ) -> frozenset[Where]:
         """Return which offsets this run has classified ahead of their turn and cannot read in it.
 
         Kafka has removed them, or they are rejected now: what was said stays.
         """
-        if not (rejected or any(part["n_lost"] for part in ranges)):
+        if not (rejected.num_rows or any(part["n_lost"] for part in ranges)):
             return frozenset()
         table = tables.classifications
         mine = table.c.run_id == self.batch.run_id
@@ -303,77 +353,32 @@ class _Commit:
                 sa.select(table.c.kafka_offset).where(_inside(table, part), mine)
             ).scalars()
         }
-        return frozenset(found - {where_of(alert) for alert in alerts})
+        return frozenset(found.difference(places_of(alerts)))
 
-    def _forget_at(self, early: list[Row]) -> None:
-        """Remove what an earlier run said of the offsets of these alerts."""
+    def _forget_at(self, places: list[Where]) -> None:
+        """Remove what an earlier run said of these offsets."""
         for table in (tables.rejected, tables.duplicates):
             here = sa.and_(*(table.c[name] == sa.bindparam(f"at_{name}") for name in _WHERE))
-            at = [{f"at_{name}": alert[name] for name in _WHERE} for alert in early]
+            at = [
+                {f"at_{name}": value for name, value in zip(_WHERE, place, strict=True)}
+                for place in places
+            ]
             if at:
                 self.connection.execute(sa.delete(table).where(here), at)
 
-    def _split_duplicates(
-        self, alerts: list[Row], known: dict[Key, Row]
-    ) -> tuple[list[Row], list[Row]]:
-        """Split off alerts whose id was classified from another offset, in the past or just now."""
-        seen = dict(known)
-        first: list[Row] = []
-        repeated: list[Row] = []
-        for alert in alerts:
-            original = seen.setdefault(_alert_key(alert), alert)
-            if where_of(original) == where_of(alert):
-                first.append(alert)
-            else:
-                repeated.append({**alert, "differs": _difference(original, alert)})
-        return first, repeated
-
-    def _classification(self, alert: Row) -> Row:
-        row = {name: alert[name] for name in _COPIED}
-        row["object_id"] = alert["object_id"] or None
-        row["ss_object_id"] = alert["ss_object_id"] or None
-        if alert["probabilities"] is not None:
-            named = zip(self.class_ids, alert["probabilities"], strict=True)
-            row["probabilities"] = {str(class_id): p for class_id, p in named}
-        else:
-            row["probabilities"] = None
-        return row
-
-    def _duplicate(self, alert: Row) -> Row:
-        names = (*_WHERE, "survey", "dia_source_id", "arrival_ms", "differs")
-        return {name: alert[name] for name in names}
-
-    def _rejected(self, row: Row) -> Row:
-        names = (*_WHERE, "arrival_ms", "processed_ms", "detail", "packet")
-        return {**{name: row[name] for name in names}, "reason": row["reject_reason"]}
-
-    def _account(
-        self,
-        ranges: list[Row],
-        first: list[Row],
-        repeated: list[Row],
-        rejected: list[Row],
-        before: frozenset[Where],
-    ) -> BatchCounts:
-        scored = [alert for alert in first if alert["reason"] is None]
-        unscored = [alert for alert in first if alert["reason"] is not None]
-        found = [dict(zip(_WHERE, where, strict=True)) for where in before]
+    def _account(self, ranges: list[Row], of: _Outcome, alerts: pa.Table) -> BatchCounts:
+        """Write what came of the ranges, and by which models `alerts` were scored; return the sums."""
+        scored = pc.is_null(of.first["reason"])
         parts = {
-            "n_classified": _by_partition([*scored, *found]),
-            "n_not_evaluated": _by_partition(unscored),
-            "n_duplicate": _by_partition(repeated),
-            "n_rejected": _by_partition(rejected),
+            "n_classified": _by_partition([*places_of(of.first.filter(scored)), *of.before]),
+            "n_not_evaluated": _by_partition(places_of(of.first.filter(pc.invert(scored)))),
+            "n_duplicate": _by_partition(of.repeated),
+            "n_rejected": _by_partition(places_of(of.rejected)),
         }
-        versions = next(
-            (
-                (a["model_version"], a["feature_digest"])
-                for a in [*first, *repeated]
-                if a["model_version"] is not None
-            ),
-            ("", ""),
-        )
         accounts = [
             {
+                "run_id": self.batch.run_id,
+                "batch_id": self.batch.batch_id,
                 "topic": part["topic"],
                 "kafka_partition": part["kafka_partition"],
                 "start_offset": part["kafka_offset"],
@@ -384,109 +389,153 @@ class _Commit:
                     for name, counts in parts.items()
                 },
                 "n_lost": part["n_lost"] - n_saved,
-                "model_version": versions[0],
-                "feature_digest": versions[1],
+                "model_version": _versions(alerts, "model_version"),
+                "feature_digest": _versions(alerts, "feature_digest"),
                 "settings_digest": self.batch.settings_digest,
                 "started_ms": part["started_ms"],
                 "committed_ms": self.now_ms,
             }
             for part in ranges
-            for n_saved in [_n_lost_of(part, before)]
+            for n_saved in [_n_lost_of(part, of.before)]
         ]
-        self._put(
-            tables.accounting,
-            [self._stamp(a) for a in accounts],
-            "run_id",
-            "batch_id",
-            "topic",
-            "kafka_partition",
-        )
+        upsert(self.connection, tables.accounting, accounts, _ACCOUNT)
         names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
-    def _request(self, new: list[Row], policy: RequestPolicy) -> list[Row]:
-        """Choose label requests night by night, within what each night's budget has left."""
-        able = [alert for alert in new if _can_be_observed(alert)]
-        chosen: list[Row] = []
-        by_night: dict[int, list[Row]] = {}
-        for alert in able:
-            by_night.setdefault(night_of(alert["t_mjd_tai"]), []).append(alert)
-        for night, every in sorted(by_night.items()):
-            asked = self._asked([_object_key(alert) for alert in every])
-            asked |= {_object_key(request) for request in chosen}
-            tonight = [alert for alert in every if _object_key(alert) not in asked]
-            rows = choose(
-                _candidates(tonight),
-                strategy=policy.strategy,
-                budget=policy.nightly_budget - self._spent(night),
-                min_points=policy.min_points,
-                min_utility=policy.min_entropy,
-                asked=frozenset(),
-            )
-            chosen += [self._requested(tonight[k], night, policy) for k in rows]
-        requests.ask(self.connection, [self._stamp(request) for request in chosen])
-        return chosen
-
-    def _asked(self, keys: list[Key]) -> set[Key]:
-        """Return which of the objects are labelled, or have been asked for by this program."""
-        ours = tables.label_requests.c.program == requests.PROGRAM
-        return {
-            (row.survey, row.object_id)
-            for table, wanted in ((tables.label_requests, ours), (tables.labels, sa.true()))
-            for mine in of_keys(table.c.object_id, keys)
-            for row in self.connection.execute(
-                sa.select(table.c.survey, table.c.object_id).where(mine, wanted)
-            )
-        }
-
-    def _spent(self, night: int) -> int:
-        table = tables.label_requests
-        ours = sa.and_(table.c.night == night, table.c.program == requests.PROGRAM)
-        query = sa.select(sa.func.count()).select_from(table).where(ours)
-        return int(self.connection.execute(query).scalar_one())
-
-    def _requested(self, alert: Row, night: int, policy: RequestPolicy) -> Row:
-        why = f"entropy {alert['entropy']:.2f} nats, likeliest class {alert['probability']:.0%}"
-        copied = (
-            "survey",
-            "object_id",
-            "dia_source_id",
-            "model_version",
-            "ra_deg",
-            "dec_deg",
-            "band",
-            "flux_njy",
-            "t_mjd_tai",
-        )
-        return {
-            **{name: alert[name] for name in copied},
-            "program": requests.PROGRAM,
-            "night": night,
-            "strategy": policy.strategy,
-            "utility": alert["entropy"],
-            "why": why,
+    def _request(self, new: pa.Table, policy: RequestPolicy) -> list[Row]:
+        """Ask for spectra of what the policy chooses of new alerts."""
+        candidates = asking.candidates_of(self._with_features(new))
+        if not candidates.num_rows:
+            return []
+        asked = requests.asked(self.connection, asking.keys_of(candidates), policy.program)
+        nights = candidates["night"].unique().to_pylist()
+        spent = requests.spent(self.connection, nights, policy.program)
+        chosen = asking.choose_requests(candidates, policy, asked, spent).to_pylist()
+        stamp = {
+            "run_id": self.batch.run_id,
+            "batch_id": self.batch.batch_id,
             "requested_ms": self.now_ms,
         }
+        rows = [{**request, **stamp} for request in chosen]
+        requests.ask(self.connection, rows)
+        return rows
+
+    def _with_features(self, alerts: pa.Table) -> pa.Table:
+        """Return alerts with the features that the strategy wants to see, as a struct."""
+        columns = [
+            pc.list_element(alerts["strategy_features"], k).combine_chunks()
+            for k in range(len(self.features) if alerts.num_rows else 0)
+        ]
+        if not columns:
+            return alerts
+        struct = pa.StructArray.from_arrays(columns, names=list(self.features))
+        return alerts.append_column("features", struct)
 
 
-_WHERE = ("topic", "kafka_partition", "kafka_offset")
-_COPIED = tuple(
-    column.name
-    for column in tables.classifications.c
-    if column.name not in {"probabilities", "run_id", "batch_id"}
-)
-_CONTENT = (
+_WHERE: Final = ("topic", "kafka_partition", "kafka_offset")
+_ACCOUNT: Final = ("run_id", "batch_id", "topic", "kafka_partition")
+_CLASSIFIED: Final = (*(field.name for field in RECORD), "healpix")
+_CONTENT: Final = (
     "object_id", "ss_object_id", "t_mjd_tai", "ra_deg", "dec_deg", "band", "flux_njy", "sigma_njy",
     "n_points",
 )  # fmt: skip
+_DUPLICATE: Final = {n: n for n in (*_WHERE, "survey", "dia_source_id", "arrival_ms", "differs")}
+_REJECTED: Final = {
+    **{n: n for n in (*_WHERE, "arrival_ms", "processed_ms", "detail", "packet")},
+    "reason": "reject_reason",
+}
 
 
-def _alert_key(row: Row) -> Key:
-    return row["survey"], row["dia_source_id"]
+def _split_duplicates(
+    alerts: pa.Table, known: Mapping[Key, Row]
+) -> tuple[pa.Table, pa.Table, list[Row]]:
+    """Split off alerts whose id was classified from another offset, in the past or just now.
+
+    Returns the others, these with in what they differ, and those of them that do.
+    """
+    keys, places = keys_of(alerts), places_of(alerts)
+    seen = {key: _place(row) for key, row in known.items()}
+    is_first = [seen.setdefault(key, at) == at for key, at in zip(keys, places, strict=True)]
+    first = _only(alerts, is_first)
+    repeated = alerts.filter(pa.array([not one for one in is_first], pa.bool_()))
+    rows = repeated.to_pylist()
+    originals = dict(known)
+    wanted = set(keys_of(repeated)).difference(originals)
+    here = _only(first, [key in wanted for key in keys_of(first)]) if wanted else first[:0]
+    originals |= zip(keys_of(here), here.to_pylist(), strict=True)
+    for row in rows:
+        row["differs"] = _difference(originals[row["survey"], row["dia_source_id"]], row)
+    differs = pa.array([row["differs"] for row in rows], pa.string())
+    differing = [row for row in rows if row["differs"] is not None]
+    return first, repeated.append_column("differs", differs), differing
 
 
-def _object_key(row: Row) -> Key:
-    return row["survey"], row["object_id"]
+def _place(row: Row) -> Where:
+    return row["topic"], row["kafka_partition"], row["kafka_offset"]
+
+
+def _found_first(early: pa.Table, told: AbstractSet[Key]) -> pa.Table:
+    """Return the first of each alert, but those that are told."""
+    taken = set(told)
+    wanted = []
+    for key in keys_of(early):
+        wanted.append(key not in taken)
+        taken.add(key)
+    return _only(early, wanted)
+
+
+def named_probabilities(alerts: pa.Table, class_ids: Mapping[str, tuple[int, ...]]) -> pa.ListArray:
+    """Return ``probabilities`` with the classes of each row's model, by ascending classId.
+
+    Null where an alert has no score.
+    """
+    column = alerts["probabilities"].combine_chunks().cast(pa.list_(pa.float64()))
+    scored = np.asarray(column.is_valid())
+    versions = np.array(alerts["model_version"].to_pylist(), object)
+    values = np.asarray(column.flatten(), np.float64)
+    counts = np.zeros(alerts.num_rows, np.int64)
+    for version in set(versions[scored].tolist()):
+        counts[scored & (versions == version)] = len(class_ids[version])
+    ends = np.cumsum(counts)
+    if ends.size and ends[-1] != values.size:
+        raise ValueError("an alert has not one probability of each class of its model")
+    classes = np.zeros(values.size, np.int32)
+    order = np.arange(values.size)
+    for version in set(versions[scored].tolist()):
+        rows = np.flatnonzero(scored & (versions == version))
+        ids = np.array(class_ids[version], np.int32)
+        ascending = np.argsort(ids)
+        at = (ends[rows] - counts[rows])[:, None] + np.arange(ids.size)
+        classes[at] = ids[ascending]
+        order[at] = at[:, ascending]
+    pairs = pa.StructArray.from_arrays(
+        [pa.array(classes), pa.array(values[order])], fields=list(NAMED_PROBABILITIES.value_type)
+    )
+    offsets = pa.array(np.append(0, ends).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, pairs, mask=pa.array(~scored))
+
+
+def _named_json(column: pa.ChunkedArray) -> pa.Array:
+    """Return ``{"111": 0.6, ...}`` of each row: what `json.dumps` writes, at a third of its price."""
+    array = column.combine_chunks()
+    names = [f'"{class_id}": ' for class_id in array.flatten().field("classId").to_pylist()]
+    values = array.flatten().field("probability").to_pylist()
+    pairs = [name + repr(value) for name, value in zip(names, values, strict=True)]
+    counts = array.value_lengths().to_pylist()
+    texts: list[str | None] = []
+    at = 0
+    for count in counts:
+        if count is None:
+            texts.append(None)
+            continue
+        texts.append("{" + ", ".join(pairs[at : at + count]) + "}")
+        at += count
+    return pa.array(texts, pa.string())
+
+
+def _list_json(column: pa.ChunkedArray) -> pa.Array:
+    texts = [None if row is None else json.dumps(row) for row in column.to_pylist()]
+    return pa.array(texts, pa.string())
 
 
 def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
@@ -497,34 +546,7 @@ def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
 
 def _difference(original: Row, alert: Row) -> str | None:
     """Return in which columns two alerts of one id differ; None where in none."""
-    names = [name for name in _CONTENT if _content(original, name) != _content(alert, name)]
-    return ", ".join(names) or None
-
-
-def _content(row: Row, name: str) -> Any:
-    """Return what a row says; no object is 0 in packets and null in the tables."""
-    return row[name] or None if name.endswith("object_id") else row[name]
-
-
-def _can_be_observed(alert: Row) -> bool:
-    """Say whether an alert has a score, a place on the sky and a time that is some night's."""
-    scored = alert["reason"] is None and alert["healpix"] is not None
-    return scored and 0.0 <= alert["t_mjd_tai"] <= _LATEST_MJD
-
-
-_LATEST_MJD = 200_000.0  # in the year 2406
-
-
-def _with_healpix(alerts: pa.Table) -> pa.Table:
-    finite = pc.and_(pc.is_finite(alerts["ra_deg"]), pc.is_finite(alerts["dec_deg"]))
-    on_sky = pc.and_(finite, pc.less_equal(pc.abs(alerts["dec_deg"]), 90.0))
-    placed = np.asarray(on_sky.fill_null(False))  # noqa: FBT003 - Arrow takes it by position
-    cells = np.zeros(alerts.num_rows, np.int64)
-    if placed.any():
-        cells[placed] = healpix_of(
-            alerts["ra_deg"].to_numpy()[placed], alerts["dec_deg"].to_numpy()[placed]
-        )
-    return alerts.append_column("healpix", pa.array(cells, mask=~placed))
+    return ", ".join(name for name in _CONTENT if original[name] != alert[name]) or None
 
 
 def _n_lost_of(part: Row, places: frozenset[Where]) -> int:
@@ -534,22 +556,13 @@ def _n_lost_of(part: Row, places: frozenset[Where]) -> int:
     return sum(where[:2] == mine and where[2] in lost for where in places)
 
 
-def _by_partition(rows: list[Row]) -> dict[tuple[str, int], int]:
-    counts: dict[tuple[str, int], int] = {}
-    for row in rows:
-        key = (row["topic"], row["kafka_partition"])
-        counts[key] = counts.get(key, 0) + 1
+def _by_partition(places: list[Where]) -> dict[Partition, int]:
+    counts: dict[Partition, int] = {}
+    for topic, partition, _ in places:
+        counts[topic, partition] = counts.get((topic, partition), 0) + 1
     return counts
 
 
-def _candidates(alerts: list[Row]) -> Candidates:
-    def numbers(name: str) -> NDArray[np.float64]:
-        return np.array([alert[name] for alert in alerts], np.float64)
-
-    return Candidates(
-        np.array([alert["object_id"] for alert in alerts], np.int64),
-        numbers("entropy"),
-        numbers("novelty"),
-        numbers("margin"),
-        np.array([alert["n_points"] for alert in alerts], np.int64),
-    )
+def _versions(alerts: pa.Table, name: str) -> str:
+    """Return what stands in the column, each once, joined by commas."""
+    return ",".join(sorted(alerts[name].drop_null().unique().to_pylist()))

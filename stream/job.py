@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
+from active_learning.requests import RequestPolicy
 from active_learning.which_model import model_of_alias
 from lightcurves.errors import ConfigurationError
 from models.artifact import read_manifest
 from store.clock import now_ms
 from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
-from stream.commit import BatchId, RequestPolicy, commit_sql
+from stream.commit import BatchId, commit_sql
 from stream.outputs import Outputs, Topics
 from stream.report import BatchReport, report_of
 from stream.rows import RANGE, SCORE_SPARK_SCHEMA, unpack
@@ -249,6 +250,8 @@ class Sink:
                 config.policy,
                 self._classes_of(rows),
                 now_ms(),
+                routes=self._outputs.routes if self._outputs is not None else (),
+                features=config.policy.strategy.features,
                 fill=bool(config.offsets),
             )
             committed_ms = now_ms()
@@ -263,15 +266,13 @@ class Sink:
             total_s = time.perf_counter() - begin
             self._on_batch(report_of(rows, batch, committed, stages, total_s, committed_ms))
 
-    def _classes_of(self, rows: pa.Table) -> tuple[int, ...]:
-        versions = rows["model_version"].drop_null().unique().to_pylist()
-        if not versions:
-            return ()
-        (version,) = versions
-        if version not in self._class_ids:
-            folder = Path(self._config.worker.scorer.models_folder)
-            self._class_ids[version] = read_manifest(folder / version).class_ids
-        return self._class_ids[version]
+    def _classes_of(self, rows: pa.Table) -> Mapping[str, tuple[int, ...]]:
+        """Return the classes of the models that scored the batch, and of those before."""
+        folder = Path(self._config.worker.scorer.models_folder)
+        for version in rows["model_version"].drop_null().unique().to_pylist():
+            if version not in self._class_ids:
+                self._class_ids[version] = read_manifest(folder / version).class_ids
+        return self._class_ids
 
 
 def written_files(rows: pa.Table) -> list[Written]:

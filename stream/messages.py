@@ -1,4 +1,4 @@
-"""What goes out to Kafka, as bytes: rows of the tables into Avro.
+"""What goes out to Kafka: its schemas, and the columns that they want.
 
 The schema of a classification is made from :mod:`models.record`, the others are the files in
 ``stream/schemas``; ``noctule schemas FOLDER`` hands all of them out and ``docs/messages.md`` describes
@@ -10,26 +10,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
-from io import BytesIO
+from functools import cache, cached_property
+from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import fastavro
-import fastavro.schema
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from models.record import AVRO_VERSION, RECORD, Field, Kind, Null
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 SCHEMA_FOLDER: Final = Path(__file__).with_name("schemas")
 
-# Tells fastavro which branch of [null, array] is meant; finding out by itself takes twice as long.
-_ARRAY: Final = "array"
-
 BROKER_NAME: Final = "noctule"
-BROKER_VERSION: Final = version("noctule")
+BROKER_VERSION: Final = version_of("noctule")
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,8 @@ class MessageSchema:
     ----------
     file
         The name of its file.
+    version
+        ``major.minor``.
     text
         The same as one line, as a registry gets it.
     default_id
@@ -48,15 +44,15 @@ class MessageSchema:
     """
 
     file: str
+    version: str
     text: str
     default_id: int
-    _parsed: Any
 
-    def encode(self, record: Mapping[str, Any]) -> bytes:
-        """Return the Avro body of a record."""
-        body = BytesIO()
-        fastavro.schemaless_writer(body, self._parsed, record)
-        return body.getvalue()
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """The schema as JSON has it."""
+        read: dict[str, Any] = json.loads(self.text)
+        return read
 
 
 _AVRO: Final[dict[Kind, Any]] = {
@@ -99,30 +95,73 @@ def _doc(field: Field) -> str:
     return f"{field.meaning.removesuffix('.')} [{field.unit}]." if field.unit else field.meaning
 
 
-def _classification() -> dict[str, Any]:
-    return {
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
+@cache
+def classification(version: str = AVRO_VERSION) -> MessageSchema:
+    """Return the schema of a classification as it was in `version`: the fields that there were then."""
+    fields = [_avro_field(f) for f in RECORD if _version(f.since) <= _version(version)]
+    record = {
         "type": "record",
         "namespace": "noctule.v1",
         "name": "Classification",
-        "version": AVRO_VERSION,
+        "version": version,
         "doc": "What noctule says of one alert: its score, or the reason why there is none. Null is never "
         "zero: where reason is set, all score fields are null.",
-        "fields": [_avro_field(field) for field in RECORD],
+        "fields": fields,
     }
+    return _schema("noctule.v1.Classification.avsc", record)
 
 
-def _schema(file: str, record: dict[str, Any] | None = None) -> MessageSchema:
-    """Return the schema that `record` is, or that the file holds."""
-    record = record or json.loads((SCHEMA_FOLDER / file).read_text())
-    major, minor = map(int, record.get("version", "0.0").split("."))
-    text = json.dumps(record, separators=(",", ":"))
-    parsed = fastavro.schema.parse_schema(json.loads(text))
-    return MessageSchema(file, text, 100 * major + minor, parsed)
+@cache
+def _schema_in(file: str) -> MessageSchema:
+    return _schema(file, json.loads((SCHEMA_FOLDER / file).read_text()))
 
 
-CLASSIFICATION: Final = _schema("noctule.v1.Classification.avsc", _classification())
-LABEL_REQUEST: Final = _schema("noctule.v1.LabelRequest.avsc")
-DESC: Final = _schema("elasticc.v0_9_1.brokerClassification.avsc")
+def _schema(file: str, record: dict[str, Any]) -> MessageSchema:
+    version = record.get("version", "0.0")
+    major, minor = _version(version)
+    return MessageSchema(
+        file, version, json.dumps(record, separators=(",", ":")), 100 * major + minor
+    )
+
+
+CLASSIFICATION: Final = classification()
+LABEL_REQUEST: Final = _schema_in("noctule.v1.LabelRequest.avsc")
+DESC: Final = _schema_in("elasticc.v0_9_1.brokerClassification.avsc")
+
+NAMED_PROBABILITIES: Final = pa.list_(
+    pa.struct([("classId", pa.int32()), ("probability", pa.float64())])
+)
+"""Probabilities as they go out and into SQL: their classes named, by ascending classId."""
+
+
+def for_desc(classified: pa.Table) -> pa.Table:
+    """Return scored rows of a batch in the columns of :data:`DESC`."""
+    n = classified.num_rows
+
+    def always(text: str) -> pa.Array:
+        return pa.repeat(pa.scalar(text), n)
+
+    return pa.table(
+        {
+            "alertId": classified["dia_source_id"],
+            "diaSourceId": classified["dia_source_id"],
+            "elasticcPublishTimestamp": classified["arrival_ms"],
+            "brokerIngestTimestamp": classified["processed_ms"],
+            "brokerName": always(BROKER_NAME),
+            "brokerVersion": always(BROKER_VERSION),
+            "classifierName": pc.binary_join_element_wise(
+                always("noctule-"), classified["model_version"], ""
+            ),
+            "classifierParams": pc.binary_join_element_wise(
+                always("features="), classified["feature_digest"], ""
+            ),
+            "classifications": classified["probabilities"],
+        }
+    )
 
 
 def key_of(survey: str, identifier: int) -> str:
@@ -141,51 +180,12 @@ def frame(schema_id: int) -> bytes:
     return b"\0" + schema_id.to_bytes(4, "big")
 
 
-def classification_body(row: Mapping[str, Any]) -> bytes:
-    """Return a row of ``classifications`` as the body of a :data:`CLASSIFICATION`."""
-    if row["probabilities"] is None:
-        return CLASSIFICATION.encode(row)
-    arrays = {
-        "probabilities": (_ARRAY, _by_class(row["probabilities"])),
-        "prediction_set": (_ARRAY, row["prediction_set"]),
-    }
-    return CLASSIFICATION.encode({**row, **arrays})
-
-
-def label_request_body(row: Mapping[str, Any]) -> bytes:
-    """Return a row of ``label_requests`` as the body of a :data:`LABEL_REQUEST`."""
-    return LABEL_REQUEST.encode(row)
-
-
-def desc_body(row: Mapping[str, Any]) -> bytes:
-    """Return a row of ``classifications`` that was scored as the body of a :data:`DESC`."""
-    return DESC.encode(
-        {
-            "alertId": row["dia_source_id"],
-            "diaSourceId": row["dia_source_id"],
-            "elasticcPublishTimestamp": row["arrival_ms"],
-            "brokerIngestTimestamp": row["processed_ms"],
-            "brokerName": BROKER_NAME,
-            "brokerVersion": BROKER_VERSION,
-            "classifierName": f"noctule-{row['model_version']}",
-            "classifierParams": f"features={row['feature_digest']}",
-            "classifications": _by_class(row["probabilities"]),
-        }
-    )
-
-
-def _by_class(probabilities: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return probabilities by class, in an order that no database's JSON can change."""
-    by_class = sorted((int(class_id), p) for class_id, p in probabilities.items())
-    return [{"classId": class_id, "probability": p} for class_id, p in by_class]
-
-
 def write_schemas(folder: Path) -> list[Path]:
     """Write every schema as a file into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for schema in (CLASSIFICATION, LABEL_REQUEST, DESC):
         path = folder / schema.file
-        path.write_text(json.dumps(json.loads(schema.text), indent=2) + "\n")
+        path.write_text(json.dumps(schema.record, indent=2) + "\n")
         written.append(path)
     return written

@@ -1,9 +1,9 @@
 """What goes out to Kafka after a batch: at least once, identical bytes for a repeat.
 
-Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by
-:func:`stream.messages.key_of`; DESC's form has no frame, because its readers expect none; rejected
-packets go out as they came in, with their reason in the headers. Everything is in the tables by (run,
-batch), so that a replay sends the same bytes again.
+Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by survey and
+identifier; DESC's form has no frame, because its readers expect none; rejected packets go out as they came
+in, with their reason in the headers. Everything is in the tables by (run, batch), the routes that it took
+as well, so that a replay sends the same bytes again.
 """
 
 from __future__ import annotations
@@ -12,29 +12,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
 import sqlalchemy as sa
 from confluent_kafka import KafkaException, Producer
 
 from lightcurves.errors import UnavailableError
+from models.record import RECORD, Kind
 from store import tables
 from store.database import reading
 from stream.access import Troubles
-from stream.messages import (
-    CLASSIFICATION,
-    LABEL_REQUEST,
-    classification_body,
-    desc_body,
-    frame,
-    key_of,
-    label_request_body,
-)
+from stream.messages import NAMED_PROBABILITIES
+from stream.routes import CLASSIFIED, KINDS, REJECTED, REQUESTED, Message, Route, messages_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from stream.schema_ids import Registry
 
 _FLUSH_S: Final = 0.5
+NOVEL_FAR: Final = 0.01
+"""The default of the setting ``kafka.novel_far``."""
 
 
 @dataclass(frozen=True)
@@ -58,73 +55,118 @@ class Topics:
     requests: str
     rejected: str
     desc: str = ""
-    novel_far: float = 0.01
+    novel_far: float = NOVEL_FAR
     registry: Registry | None = None
 
-    def frames(self) -> dict[str, bytes]:
-        """Return what precedes a message, by topic; asks the registry, if there is one."""
-        schemas = {
-            self.classified: CLASSIFICATION,
-            self.novel: CLASSIFICATION,
-            self.requests: LABEL_REQUEST,
+    def routes(self) -> tuple[Route, ...]:
+        """Return the ways out; asks the registry for the schemas' ids, if there is one."""
+        by_kind = {
+            "classified": self.classified,
+            "novel": self.novel,
+            "desc": self.desc,
+            "requests": self.requests,
+            "rejected": self.rejected,
         }
-        if self.registry is None:
-            ids = {topic: schema.default_id for topic, schema in schemas.items()}
-        else:
-            ids = self.registry.ids(schemas)
-        return {topic: frame(schema_id) for topic, schema_id in ids.items()}
+        used = {kind: topic for kind, topic in by_kind.items() if topic}
+        ids = self._ids(used)
+        numbers = {"novel": {"novel_far": self.novel_far}}
+        return tuple(
+            Route(
+                kind,
+                topic,
+                schema=schema.version if (schema := KINDS[kind, 1].schema) else "",
+                schema_id=ids.get(topic),
+                numbers=numbers.get(kind, {}),
+            )
+            for kind, topic in used.items()
+        )
+
+    def _ids(self, used: Mapping[str, str]) -> dict[str, int]:
+        """Return the id in the frames of each topic whose values have one."""
+        schemas = {
+            topic: kind.schema
+            for name, topic in used.items()
+            if (kind := KINDS[name, 1]).framed and kind.schema is not None
+        }
+        if self.registry is not None:
+            return self.registry.ids(schemas)
+        return {topic: schema.default_id for topic, schema in schemas.items()}
 
 
 def outgoing(
     connection: sa.Connection,
     run_id: str,
     batch_id: int,
-    topics: Topics,
-    frames: Mapping[str, bytes] | None = None,
-    classified: Iterable[Mapping[str, Any]] | None = None,
-) -> Iterator[dict[str, Any]]:
+    routes: tuple[Route, ...],
+    classified: pa.Table | None = None,
+) -> Iterator[Message]:
     """Give the messages of a batch, in a fixed order.
 
-    `frames` are :meth:`Topics.frames`, kept; `classified` the batch's rows of ``classifications`` by
-    survey and diaSourceId, where they are at hand: else they are read.
+    Parameters
+    ----------
+    connection
+        Any transaction.
+    run_id, batch_id
+        Which batch.
+    routes
+        Its ways out; those that are stored with the batch come first.
+    classified
+        Its rows of ``classifications`` in the order of their key, where they are at hand; else they are
+        read.
     """
-    frames = topics.frames() if frames is None else frames
+    routes = stored_routes(connection, run_id, batch_id) or routes
+    of_batch = {
+        name: read_rows(connection, table, run_id, batch_id)
+        for name, table in (
+            (REQUESTED, tables.label_requests),
+            (REJECTED, tables.rejected),
+        )
+    }
     if classified is None:
-        classified = _rows(connection, tables.classifications, run_id, batch_id)
-    for row in classified:
-        yield from _of_alert(row, topics, frames)
-    for row in _rows(connection, tables.label_requests, run_id, batch_id):
-        yield {
-            "topic": topics.requests,
-            "key": key_of(row["survey"], row["object_id"]),
-            "value": frames[topics.requests] + label_request_body(row),
-        }
-    for row in _rows(connection, tables.rejected, run_id, batch_id):
-        yield {"topic": topics.rejected, "value": row["packet"], "headers": _why_rejected(row)}
+        classified = read_rows(connection, tables.classifications, run_id, batch_id)
+    yield from messages_of(routes, {CLASSIFIED: classified, **of_batch})
 
 
-def _of_alert(
-    row: Mapping[str, Any], topics: Topics, frames: Mapping[str, bytes]
-) -> Iterator[dict[str, Any]]:
-    key, body = key_of(row["survey"], row["dia_source_id"]), classification_body(row)
-    yield {"topic": topics.classified, "key": key, "value": frames[topics.classified] + body}
-    if row["novelty_far"] is not None and row["novelty_far"] <= topics.novel_far:
-        yield {"topic": topics.novel, "key": key, "value": frames[topics.novel] + body}
-    if topics.desc and row["probabilities"] is not None:
-        yield {"topic": topics.desc, "key": key, "value": desc_body(row)}
+def stored_routes(connection: sa.Connection, run_id: str, batch_id: int) -> tuple[Route, ...]:
+    """Return the ways out that a batch was committed with; none of a release that stored none."""
+    table = tables.batches.c
+    query = sa.select(table.routes).where(table.run_id == run_id, table.batch_id == batch_id)
+    stored = connection.execute(query).scalar()
+    return tuple(Route.from_json(route) for route in stored or ())
 
 
-def _rows(
-    connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int
-) -> Iterator[Mapping[str, Any]]:
+_ARROW: Final = {
+    sa.BigInteger: pa.int64(),
+    sa.Integer: pa.int32(),
+    sa.Double: pa.float64(),
+    sa.Text: pa.string(),
+    sa.LargeBinary: pa.binary(),
+}
+
+
+def schema_of(table: sa.Table) -> pa.Schema:
+    """Return the Arrow columns of an SQL table; probabilities have their classes named."""
+    kinds = {field.name: field for field in RECORD}
+
+    def arrow(column: sa.Column[Any]) -> pa.DataType:
+        if column.name in kinds:
+            field = kinds[column.name]
+            return NAMED_PROBABILITIES if field.kind is Kind.PROBABILITIES else field.arrow
+        return next(kind for of, kind in _ARROW.items() if isinstance(column.type, of))
+
+    return pa.schema([(column.name, arrow(column)) for column in table.c])
+
+
+def read_rows(connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int) -> pa.Table:
+    """Return the rows of a batch, in the order of their key."""
     mine = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
     query = sa.select(table).where(mine).order_by(*table.primary_key.columns)
-    yield from (dict(row) for row in connection.execute(query).mappings())
-
-
-def _why_rejected(row: Mapping[str, Any]) -> list[tuple[str, bytes]]:
-    names = ("reason", "detail", "topic", "kafka_partition", "kafka_offset")
-    return [(name, str(row[name]).encode()) for name in names]
+    rows = [dict(row) for row in connection.execute(query).mappings()]
+    for row in rows:
+        if row.get("probabilities") is not None:
+            by_class = sorted((int(class_id), p) for class_id, p in row["probabilities"].items())
+            row["probabilities"] = [{"classId": c, "probability": p} for c, p in by_class]
+    return pa.Table.from_pylist(rows, schema=schema_of(table))
 
 
 class Outputs:
@@ -139,6 +181,11 @@ class Outputs:
     timeout_s
         How long a batch may take to be acknowledged.
 
+    Attributes
+    ----------
+    routes
+        The ways out of a batch that is committed now.
+
     Raises
     ------
     UnavailableError
@@ -148,8 +195,7 @@ class Outputs:
     """
 
     def __init__(self, client: Mapping[str, Any], topics: Topics, timeout_s: float) -> None:
-        self._topics = topics
-        self._frames = topics.frames()
+        self.routes = topics.routes()
         self._timeout_s = timeout_s
         self._troubles = Troubles()
         self._producer = Producer(
@@ -170,7 +216,7 @@ class Outputs:
         engine: sa.Engine,
         run_id: str,
         batch_id: int,
-        classified: list[dict[str, Any]] | None = None,
+        classified: pa.Table | None = None,
     ) -> int:
         """Send what a committed batch has to say; return the number of messages.
 
@@ -184,8 +230,7 @@ class Outputs:
         self._failures.clear()
         n = 0
         with reading(engine) as connection:
-            given = (self._topics, self._frames, classified)
-            for message in outgoing(connection, run_id, batch_id, *given):
+            for message in outgoing(connection, run_id, batch_id, self.routes, classified):
                 self._produce(message)
                 n += 1
         self._await_all()

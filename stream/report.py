@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from stream.commit import BatchCounts, where_of
+from stream.commit import BatchCounts
 from stream.rows import MESSAGE, RANGE
 from stream.stages import WORKER_STAGES
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stream.stages import Stages
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
+_DIFFERING: Final = ("dia_source_id", "topic", "kafka_partition", "kafka_offset", "differs")
 _TOLD: Final = 20
 
 
@@ -111,7 +112,7 @@ def report_of(
         stages.add(dict(zip(WORKER_STAGES, spent, strict=False)))
     longest = max((spent[-1] for spent in tasks), default=0.0)
     stages.seconds["handover"] = max(0.0, stages.seconds["handover"] - longest)
-    early_ms = np.array([row["arrival_ms"] for row in committed.early], np.int64)
+    early_ms = np.array(committed.early_arrival_ms, np.int64)
     messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
@@ -132,8 +133,7 @@ def report_of(
             Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_TOLD]
         ),
         tuple(
-            Differing(row["dia_source_id"], *where_of(row), row["differs"])
-            for row in committed.differing[:_TOLD]
+            Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_TOLD]
         ),
     )
 

@@ -48,7 +48,16 @@ _MESSAGE_FIELDS: Final = [
 ]
 _SCORE_FIELDS: Final = [(field.name, field.arrow) for field in ROW_FIELDS]
 
-ROWS_SCHEMA: Final = pa.schema([*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS])
+_DRIVER_FIELDS: Final = [
+    ("healpix", pa.int64()),
+    ("strategy_features", pa.list_(pa.float64())),
+]
+"""What only the driver needs of an alert: its cell of the sky, and the features that the strategy of
+requests wants to see, in the order in which it names them."""
+
+ROWS_SCHEMA: Final = pa.schema(
+    [*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS, *_DRIVER_FIELDS]
+)
 """``kind`` says which fields are filled: a range row has the range's, a message row the others'.
 
 A range row's ``kafka_offset`` is its first offset, ``end_offset`` one past its last; ``stages_s`` are

@@ -161,7 +161,9 @@ def test_every_question_works(old: sa.Engine) -> None:
         assert scores_before_labels(connection, "m1")
         assert champion(connection) is not None
         topics = Topics("classified", "novel", "requests", "rejected", desc="desc")
-        sent = [m for batch in range(4) for m in outgoing(connection, "old", batch, topics)]
+        sent = [
+            m for batch in range(4) for m in outgoing(connection, "old", batch, topics.routes())
+        ]
         assert {"40", "ztf:9036", "ztf:40"} & {m.get("key") for m in sent} == {"ztf:9036", "ztf:40"}
         for question in QUESTIONS.values():
             question(connection)

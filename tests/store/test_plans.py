@@ -27,7 +27,7 @@ QUESTIONS: dict[str, Callable[[sa.Connection], Any]] = {
     "most uncertain": lambda c: object_queries.ranked_objects(c, "entropy", 50),
     "uncertain of a class": lambda c: object_queries.ranked_objects(c, "entropy", 50, class_id=111),
     "request": lambda c: request_queries.requests_of(c, "lsst", 7),
-    "a batch": lambda c: list(outgoing(c, "run", 3, Topics("a", "b", "c", "d"))),
+    "a batch": lambda c: list(outgoing(c, "run", 3, Topics("a", "b", "c", "d").routes())),
 }
 LARGE = ("classifications", "objects", "duplicates", "rejected")
 

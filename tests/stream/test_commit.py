@@ -11,8 +11,11 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
+from active_learning.requests import RequestPolicy
+from active_learning.strategies.entropy import EntropyStrategy
 from store.database import migrate, open_database
 from store.maintenance import analyse
+from store.sky import NOWHERE, cells_of
 from store.tables import (
     accounting,
     classifications,
@@ -24,13 +27,13 @@ from store.tables import (
 )
 from stream.audit import audit
 from stream.backfill import accounted, unread
-from stream.commit import BatchCounts, BatchId, RequestPolicy, commit_sql
+from stream.commit import BatchCounts, BatchId, commit_sql
 from stream.outputs import Topics, outgoing
 from stream.rows import EARLY, MESSAGE, RANGE, ROWS_SCHEMA
 from tests.store.test_plans import whole_reads
 
-POLICY = RequestPolicy("entropy", nightly_budget=3, min_entropy=0.5, min_points=2)
-CLASSES = (111, 221)
+POLICY = RequestPolicy(EntropyStrategy(0.5), nightly_budget=3, min_points=2)
+CLASSES = {"m1": (111, 221), "m2": (111, 221)}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -91,7 +94,11 @@ def batch(alerts: list[dict[str, Any]], n_lost: int = 0) -> pa.Table:
         span = {"kafka_offset": min(offsets) - n_lost, "end_offset": max(offsets) + 1}
         counted = {"kafka_partition": partition, "n_read": len(offsets), "started_ms": 1}
         ranges.append({"kind": RANGE, "topic": "t", **span, **counted, "n_lost": n_lost})
-    return pa.Table.from_pylist([*alerts, *ranges], schema=ROWS_SCHEMA)
+    rows = pa.Table.from_pylist([*alerts, *ranges], schema=ROWS_SCHEMA)
+    places = (rows[name].fill_null(float("nan")).to_numpy() for name in ("ra_deg", "dec_deg"))
+    cells = cells_of(*places)
+    column = pa.array(cells, mask=cells == NOWHERE)
+    return rows.set_column(rows.schema.get_field_index("healpix"), "healpix", column)
 
 
 def commit(
@@ -322,7 +329,7 @@ def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> N
     topics = Topics("c", "n", "q", "r", desc="d", novel_far=1.0)
     with engine.connect() as connection:
         messages = [
-            list(outgoing(connection, "run", 0, topics, classified=known))
+            list(outgoing(connection, "run", 0, topics.routes(), classified=known))
             for known in (classified, None)
         ]
     assert messages[0] == messages[1]
@@ -356,7 +363,7 @@ def test_what_is_found_early_is_accounted_for_in_its_turn(engine: sa.Engine) -> 
 def messages(engine: sa.Engine, number: int) -> list[dict[str, Any]]:
     topics = Topics("classified", "novel", "requests", "rejected")
     with engine.connect() as connection:
-        found = list(outgoing(connection, "run", number, topics))
+        found = list(outgoing(connection, "run", number, topics.routes()))
     return [message for message in found if message["topic"] == "classified"]
 
 

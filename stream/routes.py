@@ -1,0 +1,184 @@
+"""Ways out of a batch: which of its rows go to which topic, in which form.
+
+A kind of route names a table of the batch, a mask over it and a form; it is a function below and a line in
+:data:`KINDS`. A route is a kind with a topic, numbers and a schema id, as plain values: it is stored with
+every batch that used it, so that a replay sends the same bytes whatever the settings say by then. A change
+of a kind's mask or form is a new version of it, beside the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lightcurves.errors import ConfigurationError
+from stream.avro import encode
+from stream.messages import (
+    CLASSIFICATION,
+    DESC,
+    LABEL_REQUEST,
+    MessageSchema,
+    classification,
+    for_desc,
+    frame,
+    key_of,
+)
+
+CLASSIFIED: Final = "classifications"
+REQUESTED: Final = "label_requests"
+REJECTED: Final = "rejected"
+
+Message = dict[str, Any]
+"""What Kafka's producer takes: topic, key, value, headers."""
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RouteKind:
+    """What a route does.
+
+    Attributes
+    ----------
+    name, version
+        Permanent; together they are a key of :data:`KINDS`.
+    table
+        Of the batch: :data:`CLASSIFIED`, :data:`REQUESTED` or :data:`REJECTED`.
+    messages
+        From the route and the rows of that table to messages, in the rows' order.
+    schema
+        Of the values; None where they are not made here.
+    framed
+        Whether the schema's id stands before a value.
+    """
+
+    name: str
+    version: int
+    table: str
+    messages: Callable[[Route, pa.Table], Iterator[Message]]
+    schema: MessageSchema | None = None
+    framed: bool = True
+
+
+@dataclass(frozen=True)
+class Route:
+    """One way out, as plain values.
+
+    Attributes
+    ----------
+    kind, version
+        A key of :data:`KINDS`.
+    topic
+        Where to.
+    schema
+        Version of the values' schema.
+    schema_id
+        What stands in the frame; None where there is no frame.
+    numbers
+        What the mask compares with.
+    """
+
+    kind: str
+    topic: str
+    version: int = 1
+    schema: str = ""
+    schema_id: int | None = None
+    numbers: Numbers = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the same for the database."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Route:
+        """Return the route that :meth:`to_json` gave."""
+        return cls(**stored)
+
+    def messages(self, rows: pa.Table) -> Iterator[Message]:
+        """Give what goes out of `rows`, of the table that its kind names.
+
+        Raises
+        ------
+        ConfigurationError
+            This release knows no such kind or version.
+        """
+        yield from kind_of(self).messages(self, rows)
+
+
+def kind_of(route: Route) -> RouteKind:
+    """Return what a route does; see :meth:`Route.messages`."""
+    try:
+        return KINDS[route.kind, route.version]
+    except KeyError:
+        known = ", ".join(f"{name} {version}" for name, version in KINDS)
+        raise ConfigurationError(
+            f"this release has no route {route.kind} of version {route.version}: {known}"
+        ) from None
+
+
+def _framed(route: Route, schema: MessageSchema, rows: pa.Table) -> list[bytes]:
+    prefix = b"" if route.schema_id is None else frame(route.schema_id)
+    values: list[bytes] = encode(schema.record, rows, prefix).to_pylist()
+    return values
+
+
+def _keys(rows: pa.Table, name: str) -> list[str]:
+    both = (rows[column].to_pylist() for column in ("survey", name))
+    return [key_of(survey, identifier) for survey, identifier in zip(*both, strict=True)]
+
+
+def _keyed(topic: str, keys: list[str], values: list[bytes]) -> Iterator[Message]:
+    for key, value in zip(keys, values, strict=True):
+        yield {"topic": topic, "key": key, "value": value}
+
+
+def _classified(route: Route, rows: pa.Table) -> Iterator[Message]:
+    values = _framed(route, classification(route.schema), rows)
+    yield from _keyed(route.topic, _keys(rows, "dia_source_id"), values)
+
+
+def _novel(route: Route, rows: pa.Table) -> Iterator[Message]:
+    novel = pc.less_equal(rows["novelty_far"], route.numbers["novel_far"])
+    yield from _classified(route, rows.filter(novel))
+
+
+def _desc(route: Route, rows: pa.Table) -> Iterator[Message]:
+    scored = rows.filter(pc.is_valid(rows["probabilities"]))
+    values = _framed(route, DESC, for_desc(scored))
+    yield from _keyed(route.topic, _keys(scored, "dia_source_id"), values)
+
+
+def _requests(route: Route, rows: pa.Table) -> Iterator[Message]:
+    values = _framed(route, LABEL_REQUEST, rows)
+    yield from _keyed(route.topic, _keys(rows, "object_id"), values)
+
+
+_WHY: Final = ("reason", "detail", "topic", "kafka_partition", "kafka_offset")
+
+
+def _rejected(route: Route, rows: pa.Table) -> Iterator[Message]:
+    for row in rows.select(["packet", *_WHY]).to_pylist():
+        why = [(name, str(row[name]).encode()) for name in _WHY]
+        yield {"topic": route.topic, "value": row["packet"], "headers": why}
+
+
+KINDS: Final = {
+    (kind.name, kind.version): kind
+    for kind in (
+        RouteKind("classified", 1, CLASSIFIED, _classified, CLASSIFICATION),
+        RouteKind("novel", 1, CLASSIFIED, _novel, CLASSIFICATION),
+        RouteKind("desc", 1, CLASSIFIED, _desc, DESC, framed=False),
+        RouteKind("requests", 1, REQUESTED, _requests, LABEL_REQUEST),
+        RouteKind("rejected", 1, REJECTED, _rejected),
+    )
+}
+"""Every kind of route by name and version."""
+
+
+def messages_of(routes: tuple[Route, ...], tables: Mapping[str, pa.Table]) -> Iterator[Message]:
+    """Give the messages of a batch, route by route, each in the order of its table's key."""
+    for route in routes:
+        yield from route.messages(tables[kind_of(route).table])
