@@ -291,7 +291,7 @@ def commits_per_s(engine: sa.Engine, survey: Survey, first: int, n: int = 10) ->
     for k in range(n):
         batch = batch_of(survey, first + k * per_batch, per_batch)
         begin = time.perf_counter()
-        commit_sql(engine, batch, BatchId("bench", first + k, "d"), policy, CLASS_IDS, 1)
+        commit_sql(engine, batch, BatchId("bench", first + k, "d"), policy, {VERSION: CLASS_IDS}, 1)
         times.append(time.perf_counter() - begin)
     return BATCH / float(np.median(times))
 

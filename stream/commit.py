@@ -39,6 +39,7 @@ from store.objects import fold_objects
 from store.sky import healpix_of
 from store.upsert import upsert
 from stream.rows import EARLY, MESSAGE, RANGE
+from stream.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +120,7 @@ def commit_sql(
     rows: pa.Table,
     batch: BatchId,
     policy: RequestPolicy,
-    class_ids: tuple[int, ...],
+    class_ids: Mapping[str, tuple[int, ...]],
     now_ms: int,
     *,
     fill: bool = False,
@@ -135,7 +136,7 @@ def commit_sql(
     batch, policy
         Which batch this is, and how label requests are chosen.
     class_ids
-        Of the model that scored the batch, in the order of ``probabilities``.
+        Of each model version that scored the batch, in the order of its ``probabilities``.
     now_ms
         The commit's wall-clock time.
     fill
@@ -201,7 +202,7 @@ class _Commit:
 
     connection: sa.Connection
     batch: BatchId
-    class_ids: tuple[int, ...]
+    class_ids: Mapping[str, tuple[int, ...]]
     now_ms: int
     fill: bool = False
 
@@ -333,7 +334,8 @@ class _Commit:
         row["object_id"] = alert["object_id"] or None
         row["ss_object_id"] = alert["ss_object_id"] or None
         if alert["probabilities"] is not None:
-            named = zip(self.class_ids, alert["probabilities"], strict=True)
+            class_ids = self.class_ids[alert["model_version"]]
+            named = zip(class_ids, alert["probabilities"], strict=True)
             row["probabilities"] = {str(class_id): p for class_id, p in named}
         else:
             row["probabilities"] = None
@@ -364,14 +366,8 @@ class _Commit:
             "n_duplicate": _by_partition(repeated),
             "n_rejected": _by_partition(rejected),
         }
-        versions = next(
-            (
-                (a["model_version"], a["feature_digest"])
-                for a in [*first, *repeated]
-                if a["model_version"] is not None
-            ),
-            ("", ""),
-        )
+        models = [a for a in [*first, *repeated] if a["model_version"] is not None]
+        versions = Versions({a["survey"]: a["model_version"] for a in models})
         accounts = [
             {
                 "topic": part["topic"],
@@ -384,8 +380,8 @@ class _Commit:
                     for name, counts in parts.items()
                 },
                 "n_lost": part["n_lost"] - n_saved,
-                "model_version": versions[0],
-                "feature_digest": versions[1],
+                "model_version": str(versions),
+                "feature_digest": models[0]["feature_digest"] if models else "",
                 "settings_digest": self.batch.settings_digest,
                 "started_ms": part["started_ms"],
                 "committed_ms": self.now_ms,

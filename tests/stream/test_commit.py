@@ -30,7 +30,7 @@ from stream.rows import EARLY, MESSAGE, RANGE, ROWS_SCHEMA
 from tests.store.test_plans import whole_reads
 
 POLICY = RequestPolicy("entropy", nightly_budget=3, min_entropy=0.5, min_points=2)
-CLASSES = (111, 221)
+CLASSES = {"m1": (111, 221), "m2": (111, 221)}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
