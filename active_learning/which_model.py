@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import LSST, SURVEYS
 from models.artifact import MANIFEST_FILE
 from store import registry
 from store.database import reading
@@ -15,6 +16,43 @@ from store.tables import promotions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from models.artifact import Manifest
+
+
+def alias_of(alias: str, survey: str) -> str:
+    """Return what names the model that scores a survey's alerts, where `alias` names LSST's.
+
+    Examples
+    --------
+    >>> alias_of("champion", "lsst"), alias_of("champion", "ztf")
+    ('champion', 'champion-ztf')
+    """
+    return alias if survey == LSST.name else f"{alias}-{survey}"
+
+
+def champions(connection: sa.Connection, alias: str) -> dict[str, sa.RowMapping]:
+    """Return the models that score now, by survey; surveys without one are left out.
+
+    `alias` names LSST's; columns as :func:`store.registry.champion`'s.
+    """
+    named = {survey: registry.champion(connection, alias_of(alias, survey)) for survey in SURVEYS}
+    return {survey: model for survey, model in named.items() if model is not None}
+
+
+def refuse_other_survey(manifest: Manifest, survey: str) -> None:
+    """Raise where a model was trained for another survey than the one whose alerts it is to score.
+
+    Raises
+    ------
+    ConfigurationError
+        It was; the message says for which.
+    """
+    if manifest.survey != survey:
+        raise ConfigurationError(
+            f"model {manifest.model_version} was trained for {manifest.survey}, not for {survey}: "
+            f"give --survey {manifest.survey}, or train one with 'noctule train --survey {survey}'"
+        )
 
 
 def is_model(folder: Path) -> bool:

@@ -9,13 +9,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from active_learning.which_model import model_of_name
+from active_learning.which_model import (
+    alias_of,
+    champions,
+    model_of_name,
+    refuse_other_survey,
+)
 from deploy.places import delta_folder, open_store, rescored_folder
 from deploy.streaming import raise_failure
 from deploy.terminal import counting_bar, problem_lines
 from deploy.wiring import job_config, kafka_client, open_spark, scorer_config
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import LSST, survey_named
 from lightcurves.units import TAI_MINUS_UTC_S
+from models.artifact import read_manifest
 from store.database import reading
 from store.rescored import ParquetFile, RescoredTable
 from stream.access import check_access
@@ -32,6 +39,7 @@ from stream.rescore import (
     rescored_schema,
 )
 from stream.scoring import Scorer
+from stream.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,16 +119,40 @@ def times_of(since: str | None, until: str | None, by: str = "arrival") -> Times
     return Times(first, last, "arrival" if by == "arrival" else "observation")
 
 
+def version_for(settings: Settings, engine: sa.Engine, model: str, survey: str) -> str:
+    """Return the version that is meant to score a survey's alerts.
+
+    Parameters
+    ----------
+    settings, engine
+        Where models and aliases are.
+    model
+        A version or an alias; the one of ``models.alias`` means the survey's own.
+    survey
+        Whose alerts.
+
+    Raises
+    ------
+    ConfigurationError
+        No such survey or model, or one that was trained for another survey.
+    """
+    name = alias_of(model, survey_named(survey).name) if model == settings.models.alias else model
+    folder = model_of_name(name, settings.models.folder, lambda: engine)
+    refuse_other_survey(read_manifest(folder), survey)
+    return folder.name
+
+
 def run_rescore(
     settings: Settings,
     model: str,
     times: Times,
     *,
     source: str,
+    survey: str = LSST.name,
     out: Path | None = None,
     recompute: bool = False,
 ) -> Outcome:
-    """Score alerts again, into the table of rescored alerts or the file `out`.
+    """Score a survey's alerts again, into the table of rescored alerts or the file `out`.
 
     Raises
     ------
@@ -138,11 +170,11 @@ def run_rescore(
     if source == "kafka" and recompute:
         raise ConfigurationError("--recompute is for --from delta: from Kafka all is computed")
     engine = open_store(settings)
-    version = model_of_name(model, settings.models.folder, lambda: engine).name
+    version = version_for(settings, engine, model, survey)
     with ExitStack() as stack:
         target: Target
         if out is None:
-            target = RescoredTable(rescored_folder(settings), rescored_schema(), version)
+            target = RescoredTable(rescored_folder(settings), rescored_schema(), version, survey)
         else:
             target = stack.enter_context(ParquetFile(out, rescored_schema()))
         rescoring = Rescoring(
@@ -152,6 +184,7 @@ def run_rescore(
             target,
             f"rescore-{uuid.uuid4().hex}",
             stack.enter_context(counting_bar(f"scoring with {version}")),
+            survey,
         )
         stack.callback(engine.dispose)
         if source == "delta":
@@ -188,8 +221,12 @@ def _by_reason(what: str, reasons: dict[str, int]) -> str:
 # -- backfill --------------------------------------------------------------------------------------
 
 
-def run_backfill(settings: Settings, model: str | None, times: Times) -> Backfilled:
+def run_backfill(
+    settings: Settings, model: str | None, times: Times, survey: str = LSST.name
+) -> Backfilled:
     """Read into the live tables what no stream has read of a time range; see :mod:`stream.backfill`.
+
+    `model` scores the alerts of `survey`, all others are scored by the champions of this moment.
 
     Raises
     ------
@@ -203,11 +240,11 @@ def run_backfill(settings: Settings, model: str | None, times: Times) -> Backfil
 
     find_java()
     engine = open_store(settings)
-    model = model or settings.models.alias
-    question = (settings.kafka.alert_topics, times.since, times.until, model)
+    asked = (settings.kafka.alert_topics, times.since, times.until, model or settings.models.alias)
+    question = asked if survey == LSST.name else (*asked, survey)
     folder = backfill_folder(settings.state / "backfills", question)
     with sole_user(folder):
-        plan = _plan(settings, engine, folder, model, times)
+        plan = _plan(settings, engine, folder, model, times, survey)
         run_ids = []
         if plan.passes:
             spark = open_spark(settings, "backfill")
@@ -229,7 +266,14 @@ class Backfilled(NamedTuple):
     audits: list[PartitionAudit]
 
 
-def _plan(settings: Settings, engine: sa.Engine, folder: Path, model: str, times: Times) -> Plan:
+def _plan(
+    settings: Settings,
+    engine: sa.Engine,
+    folder: Path,
+    model: str | None,
+    times: Times,
+    survey: str = LSST.name,
+) -> Plan:
     """Return the plan that `folder` has, or make it one."""
     if (folder / PLAN_FILE).is_file():
         return Plan.read(folder)
@@ -237,12 +281,23 @@ def _plan(settings: Settings, engine: sa.Engine, folder: Path, model: str, times
     check_access(client, kafka.timeout_s)
     marks = Watermarks(list(kafka.alert_topics), client, kafka.timeout_s)
     try:
-        version = model_of_name(model, settings.models.folder, lambda: engine).name
-        plan = plan_backfill(engine, marks, times, version)
+        versions = _versions(settings, engine, model, survey)
+        plan = plan_backfill(engine, marks, times, str(versions))
     finally:
         marks.close()
     plan.write(folder)
     return plan
+
+
+def _versions(settings: Settings, engine: sa.Engine, model: str | None, survey: str) -> Versions:
+    """Return every survey's champion, of `survey` the model that is given."""
+    with reading(engine) as connection:
+        found = champions(connection, settings.models.alias)
+    named = {key: str(row["model_version"]) for key, row in found.items()}
+    if model is not None or not named:
+        name = model or settings.models.alias  # where nothing is promoted, this says so
+        named[survey] = version_for(settings, engine, name, survey)
+    return Versions(named)
 
 
 def _run_plan(

@@ -51,6 +51,7 @@ class NotEvaluated(StrEnum):
     NO_FIT = "no_fit"
     NO_PEAK = "no_peak"
     LIGHT_CURVE_NOT_KEPT = "light_curve_not_kept"
+    NO_MODEL_FOR_SURVEY = "no_model_for_survey"
 
 
 _SENDERS: Final = " and ".join(
@@ -89,6 +90,8 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     NotEvaluated.NO_PEAK: "No single peak to fit: no point of 5 sigma, many peaks, or too many points.",
     NotEvaluated.LIGHT_CURVE_NOT_KEPT: "`noctule maintain` has emptied the light curve, and the stored "
     "features are not those of the model.",
+    NotEvaluated.NO_MODEL_FOR_SURVEY: "No model is promoted for the alert's survey; another survey's model "
+    "never scores it.",
     NotEvaluated.NO_FIT: "The points do not determine the quantity: no minimum, or noise explains all.",
 }
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import declared, feature_digest
+from lightcurves.surveys import LSST
 from models import first_format
 from models.kinds import kind_of
 from models.parts import ROLES, SEVERAL, Packed
@@ -97,6 +98,11 @@ class Manifest:
     def reads(self) -> frozenset[str]:
         """What its parts read beside features, see :data:`models.inputs.READS`."""
         return frozenset(name for part in self.parts for name in part.reads)
+
+    @property
+    def survey(self) -> str:
+        """Whose alerts it was trained for: LSST's where it does not say, as all once were."""
+        return str(self.training.get("settings", {}).get("survey", LSST.name))
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ class Inputs:
     """
 
     def __init__(self, table: pa.Table, curves: LightCurves | None = None) -> None:
-        self._source: tuple[pa.Table, NDArray[np.int64] | None] = (table, None)
+        self._source: tuple[pa.Table, LightCurves | None] = (table, curves)
+        self._rows: NDArray[np.int64] | None = None  # of the source; None: all
         self._n: int = table.num_rows
-        self._curves = curves
         self._blocks: list[_Block] = []
 
     @classmethod
@@ -107,13 +107,16 @@ class Inputs:
     @cached_property
     def table(self) -> pa.Table:
         """All that was given of the objects; no part may look at a label or at truth in it."""
-        table, rows = self._source
-        return table if rows is None else table.take(pa.array(rows))
+        table, _ = self._source
+        return table if self._rows is None else table.take(pa.array(self._rows))
 
     @cached_property
     def light_curves(self) -> LightCurves:
         """The light curves as flat arrays."""
-        return light_curves_of(self.table) if self._curves is None else self._curves
+        _, curves = self._source
+        if curves is None:
+            return light_curves_of(self.table)
+        return curves if self._rows is None else curves.of(self._rows)
 
     @cached_property
     def context(self) -> Context:
@@ -151,9 +154,8 @@ class Inputs:
 
     def take(self, rows: NDArray[np.int64]) -> Inputs:
         """Return the inputs of some rows, with all features that are known by now."""
-        table, chosen = self._source
-        part = Inputs(table)
-        part._source = (table, rows if chosen is None else chosen[rows])
+        part = Inputs(*self._source)
+        part._rows = rows if self._rows is None else self._rows[rows]
         part._n = rows.size
         part._blocks = [_Block(b.names, b.values[rows], b.why[rows]) for b in self._blocks]
         return part

@@ -55,7 +55,7 @@ class Null(StrEnum):
 
     NEVER = "never"
     UNKNOWN = "where the packet does not say"
-    ALLOWED = "never, but readers have to allow it"
+    NO_MODEL = "where the alert's survey has no model"
     REASON = "where the alert was scored"
     NOT_SCORED = "where `reason` says why there is no score"
     NO_POINT = "where the light curve has no usable point"
@@ -176,9 +176,9 @@ RECORD: Final[tuple[Field, ...]] = (
     _score("novelty_far", Kind.FLOAT64, "", "stat.probability",
            "Share of ordinary alerts that are at least as novel: false-alarm rate, 0 to 1."),
     _score("model_version", Kind.TEXT, "", "meta.version",
-           "Version of the model that scored the alert.", Null.ALLOWED),
+           "Version of the model that scored the alert.", Null.NO_MODEL),
     _score("feature_digest", Kind.TEXT, "", "meta.version",
-           "Digest of the ordered set of features that the model was given.", Null.ALLOWED),
+           "Digest of the ordered set of features that the model was given.", Null.NO_MODEL),
     _score("days_since_first_detection", Kind.FLOAT64, "d", "time.interval",
            "From the object's first detection in its light curve to the alert.",
            Null.NO_POINT, "1.1"),

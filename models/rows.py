@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lightcurves.features.registry import default_families, names_in
+from lightcurves.surveys import LSST
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class TrainingSettings:
         Kinds of :mod:`models.kinds` that the model is made of.
     features
         Names of the features that its parts may read; all default ones where empty.
+    survey
+        Whose alerts the model is meant for.
     """
 
     seed: int = 20260310
@@ -53,6 +56,7 @@ class TrainingSettings:
     classifiers: tuple[str, ...] = ("lightgbm",)
     detectors: tuple[str, ...] = ("isolation_forest", "entropy")
     features: tuple[str, ...] = ()
+    survey: str = LSST.name
 
     @property
     def names(self) -> tuple[str, ...]:

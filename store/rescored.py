@@ -16,6 +16,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError
 
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import LSST
 from store.delta import dataset_of, ensure_table
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """What takes rows; keyed by ``dia_source_id``, for one model version."""
+    """What takes rows; keyed by ``dia_source_id``, for one survey and model version."""
 
     def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Say which of the alerts are there already."""
@@ -49,10 +50,12 @@ class RescoredTable:
     most, and who starts again finds the rest to do.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, version: str) -> None:
+    def __init__(
+        self, folder: Path, schema: pa.Schema, version: str, survey: str = LSST.name
+    ) -> None:
         ensure_table(folder, schema)
         self._folder = folder
-        self._version = version
+        self._mine = (pc.field("model_version") == version) & (pc.field("survey") == survey)
         self._application = f"noctule-rescore-{version}"
         self._table = DeltaTable(str(folder))
 
@@ -64,9 +67,8 @@ class RescoredTable:
         name = pc.field("dia_source_id")
         # Bounds first: Delta knows a file's, a joined file its row groups', and most have none of these.
         wanted = (name >= int(ids.min())) & (name <= int(ids.max())) & name.isin(pa.array(ids))
-        mine = pc.field("model_version") == self._version
         dataset = dataset_of(self._table, self._folder)
-        there = dataset.to_table(columns=["dia_source_id"], filter=mine & wanted)
+        there = dataset.to_table(columns=["dia_source_id"], filter=self._mine & wanted)
         return np.isin(ids, there["dia_source_id"].to_numpy())
 
     def add(self, rows: pa.Table) -> bool:

@@ -1,6 +1,6 @@
 """Which offsets no stream has read, and the plan by which a backfill reads them.
 
-A backfill is the ordinary job over fixed ranges of offsets, pinned to one model version, with a
+A backfill is the ordinary job over fixed ranges of offsets, pinned to its model versions, with a
 checkpoint and a run id of its own. It takes what no run has accounted for; what waits in front of a
 stream is the stream's. The plan is written down before the first batch, and a backfill that was killed
 goes on by it: had it asked again, its half-written batch would look read.
@@ -40,7 +40,7 @@ class Plan:
     Attributes
     ----------
     version
-        Of the model that scores.
+        Of the models that score, as :mod:`stream.versions` writes them.
     passes
         ``topic:partition`` to offsets ``[start, end)``: one run of the job each, since the offsets of a
         run follow each other without a gap.
@@ -102,7 +102,7 @@ def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: s
     times
         By arrival.
     version
-        Of the model that is to score.
+        Of the models that are to score, as :mod:`stream.versions` writes them.
     """
     ranges, removed = offsets_between(engine, marks, times)
     holes: dict[str, list[Offsets]] = {}

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.compute as pc
 
 from active_learning.requests import RequestPolicy
-from active_learning.which_model import model_of_alias
+from active_learning.which_model import champions, model_of_alias
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import LSST
 from models.artifact import read_manifest
 from store.clock import now_ms
 from store.database import open_database, reading
@@ -29,6 +30,7 @@ from stream.rows import RANGE, SCORE_SPARK_SCHEMA, unpack
 from stream.scoring import Scorer, delta_schema
 from stream.source import SOURCE_NAME
 from stream.stages import Stages
+from stream.versions import Versions
 from stream.worker import WorkerConfig
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class JobConfig:
     checkpoint
         Spark's folder; it also keeps the run's id.
     store_url, alias
-        The database, and the alias whose version scores ("champion").
+        The database, and the alias whose version scores LSST's alerts ("champion"); those of other surveys
+        are named after it, see :func:`active_learning.which_model.alias_of`.
     worker
         What the workers need.
     outgoing
@@ -72,8 +75,8 @@ class JobConfig:
     trigger_s, busy_timeout_s
         Seconds between batches, and how long to wait for another writer's lock.
     offsets, version
-        Of a backfill: which offsets are read, ``[start, end)`` by ``topic:partition``, and the version
-        that scores them. What another run has said of an offset then stays.
+        Of a backfill: which offsets are read, ``[start, end)`` by ``topic:partition``, and the versions
+        that score them, see :mod:`stream.versions`. What another run has said of an offset then stays.
     """
 
     topics: tuple[str, ...]
@@ -132,20 +135,26 @@ def sole_user(checkpoint: Path) -> Iterator[None]:
 
 
 def choose_version(options: Mapping[str, str]) -> str:
-    """Return the version that scores the batch being planned: the one given, or what the alias names.
+    """Return the versions that score the batch being planned: those given, or every survey's champion.
 
-    Called by the data source on the driver's side; see :mod:`stream.source`.
+    Called by the data source on the driver's side; see :mod:`stream.source` and :mod:`stream.versions`.
+
+    Raises
+    ------
+    ConfigurationError
+        No survey has a champion, or one does not verify.
     """
     if options.get("version"):
         return options["version"]
     url, alias = options["store_url"], options["alias"]
     with reading(_engine(url)) as connection:
-        found = model_of_alias(connection, alias)
-    version = str(found["model_version"])
-    if version not in _VERIFIED:  # what goes into the checkpoint must load, now and at a replay
-        read_manifest(Path(found["path"]))
-        _VERIFIED.add(version)
-    return version
+        found = champions(connection, alias) or {LSST.name: model_of_alias(connection, alias)}
+    named = {survey: str(model["model_version"]) for survey, model in found.items()}
+    for survey, version in named.items():
+        if version not in _VERIFIED:  # what goes into the checkpoint must load, now and at a replay
+            read_manifest(Path(found[survey]["path"]))
+            _VERIFIED.add(version)
+    return str(Versions(named))
 
 
 _ENGINES: dict[str, sa.Engine] = {}
@@ -172,9 +181,9 @@ def start(
     ConfigurationError
         No model is promoted, or it does not verify.
     """
-    if config.version:
-        read_manifest(Path(config.worker.scorer.models_folder) / config.version)
-    else:
+    for version in Versions.parse(config.version).by_survey.values():
+        read_manifest(Path(config.worker.scorer.models_folder) / version)
+    if not config.version:
         choose_version({"store_url": config.store_url, "alias": config.alias})
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
@@ -267,7 +276,7 @@ class Sink:
             self._on_batch(report_of(rows, batch, committed, stages, total_s, committed_ms))
 
     def _classes_of(self, rows: pa.Table) -> Mapping[str, tuple[int, ...]]:
-        """Return the classes of the models that scored the batch, and of those before."""
+        """Return the classes of each version, those among `rows` at least."""
         folder = Path(self._config.worker.scorer.models_folder)
         for version in rows["model_version"].drop_null().unique().to_pylist():
             if version not in self._class_ids:
@@ -289,9 +298,9 @@ def written_files(rows: pa.Table) -> list[Written]:
     ]
 
 
-def score_with_spark(frame: DataFrame, scorer: Scorer, version: str) -> DataFrame:
+def score_with_spark(frame: DataFrame, scorer: Scorer, versions: str) -> DataFrame:
     """Score the column ``packet`` of any frame by ``mapInArrow``: re-scoring and backfills."""
     config = scorer.config
     return frame.select("packet").mapInArrow(
-        lambda batches: Scorer(config).score_arrow(batches, version), SCORE_SPARK_SCHEMA
+        lambda batches: Scorer(config).score_arrow(batches, versions), SCORE_SPARK_SCHEMA
     )

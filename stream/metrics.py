@@ -19,6 +19,7 @@ from prometheus_client.core import (
 )
 
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
+from stream.versions import Versions
 from watch.metrics import Buckets, ProcessMetrics, labelled, state_metrics
 
 if TYPE_CHECKING:
@@ -127,8 +128,8 @@ class StreamMetrics(ProcessMetrics):
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
 
     def _model(self) -> Iterator[Metric]:
-        text = "1 for the model that scored the last batch."
-        now = {self._model_version: 1} if self._model_version else {}
+        text = "1 for each model that scored the last batch: one of each survey."
+        now = dict.fromkeys(Versions.parse(self._model_version).by_survey.values(), 1)
         yield labelled(GaugeMetricFamily, "noctule_stream_model_info", text, "version", now)
         if self._last_batch is not None:
             yield GaugeMetricFamily(

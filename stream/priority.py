@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lightcurves.decode import Packets, packets_in_place
 from lightcurves.errors import NoctuleError
 from models.inputs import Inputs
-from stream.scoring import lay_out, stored_names
+from stream.scoring import score_batch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from stream.scoring import Scored, Scorer
@@ -66,10 +69,11 @@ class Lookout:
         self._heads = scorer.decoder.without_history()
         self._told = False
 
-    def find(self, packets: list[bytes], version: str) -> tuple[NDArray[np.int64], Scored | None]:
+    def find(self, packets: list[bytes], versions: str) -> tuple[NDArray[np.int64], Scored | None]:
         """Return which of the framed packets cannot wait, in their order, and their scores.
 
-        Nothing of a list on which the program fails: the batch whose turn it is finds the guilty packet.
+        Alerts of a survey without a model can. Of a list on which the program fails nothing is returned:
+        the batch whose turn it is finds the guilty packet.
 
         Raises
         ------
@@ -77,7 +81,7 @@ class Lookout:
             A service is away, or something is set up wrongly.
         """
         try:
-            return self._find(packets_in_place(packets), version)
+            return self._find(packets_in_place(packets), versions)
         except NoctuleError:
             raise
         except Exception:
@@ -86,15 +90,13 @@ class Lookout:
             self._told = True
             return np.zeros(0, np.int64), None
 
-    def _find(self, packets: Packets, version: str) -> tuple[NDArray[np.int64], Scored | None]:
-        chosen = self._bright(packets)
+    def _find(self, packets: Packets, versions: str) -> tuple[NDArray[np.int64], Scored | None]:
+        models = self._scorer.models(versions)
+        chosen = self._bright(packets, models)
         if not chosen.size:
             return chosen, None
-        alerts = self._scorer.decoder.decode(_some(packets, chosen))
-        model = self._scorer.model(version)
-        inputs = Inputs(alerts)
-        inputs.features(stored_names(model))
-        ages = inputs.ages()
+        inputs = Inputs(*self._scorer.decoder.decode_both(_some(packets, chosen)))
+        alerts, ages = inputs.table, inputs.ages()
         wanted = np.asarray(alerts["reject_reason"].is_null()) & ~np.isnan(ages)
         if self._priority.young_days is not None:
             wanted &= ages <= self._priority.young_days
@@ -102,12 +104,13 @@ class Lookout:
         if not rows.size:
             return rows, None
         rows = _brightest(rows, sigmas_of(alerts)[rows], packets.starts.size)
-        return chosen[rows], lay_out(model, model.score_inputs(inputs.take(rows)), {})
+        return chosen[rows], score_batch(inputs.take(rows), models)
 
-    def _bright(self, packets: Packets) -> NDArray[np.int64]:
-        """Return which packets are of an object and bright enough."""
+    def _bright(self, packets: Packets, surveys: Iterable[str]) -> NDArray[np.int64]:
+        """Return which packets are of an object of the surveys, and bright enough."""
         heads = self._heads.decode(packets)
         wanted = np.asarray(heads["object_id"].fill_null(0)) != 0
+        wanted &= np.asarray(pc.is_in(heads["survey"], pa.array(list(surveys), pa.string())))
         sigmas = sigmas_of(heads)
         if self._priority.bright_sigma is not None:
             wanted &= sigmas >= self._priority.bright_sigma

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from stream.commit import BatchCounts
 from stream.rows import MESSAGE, RANGE
 from stream.stages import WORKER_STAGES
+from stream.versions import Versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,7 @@ class BatchReport:
         float64, one of each readable alert: commit less Kafka's time stamp, never below 0, as another
         machine's clock would have it.
     model_version
-        That scored it; empty where nothing was readable.
+        Those that scored it, as :mod:`stream.versions` writes them; empty where none did.
     rejected, requested, differing
         The first few of each: packets that were rejected, requests for spectra, repeats with other content.
     committed_ms
@@ -117,7 +118,6 @@ def report_of(
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
     refused = messages.filter(bad).select([*_REFUSED]).slice(0, _TOLD).to_pylist()
-    versions = messages["model_version"].drop_null().unique().to_pylist()
     return BatchReport(
         batch.run_id,
         batch.batch_id,
@@ -125,7 +125,7 @@ def report_of(
         dict(stages.seconds),
         total_s,
         _latency_s(readable["arrival_ms"].to_numpy(), committed_ms),
-        versions[0] if versions else "",
+        str(Versions.of_rows(messages)),
         tuple(Refused(*row.values()) for row in refused),
         committed_ms,
         _latency_s(early_ms, committed_ms),

@@ -1,8 +1,9 @@
 """Score alerts again, from the Delta table or from Kafka, beside the live stream and without Spark.
 
-What the live stream said stays: rows go to a target of their own (:mod:`store.rescored`), one for
-each alert and model version. Scores are those of the live path to the last bit where the version is
-the same, because it is the same function over the same packet, light curve or features.
+One model scores the alerts of one survey; those of others are passed over. What the live stream said
+stays: rows go to a target of their own (:mod:`store.rescored`), one for each alert and model version.
+Scores are those of the live path to the last bit where the version is the same, because it is the same
+function over the same packet, light curve or features.
 
 A chunk of alerts at a time is looked up, scored and added, so memory is bounded, and a run that was
 killed is started again: what is there is passed over. An alert that was read from several offsets
@@ -26,6 +27,7 @@ from deltalake.exceptions import TableNotFoundError
 
 from lightcurves.errors import ConfigurationError, UnavailableError
 from lightcurves.reasons import NotEvaluated
+from lightcurves.surveys import LSST
 from models.inputs import Inputs
 from models.scoring import score_columns
 from store import tables
@@ -35,6 +37,7 @@ from store.delta import dataset_of
 from store.keys import Key, of_keys
 from stream.consumer import Limits, RangeReader, Watermarks
 from stream.scoring import Scorer, delta_schema
+from stream.versions import Versions
 from stream.worker import PREFETCH_KB, read_where
 
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ class Outcome:
     Attributes
     ----------
     n_read
-        Alerts that were read.
+        Alerts of the survey that were read.
     n_scored
         Rows with a score that were added.
     not_evaluated
@@ -165,6 +168,8 @@ class Rescoring:
         Stamped into them.
     progress
         Called with the alerts that were read, and how many there are.
+    survey
+        Whose alerts are scored.
     """
 
     engine: sa.Engine
@@ -173,12 +178,18 @@ class Rescoring:
     target: Target
     run_id: str
     progress: Callable[[int, int], None] = lambda _done, _total: None
+    survey: str = LSST.name
     outcome: Outcome = field(default_factory=Outcome, init=False)
 
     @property
     def model(self) -> Model:
         """The model that scores."""
-        return self.scorer.model(self.version)
+        return self.scorer.models(self.versions)[self.survey]
+
+    @property
+    def versions(self) -> str:
+        """The same for :meth:`stream.scoring.Scorer.score_packets`."""
+        return str(Versions({self.survey: self.version}))
 
     def take(self, alerts: pa.Table, score: Callable[[pa.Table], pa.Table]) -> None:
         """Add what `score` makes of those of `alerts` that count and are not there yet."""
@@ -263,7 +274,7 @@ def rescore_delta(
         raise ConfigurationError(
             f"no Delta table at {folder}: the stream has written nothing yet; try --from kafka"
         ) from error
-    within = times.expression()
+    within = times.expression() & (pc.field("survey") == rescoring.survey)
     model = rescoring.model
     stored = pc.field("feature_digest") == model.manifest.feature_digest
     if model.reads_light_curves:
@@ -469,7 +480,7 @@ class _PartitionReading:
             return min(low, self.end)
         stop = min(start + CHUNK, self.end)
         try:
-            pieces = reader.read(start, stop, self.rescoring.version)
+            pieces = reader.read(start, stop, self.rescoring.versions)
             parts = [made.slice(first, last - first) for made, first, last in pieces]
         except UnavailableError:
             if self.marks.now()[self.where][0] > start:
@@ -482,7 +493,8 @@ class _PartitionReading:
     def _take(self, messages: pa.Table) -> None:
         good = messages["reject_reason"].is_null()
         self._note(messages.filter(pc.invert(good)))
-        self.rescoring.take(messages.filter(good), lambda rows: rows)
+        ours = pc.and_(good, pc.equal(messages["survey"], self.rescoring.survey))
+        self.rescoring.take(messages.filter(ours), lambda rows: rows)
 
     def _note(self, rejected: pa.Table) -> None:
         outcome = self.rescoring.outcome
@@ -492,10 +504,10 @@ class _PartitionReading:
         for row in rejected.select(names).to_pylist()[: LISTED - len(outcome.listed)]:
             outcome.listed.append(RejectedPacket(*(row[name] for name in names)))
 
-    def _work(self, messages: list[Message], version: str) -> pa.Table:
+    def _work(self, messages: list[Message], versions: str) -> pa.Table:
         """Decode and score packets as the live stream does; called in a thread."""
         packets = [message.value() or b"" for message in messages]
-        scored = self.rescoring.scorer.score_packets(packets, version)
+        scored = self.rescoring.scorer.score_packets(packets, versions)
         run = pa.array([self.rescoring.run_id] * len(packets), pa.string())
         columns = {**scored.rows, **read_where(messages), "run_id": run}
         told = [("reject_reason", pa.string()), ("detail", pa.string())]

@@ -20,19 +20,21 @@ from lightcurves.arrays import LIGHT_CURVE_TYPE
 from lightcurves.decode import Decoder, Packets, packets_in_place, packets_of
 from lightcurves.errors import ConfigurationError, NoctuleError
 from lightcurves.features.registry import REGISTERED, default_families, names_in
-from lightcurves.reasons import DESCRIPTIONS, RejectReason
+from lightcurves.reasons import DESCRIPTIONS, NotEvaluated, RejectReason
 from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, package_schemas
 from models.inputs import Inputs
-from models.scoring import Model, Scores, load_model, score_columns
+from models.record import SCORE_FIELDS
+from models.scoring import Model, load_model, score_columns
 from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
 from stream.stages import Stages
+from stream.versions import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-# A worker serves the champion and, during a replay or a swap, one version beside it.
+# Of each survey a worker serves the champion and, during a replay or a swap, one version beside it.
 _MODELS_KEPT: Final = 2
 _TOO_MANY_GUILTY: Final = 16
 _DETAIL_LENGTH: Final = 500
@@ -100,7 +102,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class Scorer:
-    """Scores packets with any version of the model, in any thread; keeps models and plans."""
+    """Scores packets with any versions of the models, in any thread; keeps models and plans."""
 
     config: ScorerConfig
     decoder: Decoder = field(init=False)
@@ -111,23 +113,26 @@ class Scorer:
         """Open the schema source."""
         self.decoder = Decoder(self.config.schemas(), max_packet_bytes=self.config.max_packet_bytes)
 
-    def model(self, version: str) -> Model:
-        """Return the model of `version`, loaded once."""
+    def models(self, versions: str) -> dict[str, Model]:
+        """Return the models by survey, each loaded once; `versions` is a text of :class:`Versions`."""
+        named = Versions.parse(versions).by_survey
         with self._loading:
-            if version not in self._models:
-                loaded = load_model(Path(self.config.models_folder) / version)
-                if loaded.manifest.model_version != version:
-                    raise ConfigurationError(
-                        f"models/{version} holds {loaded.manifest.model_version}"
-                    )
-                self._models[version] = loaded
-            self._models.move_to_end(version)
-            while len(self._models) > _MODELS_KEPT:
+            found = {survey: self._model(version) for survey, version in named.items()}
+            while len(self._models) > _MODELS_KEPT * max(1, len(named)):
                 self._models.popitem(last=False)
-            return self._models[version]
+        return found
 
-    def score_packets(self, packets: list[bytes] | Packets, version: str) -> Scored:
-        """Decode and score framed packets with model `version`.
+    def _model(self, version: str) -> Model:
+        if version not in self._models:
+            loaded = load_model(Path(self.config.models_folder) / version)
+            if loaded.manifest.model_version != version:
+                raise ConfigurationError(f"models/{version} holds {loaded.manifest.model_version}")
+            self._models[version] = loaded
+        self._models.move_to_end(version)
+        return self._models[version]
+
+    def score_packets(self, packets: list[bytes] | Packets, versions: str) -> Scored:
+        """Decode framed packets, and score each with its survey's model of `versions`.
 
         A packet on which the program fails, whatever lies around it, is rejected as ``failed``.
 
@@ -139,50 +144,52 @@ class Scorer:
             The program fails on all of many packets, or not again: no packet's fault either.
         """
         laid = packets_in_place(packets) if isinstance(packets, list) else packets
-        model = self.model(version)
+        models = self.models(versions)
         try:
-            return self._score(laid, model)
+            return self._score(laid, models)
         except NoctuleError:
             raise
         except Exception:
-            guilty = self._guilty(laid, np.arange(laid.starts.size), model)
+            guilty = self._guilty(laid, np.arange(laid.starts.size), models)
             if not guilty or laid.starts.size == len(guilty) >= _TOO_MANY_GUILTY:
                 raise
         ends = laid.ends.copy()
         ends[list(guilty)] = laid.starts[list(guilty)]
-        return with_failed(self._score(laid._replace(ends=ends), model), guilty)
+        return with_failed(self._score(laid._replace(ends=ends), models), guilty)
 
-    def _score(self, packets: Packets, model: Model) -> Scored:
+    def _score(self, packets: Packets, models: Mapping[str, Model]) -> Scored:
         stages = Stages()
         with stages("decode"):
-            alerts = self.decoder.decode(packets)
-        return score_batch(alerts, model, stages)
+            inputs = Inputs(*self.decoder.decode_both(packets))
+        return score_batch(inputs, models, stages)
 
-    def _guilty(self, packets: Packets, members: NDArray[np.int64], model: Model) -> dict[int, str]:
+    def _guilty(
+        self, packets: Packets, members: NDArray[np.int64], models: Mapping[str, Model]
+    ) -> dict[int, str]:
         """Return which of the packets fail alone, and how, by halving."""
         part = Packets(packets.data, packets.starts[members], packets.ends[members])
         try:
-            self._score(part, model)
+            self._score(part, models)
         except NoctuleError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, one packet must not stop the others
             if members.size == 1:
                 return {int(members[0]): f"{type(error).__name__}: {error}"[:_DETAIL_LENGTH]}
             half = members.size // 2
-            first = self._guilty(packets, members[:half], model)
-            return first | self._guilty(packets, members[half:], model)
+            first = self._guilty(packets, members[:half], models)
+            return first | self._guilty(packets, members[half:], models)
         return {}
 
     def score_arrow(
-        self, batches: Iterator[pa.RecordBatch], version: str
+        self, batches: Iterator[pa.RecordBatch], versions: str
     ) -> Iterator[pa.RecordBatch]:
         """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function.
 
         There is no table of rejects here: a packet that cannot be read has why as its ``reason``.
         """
         for batch in batches:
-            packets = packets_of(batch.column("packet"))
-            scored = score_batch(self.decoder.decode(packets), self.model(version))
+            inputs = Inputs(*self.decoder.decode_both(packets_of(batch.column("packet"))))
+            scored = score_batch(inputs, self.models(versions))
             scored.rows["reason"] = pc.coalesce(scored.rows["reject_reason"], scored.rows["reason"])
             arrays = [
                 scored.rows[name].cast(ROWS_SCHEMA.field(name).type) for name in SCORE_COLUMNS
@@ -200,39 +207,93 @@ def with_failed(scored: Scored, guilty: Mapping[int, str]) -> Scored:
     return scored._replace(rows=rows)
 
 
-def score_batch(alerts: pa.Table, model: Model, stages: Stages | None = None) -> Scored:
-    """Score decoded alerts.
+def score_batch(
+    inputs: Inputs, models: Mapping[str, Model], stages: Stages | None = None
+) -> Scored:
+    """Score decoded alerts, each with its survey's model.
+
+    An alert of a survey without a model is not evaluated (``no_model_for_survey``): its light curve and its
+    age are known, nothing else is.
 
     Parameters
     ----------
-    alerts
-        From :meth:`lightcurves.decode.Decoder.decode`.
-    model
-        One version scores the whole batch.
+    inputs
+        What :meth:`lightcurves.decode.Decoder.decode_both` gives.
+    models
+        By survey; one version of each scores the whole batch.
     stages
         What has been spent on these alerts already.
     """
     stages = Stages() if stages is None else stages
-    inputs = Inputs(alerts)
+    kept = stored_names(models.values())
+    parts = _by_survey(inputs)
+    columns = [
+        _scored(part, models[survey], kept, stages) if survey in models else _not_scored(part, kept)
+        for survey, part, _ in parts
+    ]
+    with stages("rows"):
+        together = columns[0]
+        if len(parts) > 1:
+            order = np.argsort(np.concatenate([rows for _, _, rows in parts]))
+            whole = pa.concat_tables([pa.table(part) for part in columns]).take(pa.array(order))
+            together = {name: whole[name].combine_chunks() for name in whole.column_names}
+        return _lay_out(inputs.table, together, stages.seconds)
+
+
+def stored_names(models: Iterable[Model]) -> tuple[str, ...]:
+    """Return the features that are kept of alerts: the default ones, and those that any model reads."""
+    read = (name for model in models for name in model.manifest.features)
+    return tuple(dict.fromkeys((*names_in(default_families()), *read)))
+
+
+def _by_survey(inputs: Inputs) -> list[tuple[str, Inputs, NDArray[np.int64]]]:
+    """Return each survey's rows and their numbers; rejected ones are of none, called "".
+
+    Where there is one survey alone it has all rows, rejected ones too: nothing is copied.
+    """
+    column = inputs.column("survey").combine_chunks().dictionary_encode()
+    surveys = column.dictionary.to_pylist()
+    if len(surveys) <= 1:
+        return [(surveys[0] if surveys else "", inputs, np.arange(len(inputs)))]
+    codes = np.asarray(column.indices.fill_null(-1))
+    every = [(survey, np.flatnonzero(codes == k)) for k, survey in enumerate(surveys)]
+    every.append(("", np.flatnonzero(codes < 0)))
+    return [(survey, inputs.take(rows), rows) for survey, rows in every if rows.size]
+
+
+def _scored(
+    inputs: Inputs, model: Model, kept: tuple[str, ...], stages: Stages
+) -> dict[str, pa.Array]:
+    """Return what `model` says of one survey's alerts, and the features that are kept of them."""
+    names = stored_names([model])
     with stages("features"):
-        inputs.features(stored_names(model))
+        inputs.features(names)
     with stages("score"):
         scores = model.score_inputs(inputs)
     with stages("rows"):
-        return lay_out(model, scores, stages.seconds)
+        features = _features(inputs, names, kept)
+        return {**score_columns(model, scores), "features": features}
 
 
-def stored_names(model: Model) -> tuple[str, ...]:
-    """Return the features that are kept of every alert: the default ones, and those the model reads."""
-    return tuple(dict.fromkeys((*names_in(default_families()), *model.manifest.features)))
+def _not_scored(inputs: Inputs, kept: tuple[str, ...]) -> dict[str, pa.Array]:
+    """Return the same of alerts that no model scores."""
+    n, ages = len(inputs), inputs.ages()
+    return {
+        **{field.name: pa.nulls(n, field.arrow) for field in SCORE_FIELDS},
+        "reason": pa.repeat(pa.scalar(str(NotEvaluated.NO_MODEL_FOR_SURVEY)), n),
+        "days_since_first_detection": pa.array(ages, mask=np.isnan(ages)),
+        "features": _features(inputs, (), kept),
+    }
 
 
-def lay_out(model: Model, scores: Scores, stages_s: Mapping[str, float]) -> Scored:
-    """Return what was scored, and what `model` makes of it, as rows; `stages_s` is what it took."""
-    alerts = scores.inputs.table
+def _lay_out(
+    alerts: pa.Table, columns: dict[str, pa.Array], stages_s: Mapping[str, float]
+) -> Scored:
+    """Return alerts and what is said of them as rows; `stages_s` is what it took."""
     rejected = alerts["reject_reason"].combine_chunks()
     readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
-    rows = {**_alert_columns(alerts), **score_columns(model, scores)}
+    rows = {**_alert_columns(alerts), **columns}
+    features = rows.pop("features")
     rows["reject_reason"] = rejected
     rows["detail"] = pa.array(
         [
@@ -241,9 +302,10 @@ def lay_out(model: Model, scores: Scores, stages_s: Mapping[str, float]) -> Scor
         ],
         pa.string(),
     )
-    reason = pa.array(scores.reason, pa.string(), mask=~readable)
-    features = _features(scores.inputs, stored_names(model))
-    return Scored({**rows, "reason": reason}, alerts["light_curve"], features, readable, stages_s)
+    if not readable.all():
+        for name in ("reason", "model_version", "feature_digest"):
+            rows[name] = pc.if_else(pa.array(readable), rows[name], None)
+    return Scored(rows, alerts["light_curve"], features, readable, stages_s)
 
 
 def delta_schema() -> pa.Schema:
@@ -276,9 +338,10 @@ def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
     return columns
 
 
-def _features(inputs: Inputs, names: tuple[str, ...]) -> pa.StructArray:
+def _features(inputs: Inputs, names: tuple[str, ...], kept: tuple[str, ...]) -> pa.StructArray:
+    """Return the features `names` among those that are `kept`; null where not evaluated, and all others."""
     values, absent = inputs.features(names), inputs.why(names) != 0
-    columns = [
-        pa.array(np.ascontiguousarray(values[:, k]), mask=absent[:, k]) for k in range(len(names))
-    ]
-    return pa.StructArray.from_arrays(columns, names=list(names))
+    columns = {name: pa.nulls(len(inputs), pa.float64()) for name in kept if name not in names}
+    for k, name in enumerate(names):
+        columns[name] = pa.array(np.ascontiguousarray(values[:, k]), mask=absent[:, k])
+    return pa.StructArray.from_arrays([columns[name] for name in kept], names=list(kept))

@@ -9,9 +9,10 @@ batch (0: no limit), ``behind`` (where more than so many wait, a batch looks ahe
 (stop or skip, where Kafka has removed what was not read yet), ``timeout_s``; ``run`` and
 ``choose_version`` as ``module:function``, which get all options to read their own from.
 
-An offset is ``{"<topic>:<partition>": next offset, ..., "model": version}``. The version is chosen
-when a batch is planned and Spark writes it into its checkpoint with the offsets, so a batch has one
-version, and a batch that is replayed after a crash is scored by the version that scored it first.
+An offset is ``{"<topic>:<partition>": next offset, ..., "model": versions}``. The versions, a text that
+:mod:`stream.versions` reads, are chosen when a batch is planned and Spark writes them into its checkpoint
+with the offsets, so a batch has one version for each survey, and a batch that is replayed after a crash is
+scored by the versions that scored it first.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class AlertSource(DataSource):
 
 
 class PlannedTask(InputPartition):
-    """One task: ranges of its partitions, what to look at ahead, the model version that scores."""
+    """One task: ranges of its partitions, what to look at ahead, the model versions that score."""
 
     def __init__(self, parts: tuple[Range, ...], ahead: tuple[Range, ...], version: str) -> None:
         super().__init__(None)
@@ -129,7 +130,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return found
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
-        """Return how far the next batch goes, with the model version that scores it.
+        """Return how far the next batch goes, with the model versions that score it.
 
         A partition that `start` does not know is new: the batch takes note of where it begins, the
         next one reads it. One that was added to a topic begins at its first offset, whatever

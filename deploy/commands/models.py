@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,15 +23,17 @@ def train(
         Path | None,
         typer.Option(help="Light-curve folder of unlabelled objects that the model is meant for."),
     ] = None,
+    survey: Annotated[str, typer.Option(help="Whose alerts the model is meant for.")] = "lsst",
 ) -> None:
     """Train a model: classifier, calibration, prediction sets, novelty."""
     from deploy.terminal import as_json, training_bar
     from deploy.wiring import training_settings
     from lightcurves.folders import read_light_curves
+    from lightcurves.surveys import survey_named
     from models import training
     from models.artifact import save_model
 
-    how = training_settings(given_settings())
+    how = replace(training_settings(given_settings()), survey=survey_named(survey).name)
     moments = training.moments_of(read_light_curves(data), how.moments)
     aim = target and training.moments_of(read_light_curves(target), how.moments)
     with training_bar() as progress:
@@ -107,18 +110,27 @@ def promote(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; kept with the promotion.")] = "by hand",
     rollback: Annotated[bool, typer.Option("--rollback", help="Back to the model before.")] = False,
+    survey: Annotated[str, typer.Option(help="Whose alerts it scores.")] = "lsst",
 ) -> None:
-    """Make a model the champion: the stream scores its next batch with it."""
+    """Make a model the champion of a survey: the stream scores its next batch with it."""
+    from active_learning.which_model import alias_of
+    from lightcurves.surveys import survey_named
+
     if rollback == (model is not None):
         raise ConfigurationError("promote takes a model, or --rollback")
     settings = given_settings()
-    version = _roll_back(settings) if model is None else _promote(settings, model, reason)
-    typer.echo(f"{settings.models.alias} is {version}")
+    alias = alias_of(settings.models.alias, survey_named(survey).name)
+    if model is None:
+        version = _roll_back(settings, alias)
+    else:
+        version = _promote(settings, model, survey, alias, reason)
+    typer.echo(f"{alias} is {version}")
 
 
-def _promote(settings: Settings, model: str, reason: str) -> str:
-    """Make a model the champion; one that is not among ours is copied there. Return its version."""
+def _promote(settings: Settings, model: str, survey: str, alias: str, reason: str) -> str:
+    """Let the alias name a model, which is copied to ours where it is not there; return its version."""
     from active_learning.learner import register
+    from active_learning.which_model import refuse_other_survey
     from deploy.places import find_model, open_store
     from models.artifact import read_manifest
     from store import registry
@@ -126,6 +138,7 @@ def _promote(settings: Settings, model: str, reason: str) -> str:
 
     artifact = find_model(settings, model)
     manifest = read_manifest(artifact)
+    refuse_other_survey(manifest, survey)
     version = manifest.model_version
     folder = settings.models.folder / version
     if not folder.exists():
@@ -134,15 +147,15 @@ def _promote(settings: Settings, model: str, reason: str) -> str:
         draft.rename(folder)
     with open_store(settings).begin() as connection:
         register(connection, manifest, folder)
-        registry.promote(connection, settings.models.alias, version, reason=reason, now_ms=now_ms())
+        registry.promote(connection, alias, version, reason=reason, now_ms=now_ms())
     return version
 
 
-def _roll_back(settings: Settings) -> str:
-    """Go back to the champion before the present one; return its version."""
+def _roll_back(settings: Settings, alias: str) -> str:
+    """Let the alias name the model before the present one; return its version."""
     from deploy.places import open_store
     from store import registry
     from store.clock import now_ms
 
     with open_store(settings).begin() as connection:
-        return registry.rollback(connection, settings.models.alias, now_ms=now_ms())
+        return registry.rollback(connection, alias, now_ms=now_ms())

@@ -28,6 +28,9 @@ LOG: Final = logging.getLogger("noctule")
 
 def rescore(
     model: Annotated[str, typer.Option(help="Version, or alias, of the model that scores.")],
+    survey: Annotated[
+        str, typer.Option(help="Whose alerts; an alias means the survey's own model.")
+    ] = "lsst",
     since: Annotated[
         str | None,
         typer.Option(help="Alerts from then on: ISO (local time unless it says) or MJD (TAI)."),
@@ -48,7 +51,7 @@ def rescore(
         typer.Option("--recompute", help="Features anew from the light curves that are kept."),
     ] = False,
 ) -> None:
-    """Score alerts again with a chosen model, beside the stream; what the stream said stays.
+    """Score a survey's alerts again with a chosen model, beside the stream; what the stream said stays.
 
     Rows go to the Delta table 'rescored', one for each alert and version. Exits with 1 where Kafka no
     longer has what was asked for. May be killed and started again.
@@ -57,7 +60,9 @@ def rescore(
 
     settings = given_settings()
     times = times_of(since, until, by)
-    outcome = run_rescore(settings, model, times, source=source, out=out, recompute=recompute)
+    outcome = run_rescore(
+        settings, model, times, source=source, survey=survey, out=out, recompute=recompute
+    )
     for line in outcome_lines(outcome):
         typer.echo(line)
     if outcome.gone:
@@ -75,6 +80,9 @@ def backfill(
     model: Annotated[
         str | None, typer.Option(help="Version or alias that scores; the champion by default.")
     ] = None,
+    survey: Annotated[
+        str, typer.Option(help="Whose alerts --model scores; others have their champions.")
+    ] = "lsst",
 ) -> None:
     """Read into the live tables what no stream has read, also beside the stream.
 
@@ -84,7 +92,7 @@ def backfill(
     """
     from deploy.again import backfill_lines, run_backfill, times_of
 
-    found = run_backfill(given_settings(), model, times_of(since, until))
+    found = run_backfill(given_settings(), model, times_of(since, until), survey)
     if found.audits:
         _print_audit(found.audits)
     for line in backfill_lines(found):
@@ -216,25 +224,27 @@ def check_config() -> None:
 
 
 def status() -> None:
-    """Show what came of all that was read, and which model is in charge."""
+    """Show what came of all that was read, and which model each survey has."""
     from rich.console import Console
     from rich.table import Table
 
+    from active_learning.which_model import champions
     from deploy.places import open_store
     from deploy.terminal import status_lines
-    from store import registry
+    from lightcurves.surveys import LSST
     from store.accounting_queries import counts
     from store.database import reading
 
     settings = given_settings()
     with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
         held = counts(connection)
-        champion = registry.champion(connection, settings.models.alias)
-    model = "none promoted"
-    if champion is not None:
+        found = champions(connection, settings.models.alias)
+    models = {"model": "none promoted"}
+    for survey, champion in found.items():
         since = time.strftime("%F %T", time.localtime(champion["promoted_ms"] / 1e3))
-        model = f"{champion['model_version']} since {since}"
+        name = "model" if survey == LSST.name else f"model for {survey}"
+        models[name] = f"{champion['model_version']} since {since}"
     table = Table(title=f"noctule, {settings.state}", show_header=False)
-    for name, value in {**status_lines(held), "model": model}.items():
+    for name, value in {**status_lines(held), **models}.items():
         table.add_row(name, value)
     Console().print(table)

@@ -26,6 +26,7 @@ from lightcurves.alerts import read_alerts
 from lightcurves.errors import ConfigurationError
 from lightcurves.folders import read_light_curves, write_light_curves
 from models.artifact import read_manifest, save_model
+from models.inputs import Inputs
 from models.scoring import load_model
 from models.training import moments_of, train
 from simulator.packets import SimulatedAlerts
@@ -67,7 +68,7 @@ def write_delta(folder: Path, objects: pa.Table, champion: Path) -> None:
             "run_id": pa.array(["live"] * n),
         }
         file = LightCurveFile(folder)
-        file.append(score_batch(part, load_model(champion)).to_keep(where))
+        file.append(score_batch(Inputs(part), {"lsst": load_model(champion)}).to_keep(where))
         written = file.close()
         assert written is not None
         commit_files(folder, [written], "run", batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 
 import stream.scoring
 from lightcurves.errors import UnavailableError
+from models.inputs import Inputs
 from models.scoring import Model
 from stream.scoring import Scored, Scorer, ScorerConfig
 from stream.stages import Stages
@@ -27,7 +28,7 @@ Score = Callable[[list[bytes]], Scored]
 def score(trained_models: list[Path]) -> Score:
     model = trained_models[0]
     scorer = Scorer(ScorerConfig(models_folder=str(model.parent)))
-    return partial(scorer.score_packets, version=model.name)
+    return partial(scorer.score_packets, versions=model.name)
 
 
 def fail_on(
@@ -37,11 +38,11 @@ def fail_on(
     sound = stream.scoring.score_batch
     tried: list[int] = []
 
-    def score_batch(alerts: pa.Table, model: Model, stages: Stages) -> Scored:
-        tried.append(alerts.num_rows)
-        if guilty & set(alerts["dia_source_id"].to_pylist()):
+    def score_batch(inputs: Inputs, models: Mapping[str, Model], stages: Stages) -> Scored:
+        tried.append(len(inputs))
+        if guilty & set(inputs.column("dia_source_id").to_pylist()):
             raise error
-        return sound(alerts, model, stages)
+        return sound(inputs, models, stages)
 
     monkeypatch.setattr(stream.scoring, "score_batch", score_batch)
     return tried
