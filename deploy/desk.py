@@ -101,9 +101,8 @@ def report(
 def report_event(settings: Settings, request_id: int, event: str, who: str, why: str | None) -> int:
     """Write down what became of a request; return the event's number."""
     with open_store(settings).begin() as connection:
-        return requests.append_event(
-            connection, request_id, event, who=who, at_ms=now_ms(), why=why
-        )
+        row = requests.append_event(connection, request_id, event, who=who, at_ms=now_ms(), why=why)
+    return int(row["event_id"])
 
 
 def class_id_of(text: str) -> int:

@@ -86,18 +86,6 @@ def event_history(connection: sa.Connection, request_ids: Sequence[int]) -> Rows
     return connection.execute(query).mappings().all()
 
 
-def event_row(connection: sa.Connection, event_id: int) -> sa.RowMapping:
-    """One event.
-
-    Raises
-    ------
-    sqlalchemy.exc.NoResultFound
-        There is no such event.
-    """
-    query = sa.select(request_events).where(request_events.c.event_id == event_id)
-    return connection.execute(query).mappings().one()
-
-
 @dataclass(frozen=True)
 class RequestQueue:
     """Requests for spectra.
