@@ -127,10 +127,10 @@ def add_event(
     with portal.engine.begin() as connection:
         values = report.model_dump() | {"at_ms": portal.clock()}
         try:
-            event_id = requests.append_event(connection, request_id, **values)
+            row = requests.append_event(connection, request_id, **values)
         except requests.RefusedEventError as error:
             raise _refused(error, request_id) from error
-        return shapes.RequestEvent(**request_queries.event_row(connection, event_id))
+        return shapes.RequestEvent(**row)
 
 
 def _refused(error: requests.RefusedEventError, request_id: int) -> ApiError:

@@ -42,14 +42,15 @@ def label_queue(
         The columns of ``label_requests``; ``state``, ``state_who``, ``state_ms`` and ``state_why`` of
         the event that counts; ``answered`` (bool) and ``answer`` (class_id or None).
     """
-    query = _requests().order_by(
-        label_requests.c.night.desc(), label_requests.c.utility.desc(), label_requests.c.request_id
-    )
+    table = label_requests.c
+    order = table.night.desc(), table.utility.desc(), table.request_id
+    chosen = sa.select(table.request_id).order_by(*order).limit(limit).correlate(None)
     if only_open:
-        query = query.where(is_open())
+        chosen = chosen.where(is_open())
     if program is not None:
-        query = query.where(label_requests.c.program == program)
-    return connection.execute(query.limit(limit)).mappings().all()
+        chosen = chosen.where(table.program == program)
+    query = _requests().where(table.request_id.in_(chosen)).order_by(*order)
+    return connection.execute(query).mappings().all()
 
 
 def requests_of(connection: sa.Connection, survey: str, object_id: int) -> Rows:
@@ -84,18 +85,6 @@ def event_history(connection: sa.Connection, request_ids: Sequence[int]) -> Rows
     mine = request_events.c.request_id.in_(request_ids)
     query = sa.select(request_events).where(mine).order_by(request_events.c.event_id)
     return connection.execute(query).mappings().all()
-
-
-def event_row(connection: sa.Connection, event_id: int) -> sa.RowMapping:
-    """One event.
-
-    Raises
-    ------
-    sqlalchemy.exc.NoResultFound
-        There is no such event.
-    """
-    query = sa.select(request_events).where(request_events.c.event_id == event_id)
-    return connection.execute(query).mappings().one()
 
 
 @dataclass(frozen=True)

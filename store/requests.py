@@ -130,8 +130,8 @@ def append_event(
     who: str,
     at_ms: int,
     why: str | None = None,
-) -> int:
-    """Write down what became of a request; returns the event's id.
+) -> sa.RowMapping:
+    """Write down what became of a request; returns its row of ``request_events``.
 
     Parameters
     ----------
@@ -168,8 +168,7 @@ def append_event(
     row = sa.insert(request_events).values(
         request_id=request_id, event=event, who=who, at_ms=at_ms, why=why
     )
-    event_id: int = connection.execute(row.returning(request_events.c.event_id)).scalar_one()
-    return event_id
+    return connection.execute(row.returning(request_events)).mappings().one()
 
 
 def _hold(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:

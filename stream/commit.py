@@ -42,6 +42,7 @@ from store.objects import fold_objects
 from store.upsert import upsert, upsert_table
 from stream.messages import NAMED_PROBABILITIES
 from stream.rows import EARLY, MESSAGE, RANGE
+from stream.versions import Versions
 
 if TYPE_CHECKING:
     from active_learning.requests import RequestPolicy
@@ -375,6 +376,7 @@ class _Commit:
             "n_duplicate": _by_partition(of.repeated),
             "n_rejected": _by_partition(places_of(of.rejected)),
         }
+        versions, digest = _scored_by(alerts)
         accounts = [
             {
                 "run_id": self.batch.run_id,
@@ -389,8 +391,8 @@ class _Commit:
                     for name, counts in parts.items()
                 },
                 "n_lost": part["n_lost"] - n_saved,
-                "model_version": _versions(alerts, "model_version"),
-                "feature_digest": _versions(alerts, "feature_digest"),
+                "model_version": versions,
+                "feature_digest": digest,
                 "settings_digest": self.batch.settings_digest,
                 "started_ms": part["started_ms"],
                 "committed_ms": self.now_ms,
@@ -563,6 +565,10 @@ def _by_partition(places: list[Where]) -> dict[Partition, int]:
     return counts
 
 
-def _versions(alerts: pa.Table, name: str) -> str:
-    """Return what stands in the column, each once, joined by commas."""
-    return ",".join(sorted(alerts[name].drop_null().unique().to_pylist()))
+def _scored_by(alerts: pa.Table) -> tuple[str, str]:
+    """Return the versions that scored the alerts, as one text, and the digest of the features of one."""
+    names = ("survey", "model_version", "feature_digest")
+    models = alerts.select(names).filter(pc.is_valid(alerts["model_version"]))
+    found = models.group_by(list(names), use_threads=False).aggregate([]).to_pylist()
+    versions = Versions({row["survey"]: row["model_version"] for row in found})
+    return str(versions), found[0]["feature_digest"] if found else ""

@@ -205,7 +205,7 @@ def add_unscored_object(connection: sa.Connection, object_id: int = 5, survey: s
     """An object whose only alert has neither a score nor much else."""
     row = alert(object_id, 999_002, T0, T0, 111, 0.1, np.random.default_rng(1))
     row = not_evaluated(row, "no_finite_flux") | {
-        "survey": survey,
+        "survey": survey, "topic": f"{survey} alerts",
         "ra_deg": 10.0, "dec_deg": -20.0, "healpix": 1, "model_version": None,
         "flux_njy": None, "sigma_njy": None, "band": None, "days_since_first_detection": None,
         "n_points": None, "feature_digest": None,

@@ -20,8 +20,8 @@ from tests.store.conftest import Add, request
 OPEN = ("asked", "seen", "claimed", "planned", "observed")
 
 
-def append(connection: sa.Connection, request_id: int, event: str, **more: Any) -> int:
-    return append_event(connection, request_id, event, **{"who": "me", "at_ms": 5, **more})
+def append(connection: sa.Connection, request_id: int, event: str, **more: Any) -> None:
+    append_event(connection, request_id, event, **{"who": "me", "at_ms": 5, **more})
 
 
 def label(connection: sa.Connection, object_id: int, survey: str = "lsst") -> None:
