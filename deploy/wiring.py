@@ -25,6 +25,7 @@ from stream.worker import WorkerConfig
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from active_learning.strategies.base import Strategy
     from deploy.sections import Settings
 
 ALERT_PARTITIONS: Final = 2
@@ -126,7 +127,12 @@ def scorer_config(settings: Settings) -> ScorerConfig:
         schema_location=location,
         schema_timeout_s=schemas.registry_timeout_s,
         max_packet_bytes=settings.stream.max_packet_bytes,
+        strategy_features=_strategy(settings).features,
     )
+
+
+def _strategy(settings: Settings) -> Strategy:
+    return strategy_of(settings.learning.strategy, settings.learning.model_dump())
 
 
 def job_config(settings: Settings) -> JobConfig:
@@ -156,7 +162,7 @@ def job_config(settings: Settings) -> JobConfig:
         ),
         outgoing=outgoing_topics(settings),
         policy=RequestPolicy(
-            strategy_of(learning.strategy, learning.model_dump()),
+            _strategy(settings),
             learning.nightly_budget,
             learning.min_points,
         ),

@@ -567,8 +567,5 @@ def _by_partition(places: list[Where]) -> dict[Partition, int]:
 
 def _scored_by(alerts: pa.Table) -> tuple[str, str]:
     """Return the versions that scored the alerts, as one text, and the digest of the features of one."""
-    names = ("survey", "model_version", "feature_digest")
-    models = alerts.select(names).filter(pc.is_valid(alerts["model_version"]))
-    found = models.group_by(list(names), use_threads=False).aggregate([]).to_pylist()
-    versions = Versions({row["survey"]: row["model_version"] for row in found})
-    return str(versions), found[0]["feature_digest"] if found else ""
+    digests = alerts["feature_digest"].drop_null()
+    return str(Versions.of_rows(alerts)), digests[0].as_py() if len(digests) else ""

@@ -25,12 +25,13 @@ from lightcurves.schemas import FolderSchemas, RegistrySchemas, SchemaSource, pa
 from models.inputs import Inputs
 from models.record import SCORE_FIELDS
 from models.scoring import Model, load_model, score_columns
+from store.sky import NOWHERE, cells_of
 from stream.rows import ROWS_SCHEMA, SCORE_COLUMNS
 from stream.stages import Stages
 from stream.versions import Versions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +53,8 @@ class ScorerConfig:
         ``package``, ``folder`` or ``registry``, its folder or URL, and the time-out of one request.
     max_packet_bytes
         Longer packets are rejected.
+    strategy_features
+        Features that the strategy of requests wants to see of every scored alert.
     """
 
     models_folder: str
@@ -59,6 +62,7 @@ class ScorerConfig:
     schema_location: str = ""
     schema_timeout_s: float = 5.0
     max_packet_bytes: int = 16 << 20
+    strategy_features: tuple[str, ...] = ()
 
     def schemas(self) -> SchemaSource:
         """Return the schema source that is named."""
@@ -161,7 +165,7 @@ class Scorer:
         stages = Stages()
         with stages("decode"):
             inputs = Inputs(*self.decoder.decode_both(packets))
-        return score_batch(inputs, models, stages)
+        return score_batch(inputs, models, stages, self.config.strategy_features)
 
     def _guilty(
         self, packets: Packets, members: NDArray[np.int64], models: Mapping[str, Model]
@@ -208,7 +212,10 @@ def with_failed(scored: Scored, guilty: Mapping[int, str]) -> Scored:
 
 
 def score_batch(
-    inputs: Inputs, models: Mapping[str, Model], stages: Stages | None = None
+    inputs: Inputs,
+    models: Mapping[str, Model],
+    stages: Stages | None = None,
+    strategy_features: Sequence[str] = (),
 ) -> Scored:
     """Score decoded alerts, each with its survey's model.
 
@@ -223,12 +230,21 @@ def score_batch(
         By survey; one version of each scores the whole batch.
     stages
         What has been spent on these alerts already.
+    strategy_features
+        See :class:`ScorerConfig`.
     """
     stages = Stages() if stages is None else stages
     kept = stored_names(models.values())
     parts = _by_survey(inputs)
     columns = [
-        _scored(part, models[survey], kept, stages) if survey in models else _not_scored(part, kept)
+        {
+            **(
+                _scored(part, models[survey], kept, stages)
+                if survey in models
+                else _not_scored(part, kept)
+            ),
+            "strategy_features": _listed(part, strategy_features),
+        }
         for survey, part, _ in parts
     ]
     with stages("rows"):
@@ -273,6 +289,16 @@ def _scored(
     with stages("rows"):
         features = _features(inputs, names, kept)
         return {**score_columns(model, scores), "features": features}
+
+
+def _listed(inputs: Inputs, names: Sequence[str]) -> pa.Array:
+    """Return the features `names` of each row as a list, null where there are none to see."""
+    kind = pa.list_(pa.float64())
+    if not names:
+        return pa.nulls(len(inputs), kind)
+    values = inputs.features(names)
+    flat = pa.array(values.ravel(), mask=np.isnan(values).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, len(names)).cast(kind)
 
 
 def _not_scored(inputs: Inputs, kept: tuple[str, ...]) -> dict[str, pa.Array]:
@@ -334,8 +360,15 @@ def _alert_columns(alerts: pa.Table) -> dict[str, pa.Array]:
     columns: dict[str, pa.Array] = {name: alerts[name].combine_chunks() for name in names}
     columns["band"] = alerts["band"].cast(pa.string()).combine_chunks()
     lengths = [chunk.value_lengths() for chunk in alerts["light_curve"].chunks]
+    places = (_degrees(columns[name]) for name in ("ra_deg", "dec_deg"))
+    cells = cells_of(*places)
+    columns["healpix"] = pa.array(cells, mask=cells == NOWHERE)
     columns["n_points"] = pa.chunked_array(lengths, pa.int32()).combine_chunks()
     return columns
+
+
+def _degrees(column: pa.Array) -> NDArray[np.float64]:
+    return np.asarray(column.fill_null(float("nan")), np.float64)
 
 
 def _features(inputs: Inputs, names: tuple[str, ...], kept: tuple[str, ...]) -> pa.StructArray:
