@@ -149,8 +149,8 @@ def commit_sql(
             return Committed(BatchCounts(replay=True))
         if routes:
             stored = [route.to_json() for route in routes]
-            key = {"run_id": batch.run_id, "batch_id": batch.batch_id}
-            connection.execute(sa.insert(tables.batches).values(**key, routes=stored))
+            row = {"run_id": batch.run_id, "batch_id": batch.batch_id, "routes": stored}
+            upsert(connection, tables.batches, [row], ("run_id", "batch_id"))
         work = _Commit(connection, batch, class_ids, now_ms, tuple(features), fill)
         return work.write(rows, policy)
 
