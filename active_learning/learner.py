@@ -106,9 +106,10 @@ def learn_once(
 ) -> Trial | None:
     """Retrain if enough labels came in since the last trial; promote if the gate holds.
 
-    Steps: read labels and their alerts; train on these and the training folder; save the artifact;
-    compare with the champion on the frozen set; in one transaction write model, trial and, where it
-    passed, promotion. A crash before the last step leaves an unregistered artifact and nothing else.
+    Steps: read labels of the survey that the model is for, and their alerts; train on these and the
+    training folder; save the artifact; compare with the champion on the frozen set; in one transaction
+    write model, trial and, where it passed, promotion. A crash before the last step leaves an unregistered
+    artifact and nothing else.
 
     Returns
     -------
@@ -122,7 +123,7 @@ def learn_once(
     """
     with reading(engine) as connection:
         champion = registry.champion(connection, config.alias)
-        current = current_labels(connection)
+        labels = current_labels(connection)
         n_seen = last_trial_labels(connection)
     if champion is None:
         raise ConfigurationError(
@@ -132,6 +133,7 @@ def learn_once(
         raise ConfigurationError(
             "learning.frozen_folder is not set: without a frozen set nothing can be proven"
         )
+    current = {key: label for key, label in labels.items() if key[0] == config.training.survey}
     listener.looked(len(current) - n_seen)
     if len(current) - n_seen < config.retrain_every and not force:
         return None

@@ -136,7 +136,8 @@ def version_for(settings: Settings, engine: sa.Engine, model: str, survey: str) 
     ConfigurationError
         No such survey or model, or one that was trained for another survey.
     """
-    name = alias_of(model, survey_named(survey).name) if model == settings.models.alias else model
+    survey = survey_named(survey).name
+    name = alias_of(model, survey) if model == settings.models.alias else model
     folder = model_of_name(name, settings.models.folder, lambda: engine)
     refuse_other_survey(read_manifest(folder), survey)
     return folder.name

@@ -14,9 +14,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from active_learning.which_model import alias_of, champions
 from lightcurves.reasons import RejectReason
 from portal.context import PortalDep
-from store import accounting_queries, registry, request_queries
+from store import accounting_queries, request_queries
 from store.database import reading
 from store.tables import rejected
 from watch.metrics import exposition, labelled
@@ -32,7 +33,7 @@ class TableMetrics(Collector):
     engine
         The database.
     alias
-        Whose model is named.
+        Names LSST's model, and after it those of other surveys are named.
     now_ms
         What ages are counted to, milliseconds since 1970 UTC.
     """
@@ -123,9 +124,8 @@ def _model(connection: sa.Connection, alias: str) -> Metric:
     family = GaugeMetricFamily(
         "noctule_model_info", "1 for the model that an alias names.", labels=["alias", "version"]
     )
-    champion = registry.champion(connection, alias)
-    if champion is not None:
-        family.add_metric([alias, champion["model_version"]], 1)
+    for survey, champion in champions(connection, alias).items():
+        family.add_metric([alias_of(alias, survey), champion["model_version"]], 1)
     return family
 
 

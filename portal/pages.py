@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from active_learning.which_model import alias_of
 from lightcurves.taxonomy import CLASS_NAMES
 from portal import figures, shapes, views
 from portal.context import PortalDep
@@ -72,7 +73,7 @@ def _overview(portal: PortalDep) -> Values:
             "newest": views.list_objects(connection, "newest", OVERVIEW_OBJECTS),
             "strangest": views.list_objects(connection, "strangest", OVERVIEW_OBJECTS),
             "queue": _queue(connection, OVERVIEW_REQUESTS),
-            "events": timeline(views.promotions(connection, portal.alias), trials),
+            "events": timeline(views.promotions(connection, portal.alias), trials, portal.alias),
         }
 
 
@@ -85,15 +86,21 @@ class Event:
     text: str
 
 
-def timeline(promotions: list[shapes.Promotion], trials: list[shapes.Trial]) -> list[Event]:
-    """What happened to the models, the newest first; a trial that was won is its promotion."""
-    events = [Event(each.promoted_ms, "promotion", _promoted(each)) for each in promotions]
+def timeline(
+    promotions: list[shapes.Promotion], trials: list[shapes.Trial], alias: str = "champion"
+) -> list[Event]:
+    """What happened to the models, the newest first; a trial that was won is its promotion.
+
+    A promotion to another alias than `alias` names it.
+    """
+    events = [Event(each.promoted_ms, "promotion", _promoted(each, alias)) for each in promotions]
     events += [Event(each.tried_ms, "trial", _tried(each)) for each in trials if not each.promoted]
     return sorted(events, key=lambda event: -event.time_ms)[:OVERVIEW_EVENTS]
 
 
-def _promoted(promotion: shapes.Promotion) -> str:
-    return f"{promotion.model_version} promoted: {promotion.reason}"
+def _promoted(promotion: shapes.Promotion, alias: str) -> str:
+    where = "" if promotion.alias == alias else f" to {promotion.alias}"
+    return f"{promotion.model_version} promoted{where}: {promotion.reason}"
 
 
 def _tried(trial: shapes.Trial) -> str:
@@ -168,7 +175,9 @@ def refresh_models(portal: PortalDep, pages: PagesDep) -> str:
 
 def _models_values(portal: PortalDep) -> Values:
     with reading(portal.engine) as connection:
-        return {"now_ms": portal.clock(), "all": views.all_models(connection, portal.alias)}
+        found = views.all_models(connection, portal.alias)
+    aliases = {alias_of(found.alias, survey): named for survey, named in found.champions.items()}
+    return {"now_ms": portal.clock(), "all": found, "aliases": aliases}
 
 
 @router.get("/objects/{object_id}")

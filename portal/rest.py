@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Header, Path, Query
 
+from lightcurves.surveys import LSST
 from portal import shapes, views
 from portal.context import Portal, PortalDep
 from portal.errors import ApiError, ErrorCode, unavailable
@@ -143,7 +144,7 @@ def _refused(error: requests.RefusedEventError, request_id: int) -> ApiError:
 
 @router.get("/models")
 def list_models(portal: PortalDep) -> shapes.Models:
-    """Model versions, promotions, trials, and which version is champion."""
+    """Model versions, promotions, trials, and which version each survey has."""
     with reading(portal.engine) as connection:
         return views.all_models(connection, portal.alias)
 
@@ -153,7 +154,7 @@ def show_status(portal: PortalDep) -> shapes.Status:
     """Counts of what was read and of what came of it."""
     with reading(portal.engine) as connection:
         counts = accounting_queries.counts(connection)
-        champion = registry.champion(connection, portal.alias)
+        champions = views.champion_versions(connection, portal.alias)
     return shapes.Status(
         alerts=counts.alerts,
         scored=counts.scored,
@@ -162,7 +163,8 @@ def show_status(portal: PortalDep) -> shapes.Status:
         duplicates=counts.duplicates,
         queue_open=counts.queue_open,
         labels=counts.labels,
-        champion=None if champion is None else champion["model_version"],
+        champion=champions[LSST.name],
+        champions=champions,
     )
 
 

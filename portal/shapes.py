@@ -282,10 +282,11 @@ class ScoreSoFar(Shape):
 
 
 class Models(Shape):
-    """The models, and which one is champion."""
+    """The models, and which one each survey has; `champion` is LSST's."""
 
     alias: str
     champion: str | None
+    champions: dict[str, str | None]
     score_so_far: ScoreSoFar | None
     versions: list[ModelVersion]
     promotions: list[Promotion]
@@ -303,6 +304,7 @@ class Status(Shape):
     queue_open: int
     labels: int
     champion: str | None
+    champions: dict[str, str | None]
 
 
 class Health(Shape):

@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
+from active_learning.which_model import alias_of, champions
 from lightcurves.bands import BAND_NAMES
+from lightcurves.surveys import LSST, SURVEYS
 from lightcurves.taxonomy import class_name
 from models.evaluation import PROBABILITY_FLOOR
 from portal import shapes
@@ -206,11 +208,12 @@ def _request_values(row: Row) -> dict[str, Any]:
 
 def all_models(connection: sa.Connection, alias: str) -> shapes.Models:
     """The models and how they came to be used."""
-    champion = registry.champion(connection, alias)
-    version = None if champion is None else str(champion["model_version"])
+    versions = champion_versions(connection, alias)
+    version = versions[LSST.name]
     return shapes.Models(
         alias=alias,
         champion=version,
+        champions=versions,
         score_so_far=None if version is None else score_so_far(connection, version),
         versions=[shapes.ModelVersion(**row) for row in registry.list_models(connection)],
         promotions=promotions(connection, alias),
@@ -218,9 +221,21 @@ def all_models(connection: sa.Connection, alias: str) -> shapes.Models:
     )
 
 
+def champion_versions(connection: sa.Connection, alias: str) -> dict[str, str | None]:
+    """Which version scores each survey's alerts; null where none does. `alias` names LSST's."""
+    found = champions(connection, alias)
+    return {key: str(found[key]["model_version"]) if key in found else None for key in SURVEYS}
+
+
 def promotions(connection: sa.Connection, alias: str) -> list[shapes.Promotion]:
-    """Every promotion and rollback of an alias, the newest first."""
-    return [shapes.Promotion(**row) for row in registry.promotion_history(connection, alias)]
+    """Every promotion and rollback of the surveys' champions, the newest first; `alias` names LSST's."""
+    rows = [
+        row
+        for survey in SURVEYS
+        for row in registry.promotion_history(connection, alias_of(alias, survey))
+    ]
+    rows.sort(key=lambda row: -row["promotion_id"])
+    return [shapes.Promotion(**row) for row in rows]
 
 
 def trials(connection: sa.Connection) -> list[shapes.Trial]:

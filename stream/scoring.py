@@ -250,9 +250,11 @@ def score_batch(
     with stages("rows"):
         together = columns[0]
         if len(parts) > 1:
-            order = np.argsort(np.concatenate([rows for _, _, rows in parts]))
-            whole = pa.concat_tables([pa.table(part) for part in columns]).take(pa.array(order))
-            together = {name: whole[name].combine_chunks() for name in whole.column_names}
+            order = pa.array(np.argsort(np.concatenate([rows for _, _, rows in parts])))
+            together = {
+                name: pa.concat_arrays([part[name] for part in columns]).take(order)
+                for name in together
+            }
         return _lay_out(inputs.table, together, stages.seconds)
 
 

@@ -96,13 +96,15 @@ def config(night: Path, tmp_path: Path, engine: sa.Engine) -> LearnerConfig:
     )
 
 
-def label(engine: sa.Engine, n: int, wrong: Callable[[int], int] | None = None) -> None:
+def label(
+    engine: sa.Engine, n: int, wrong: Callable[[int], int] | None = None, survey: str = "lsst"
+) -> None:
     """The truth, or what `wrong` makes of it, of the first `n` streamed objects."""
     objects, _ = make_sky(40, seed=2, first_id=STREAM_ID)
     with engine.begin() as connection:
         for row in objects.to_pylist()[:n]:
             class_id = wrong(row["class_id"]) if wrong else row["class_id"]
-            report_label(connection, survey="lsst", object_id=row["object_id"], class_id=class_id,
+            report_label(connection, survey=survey, object_id=row["object_id"], class_id=class_id,
                          reporter="telescope", now_ms=2)  # fmt: skip
 
 
@@ -163,6 +165,7 @@ def test_few_new_labels_are_waited_with_unless_forced(
     engine: sa.Engine, config: LearnerConfig
 ) -> None:
     label(engine, 19)
+    label(engine, 19, survey="ztf")
     assert learn_once(engine, config) is None
     assert rows(engine, tables.trials) == []
     trial = learn_once(engine, config, force=True)

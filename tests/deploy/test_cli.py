@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,8 +15,10 @@ import pytest
 
 from deploy.cli import app
 from deploy.kafka import EmbeddedKafka, create_topics
+from models.artifact import save_model
 from store.database import migrate, open_database
 from tests.portal import night
+from tests.sky import trained, write_sky
 
 WIDE = {"COLUMNS": "300"}
 
@@ -178,6 +181,36 @@ def test_train_predict_evaluate(tmp_path: Path, data_dir: Path) -> None:
         noctule("evaluate", "--scores", str(scores), "--data", str(small), state=tmp_path).stdout
     )["by_days"]
     assert [row["from_days"] for row in by_days] == sorted(row["from_days"] for row in by_days)
+
+
+def test_each_survey_has_a_champion_of_its_own(tmp_path: Path) -> None:
+    data, ours = write_sky(tmp_path / "sky"), tmp_path / "ours"
+    version = save_model(trained(), ours).model_version
+    options = ("--data", str(data), "--survey", "ztf", "--out", str(tmp_path / "theirs"))
+    theirs = json.loads(noctule("train", *options, state=tmp_path).stdout)["model_version"]
+    settings = {**trained().training["settings"], "seed": 7, "survey": "ztf"}
+    another = replace(trained(), training={**trained().training, "settings": settings})
+    second = save_model(another, tmp_path / "second").model_version
+
+    assert noctule("promote", str(ours), state=tmp_path).stdout == f"champion is {version}\n"
+    given = ("promote", "--survey", "ztf")
+    said = one_line(noctule(*given, str(ours), state=tmp_path, expect=2))
+    assert "was trained for lsst, not for ztf" in said
+    assert "no survey is called atlas" in one_line(
+        noctule("promote", str(ours), "--survey", "atlas", state=tmp_path, expect=2)
+    )
+    assert "model for ztf" not in noctule("status", state=tmp_path).stdout
+    for model, promoted in ((tmp_path / "theirs", theirs), (tmp_path / "second", second)):
+        done = noctule(*given, str(model), state=tmp_path)
+        assert done.stdout == f"champion-ztf is {promoted}\n"
+    done = noctule(*given, "--rollback", state=tmp_path)
+    assert done.stdout == f"champion-ztf is {theirs}\n"
+    told = noctule("status", state=tmp_path, env=WIDE).stdout.splitlines()
+    assert [version in line for line in told if "model " in line] == [True, False]
+    assert [theirs in line for line in told if "model " in line] == [False, True]
+    assert "nothing to roll back" in one_line(
+        noctule("promote", "--rollback", state=tmp_path, expect=2)
+    )
 
 
 @pytest.mark.parametrize("text", ["nonsense", "999"])

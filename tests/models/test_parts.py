@@ -11,9 +11,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from lightcurves.arrays import light_curves_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.features import registry
 from lightcurves.features.declare import Family, Feature, Input
@@ -95,6 +98,21 @@ def test_the_distance_is_the_textbooks() -> None:
     apart = z[:, None, :] - part.means[None]
     textbook = np.sqrt(np.einsum("rcj,jk,rck->rc", apart, inverse, apart).min(axis=1))
     np.testing.assert_allclose(answers(part)(inputs), textbook, rtol=1e-8)
+
+
+@given(data=st.data())
+def test_taken_rows_have_the_same_light_curves_flat_or_not(data: st.DataObject) -> None:
+    table = unseen()[:8]
+    flat, packed = Inputs(table, light_curves_of(table)), Inputs(table)
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = st.integers(0, max(0, len(flat) - 1))
+        rows = np.array(data.draw(st.lists(at, max_size=8 if len(flat) else 0)), np.int64)
+        flat, packed = flat.take(rows), packed.take(rows)
+    assert len(flat) == len(packed) == len(flat.light_curves)
+    one, other = flat.light_curves, packed.light_curves
+    np.testing.assert_array_equal(one.offsets, other.offsets)
+    for mine, theirs in zip(one.columns(), other.columns(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_a_pool_trusts_who_is_right() -> None:

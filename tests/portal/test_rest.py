@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from lightcurves.errors import UnavailableError
 from portal.errors import ErrorCode
 from store.database import migrate, open_database, reading
-from store.registry import record_trial
+from store.registry import promote, record_trial
 from tests.portal import night
 from tests.portal.conftest import TOKEN, asking, make_app
 from tests.store.test_database import COUNT
@@ -164,6 +164,26 @@ def test_models_tell_champion_gate_and_score_so_far(portal: httpx.Client, ids: l
     assert [each["promoted"] for each in found["trials"]] == [True, False]
     assert found["trials"][0]["gate"]["gain"] == 0.037
     assert found["score_so_far"]["n_labels"] == 9
+
+
+def test_each_survey_has_its_model(portal: httpx.Client, engine: sa.Engine, ids: list[int]) -> None:
+    assert ids
+    ours, theirs = "20260311-b07d42", "20260310-5c1e7a"
+    for path in ("/api/models", "/api/status"):
+        assert portal.get(path).json()["champions"] == {"lsst": ours, "ztf": None, "winter": None}
+    with engine.begin() as connection:
+        promote(connection, "champion-ztf", theirs, reason="theirs", now_ms=night.NOW_MS)
+    for path in ("/api/models", "/api/status"):
+        found = portal.get(path).json()
+        assert found["champion"] == ours
+        assert found["champions"] == {"lsst": ours, "ztf": theirs, "winter": None}
+    newest = portal.get("/api/models").json()["promotions"][0]
+    assert (newest["alias"], newest["model_version"]) == ("champion-ztf", theirs)
+    assert f'noctule_model_info{{alias="champion-ztf",version="{theirs}"}} 1.0' in (
+        portal.get("/metrics").text
+    )
+    assert '<span class="tag">champion-ztf</span>' in portal.get("/models").text
+    assert f"{theirs} promoted to champion-ztf: theirs" in portal.get("/").text
 
 
 def test_status_counts_the_tables(portal: httpx.Client, ids: list[int]) -> None:

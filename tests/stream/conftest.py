@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+import tarfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,6 +28,7 @@ from deploy.wiring import job_config, topic_partitions
 from lightcurves.alerts import framed_packets
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_plasticc, plasticc_source
+from lightcurves.schemas import package_schemas
 from models.artifact import read_manifest, save_model
 from models.rows import TrainingSettings
 from models.training import moments_of, train
@@ -45,19 +50,71 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def trained_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two small models of different seeds, in folders named by their versions."""
-    folder = tmp_path_factory.mktemp("models")
-    import_plasticc(plasticc_source(), folder / "plasticc")
-    table = read_light_curves(folder / "plasticc")
-    few = moments_of(table.filter(pa.array(np.arange(table.num_rows) % 10 == 0)), 2)
-    made = []
-    for seed in (1, 2):
-        manifest = save_model(
-            train(few, TrainingSettings(seed=seed, rounds=8, folds=2)), folder / "draft"
-        )
-        made.append((folder / "draft").rename(folder / manifest.model_version))
-    return made
+def few_moments(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """A tenth of PLAsTiCC, to train small models on."""
+    folder = tmp_path_factory.mktemp("plasticc")
+    import_plasticc(plasticc_source(), folder)
+    table = read_light_curves(folder)
+    return moments_of(table.filter(pa.array(np.arange(table.num_rows) % 10 == 0)), 2)
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models lie here, in folders named by their versions."""
+    return tmp_path_factory.mktemp("models")
+
+
+def small_model(moments: pa.Table, folder: Path, **settings: Any) -> Path:
+    how = TrainingSettings(rounds=8, folds=2, **settings)
+    manifest = save_model(train(moments, how), folder / "draft")
+    return (folder / "draft").rename(folder / manifest.model_version)
+
+
+@pytest.fixture(scope="session")
+def trained_models(few_moments: pa.Table, models_folder: Path) -> list[Path]:
+    """Two small models of different seeds."""
+    return [small_model(few_moments, models_folder, seed=seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="session")
+def ztf_model(few_moments: pa.Table, models_folder: Path) -> Path:
+    """One for ZTF's alerts, which tells fewer classes apart."""
+    no_agn = pa.array(np.asarray(few_moments["class_id"]) != 221)
+    return small_model(few_moments.filter(no_agn), models_folder, seed=3, survey="ztf")
+
+
+@pytest.fixture(scope="session")
+def ztf_packets(data_dir: Path) -> list[bytes]:
+    """Real ZTF alerts of one schema, framed as LSST's are; :func:`two_schemas` knows the frame's id."""
+    return [frame_of_ztf(content) for content in _ztf_files(data_dir)]
+
+
+@pytest.fixture(scope="session")
+def two_schemas(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of schemas: LSST's 10.0, and that of :func:`ztf_packets`."""
+    folder = tmp_path_factory.mktemp("schemas")
+    (folder / "10").symlink_to(package_schemas().folder / "10")
+    path = folder / "90" / "0" / "lsst.v90_0.alert.avsc"
+    path.parent.mkdir(parents=True)
+    first = io.BytesIO(next(_ztf_files(data_dir)))
+    path.write_text(json.dumps(fastavro.reader(first).writer_schema))
+    return folder
+
+
+def _ztf_files(data_dir: Path) -> Iterator[bytes]:
+    with tarfile.open(data_dir / "ztf" / "ztf_public_20180819_mod1000.tar.gz") as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None and member.name.endswith(".avro"):
+                yield file.read()
+
+
+def frame_of_ztf(container: bytes) -> bytes:
+    """The one packet of a container file, in a Confluent frame."""
+    reader = fastavro.reader(io.BytesIO(container))
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, reader.writer_schema, next(reader))
+    return b"\0" + (9000).to_bytes(4, "big") + body.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +143,9 @@ class Night:
     def topic(self) -> str:
         return self.settings.kafka.alert_topics[0]
 
-    def promote(self, model: Path) -> None:
+    def promote(self, model: Path, alias: str = "champion") -> None:
         with self.engine.begin() as connection:
-            registry.promote(connection, "champion", model.name, reason="a test", now_ms=1)
+            registry.promote(connection, alias, model.name, reason="a test", now_ms=1)
 
     def publish(self, packets: Iterable[bytes], partition: int | None = None) -> None:
         servers = str(self.settings.kafka.bootstrap_servers)

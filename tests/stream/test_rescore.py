@@ -360,10 +360,11 @@ def test_two_at_once_add_every_alert_once(night_again: Night, trained_models: li
 
 
 def test_of_two_that_saw_the_same_table_one_adds(tmp_path: Path) -> None:
-    schema = pa.schema([("dia_source_id", pa.int64()), ("model_version", pa.string())])
+    texts = [(name, pa.string()) for name in ("model_version", "survey")]
+    schema = pa.schema([("dia_source_id", pa.int64()), *texts])
 
     def rows(version: str, *ids: int) -> pa.Table:
-        return pa.table([pa.array(ids), pa.array([version] * len(ids))], schema=schema)
+        return pa.table([ids, *([text] * len(ids) for text in (version, "lsst"))], schema=schema)
 
     ids = np.array([1, 2, 3])
     one, other = (RescoredTable(tmp_path, schema, "a") for _ in range(2))
