@@ -1,6 +1,6 @@
-"""What the learner tells of itself: whether it is well, and its metrics.
+"""The health of the learner, and its metrics.
 
-Ready: a label that comes in now is taken up by itself.
+Ready: a label that comes in now will be used without anybody's help.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OUTCOMES: Final = ("promoted", "refused", "overtaken", "failed")
 TRAINING_BOUNDS_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200, 14_400)
 
 _LATE_S: Final = 60.0
-"""A look may be this late, or two more of its intervals: the database may be slow to answer."""
+"""A look for labels may take this long, or three intervals if longer: the database may be slow."""
 
 
 class Training(NamedTuple):
-    """What a training came to, in how many seconds, and when by the monitor's clock."""
+    """The outcome of a training, its duration in seconds, and when it ended by the monitor's clock."""
 
     outcome: str
     seconds: float
@@ -43,14 +43,14 @@ class Training(NamedTuple):
 
 
 class LearnerMonitor(Listener, ProcessMonitor):
-    """Gathers what the learner does.
+    """Records what the learner does.
 
     Parameters
     ----------
     poll_s
-        Seconds between two looks.
+        Seconds between two looks for new labels.
     clock
-        Seconds from any moment; never goes back.
+        Seconds since an arbitrary moment; never goes back.
     wall_clock_ms
         Milliseconds since 1970 UTC.
     """
@@ -77,7 +77,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
     # -- what happens --------------------------------------------------------------------------
 
     def looked(self, n_new: int) -> None:
-        """It looked: `n_new` objects have got a label since the latest trial."""
+        """It looked for labels: `n_new` objects were labelled since the latest trial."""
         with self._lock:
             self._enter(State.LOOKING)
             self._looked, self._looked_ms, self._n_new = self._told, self._wall_clock_ms(), n_new
@@ -88,7 +88,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
             self._enter(State.TRAINING)
 
     def tried(self, trial: Trial, seconds: float) -> None:
-        """It has trained and compared."""
+        """It has trained a challenger and compared it with the champion."""
         judged = "overtaken" if trial.gate.passed else "refused"
         with self._lock:
             self._ended("promoted" if trial.promoted else judged, seconds)
@@ -96,7 +96,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
             self._n_new = 0
 
     def failed(self, seconds: float) -> None:
-        """Training or comparing ended by an error; what comes of it is told by whoever catches it."""
+        """Training or comparing ended with an error; whoever catches it reports what happens next."""
         with self._lock:
             self._ended("failed", seconds)
 
@@ -105,7 +105,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
         self._seconds.add(seconds)
         self._last = Training(outcome, seconds, self._clock())
 
-    # -- what is asked -------------------------------------------------------------------------
+    # -- what can be asked ---------------------------------------------------------------------
 
     def _faults(self) -> Iterator[str]:
         silent_s = self._clock() - self._told
@@ -128,18 +128,18 @@ class LearnerMonitor(Listener, ProcessMonitor):
         }
 
     def metrics(self) -> Iterator[Metric]:
-        """Return what Prometheus is told, as it is now."""
+        """Return the metrics as they are now."""
         with self._lock:
             yield from [*self._trainings(), *self._looks(), *state_metrics("noctule_learner", self)]
 
     def _trainings(self) -> Iterator[Metric]:
-        text = "Trainings, by what came of them."
+        text = "Trainings, by outcome."
         counts = {outcome: self._n[outcome] for outcome in OUTCOMES}
         yield labelled(CounterMetricFamily, "noctule_learner_trainings", text, "outcome", counts)
         buckets, total = self._seconds.cumulated()
         yield HistogramMetricFamily(
             "noctule_learner_training_seconds",
-            "From the first label read to the verdict.",
+            "Seconds from reading the labels to the verdict.",
             buckets=buckets,
             sum_value=total,
         )
@@ -154,12 +154,12 @@ class LearnerMonitor(Listener, ProcessMonitor):
         if self._looked_ms is not None and self._n_new is not None:
             yield GaugeMetricFamily(
                 "noctule_learner_last_look_timestamp_seconds",
-                "When it last looked for new labels.",
+                "When the learner last looked for new labels.",
                 value=self._looked_ms / 1000,
             )
             yield GaugeMetricFamily(
                 "noctule_learner_new_labels",
-                "Objects with a label that the latest trial did not have.",
+                "Objects labelled since the latest trial.",
                 value=self._n_new,
             )
 

@@ -44,8 +44,8 @@ COMMANDS: Final[dict[str, Callable[..., None]]] = {
 """Each command, in the order of ``noctule --help``."""
 
 app = typer.Typer(
-    help="Reads the Rubin alert stream, says what each alert is and how sure that is, and learns "
-    "from the spectra that come back.",
+    help="Reads the Rubin alert stream, says what each alert probably is and how certain that is, and "
+    "learns from the spectra that come back.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -56,7 +56,7 @@ for _name, _command in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command; an error that noctule raises on purpose is one line and exit code 2."""
+    """Run the command; an error that noctule raises on purpose is printed as one line, with exit code 2."""
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

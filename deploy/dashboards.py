@@ -1,6 +1,6 @@
 """Grafana's dashboards as code: ``python -m deploy.dashboards`` writes ``deploy/grafana/dashboards``.
 
-A test compares the two, and another sees that every query names metrics that exist.
+A test compares the two, and another checks that the metrics in every query exist.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Panel:
     queries
         Legend to expression.
     unit
-        Of Grafana's: ``s``, ``short``, ``cps`` (per second), ...
+        One of Grafana's: ``s``, ``short``, ``cps`` (per second), ...
     kind
         ``timeseries``, ``stat``, ``table`` or ``heatmap``.
     bad
-        Where it turns red: above this value, or below it where it is negative.
+        The panel turns red at this value and above; where it is negative, below its absolute value.
     stacked
-        Whether the lines of a time series lie on each other.
+        Whether the lines of a time series are stacked.
     """
 
     title: str
@@ -95,85 +95,85 @@ def _quantiles(histogram: str) -> dict[str, str]:
 
 
 NIGHT: Final = (
-    Panel("Alerts by outcome", "From the tables: a restart loses nothing.",
+    Panel("Alerts by outcome", "From the tables, so that a restart loses nothing.",
           {"{{outcome}}": "sum by (outcome) (rate(noctule_alerts_total[1m]))"}, "cps", stacked=True),
-    Panel("From arrival to score", "Of the newest batch.",
+    Panel("From arrival to score", "In the newest batch.",
           {"p{{quantile}}": "noctule_latency_seconds"}, "s"),
-    Panel("Since the last batch", "Grows by day, when no alerts come.",
+    Panel("Since the last batch", "Grows during the day, when no alerts come.",
           {"age": "noctule_last_batch_age_seconds"}, "s", "stat"),
-    Panel("Books", "Alerts without an outcome, and offsets that Kafka removed unread: both must be 0.",
+    Panel("Accounting", "Alerts without an outcome, and offsets that Kafka removed unread: both must be 0.",
           {"out of balance": "noctule_audit_imbalance", "lost": "noctule_lost_offsets_total"},
           kind="stat", bad=1),
-    Panel("Rejected by reason", "An hour's; docs/reasons.md says what they mean.",
+    Panel("Rejected by reason", "In the last hour; docs/reasons.md explains the reasons.",
           {"{{reason}}": "increase(noctule_rejected_total[1h]) > 0"}, stacked=True),
-    Panel("Alerts of the newest batch", "A full batch means that the stream is behind.",
+    Panel("Alerts in the newest batch", "A full batch means that more alerts are waiting.",
           {"alerts": "noctule_last_batch_alerts"}),
     Panel("Label requests", "Made, open, answered.",
           {"made": "noctule_label_requests_total", "open": "noctule_label_queue_length",
            "labels": "noctule_labels_total"}),
     Panel("Oldest open request", "Red after two weeks.",
           {"age": "noctule_label_queue_oldest_seconds"}, "s", "stat", bad=14 * 86_400),
-    Panel("Model in use", "What the alias names, and what the stream scores with.",
+    Panel("Model in use", "The model of the alias, and the one that the stream scores with.",
           {"": "noctule_model_info", "stream": "noctule_stream_model_info"}, kind="table"),
 )  # fmt: skip
-"""What came of the night, from the tables."""
+"""The outcome of the night, from the tables."""
 
 STREAM: Final = (
-    Panel("Well", "Healthy and ready, as /healthz and /readyz have it.",
+    Panel("Well", "Healthy and ready, as in /healthz and /readyz.",
           {"healthy": "noctule_stream_healthy", "ready": "noctule_stream_ready"}, kind="stat", bad=-1),
-    Panel("State", "What the process is about.",
+    Panel("State", "What the process is doing.",
           {"{{state}}": "noctule_stream_state"}, stacked=True),
-    Panel("Alerts per second", "Counted by the process, so from 0 after a restart.",
+    Panel("Alerts per second", "Counted by the process, so they start at 0 after a restart.",
           {"{{outcome}}": "sum by (outcome) (rate(noctule_stream_alerts_total[1m]))"}, "cps",
           stacked=True),
-    Panel("Lag in messages", "In Kafka and in no batch yet.",
+    Panel("Lag in messages", "In Kafka, but not yet in a batch.",
           {"{{topic}} {{partition}}": "noctule_stream_lag_messages"}, stacked=True),
-    Panel("Lag in seconds", "Age of the oldest message that waits.",
+    Panel("Lag in seconds", "Age of the oldest waiting message.",
           {"oldest": "noctule_stream_lag_seconds",
            "since the last batch": "time() - noctule_stream_last_batch_timestamp_seconds"}, "s"),
-    Panel("Kafka to committed row", "Every alert of the last five minutes.",
+    Panel("Kafka to committed row", "All alerts of the last five minutes.",
           _quantiles("noctule_stream_latency_seconds"), "s"),
-    Panel("Where the time goes", "Seconds of work a second, by stage; threads work side by side.",
+    Panel("Where the time goes", "Seconds of work per second, by stage; threads work in parallel.",
           {"{{stage}}": "sum by (stage) (rate(noctule_stream_stage_seconds_sum[5m]))"}, "s",
           stacked=True),
-    Panel("Longest stage", "99 of 100 batches spend less in it.",
+    Panel("Longest stage", "99 of 100 batches spend less time than this in a stage.",
           {"{{stage}}": "histogram_quantile(0.99, sum by (stage, le) "
                         "(rate(noctule_stream_stage_seconds_bucket[5m])))"}, "s"),
-    Panel("Batches", "How long they take; slow ones are explained in the log.",
+    Panel("Batches", "Duration; the log says where the time of a slow one went.",
           {**_quantiles("noctule_stream_batch_seconds"),
            "slow, in an hour": "increase(noctule_stream_slow_batches_total[1h])"}, "s"),
     Panel("Batch sizes", "Batches by their number of alerts.",
           {"{{le}}": "sum by (le) (increase(noctule_stream_batch_alerts_bucket[1m]))"},
           kind="heatmap"),
-    Panel("Trouble", "Restarts, replayed batches and lost offsets, in an hour.",
+    Panel("Trouble", "Restarts, replayed batches and lost offsets, per hour.",
           {"restarts": "increase(noctule_stream_restarts_total[1h])",
            "replayed": 'increase(noctule_stream_batches_total{kind="replayed"}[1h])',
            "lost": "increase(noctule_stream_lost_offsets_total[1h])"}),
-    Panel("Label requests an hour", "What the stream asked of the observers.",
+    Panel("Label requests per hour", "Spectra that the stream requested.",
           {"requests": "increase(noctule_stream_label_requests_total[1h])"}),
 )  # fmt: skip
-"""What the stream process does, from its own counts."""
+"""The work of the stream process, from its own counts."""
 
 LEARNER: Final = (
-    Panel("Well", "Healthy and ready, as /healthz and /readyz have it.",
+    Panel("Well", "Healthy and ready, as in /healthz and /readyz.",
           {"healthy": "noctule_learner_healthy", "ready": "noctule_learner_ready"}, kind="stat",
           bad=-1),
-    Panel("State", "What the process is about.",
+    Panel("State", "What the process is doing.",
           {"{{state}}": "noctule_learner_state"}, stacked=True),
-    Panel("Since the last look", "Grows while it trains; else it is learning.poll_s at most.",
+    Panel("Since the last look", "Grows while it trains; otherwise at most about learning.poll_s.",
           {"age": "time() - noctule_learner_last_look_timestamp_seconds"}, "s"),
-    Panel("New labels", "Objects with a label that the latest trial did not have; it trains at "
+    Panel("New labels", "Objects labelled since the latest trial; training starts at "
           "learning.retrain_every_labels.",
           {"labels": "noctule_learner_new_labels"}),
-    Panel("Trainings by outcome", "A day's.",
+    Panel("Trainings by outcome", "In the last day.",
           {"{{outcome}}": "sum by (outcome) (increase(noctule_learner_trainings_total[1d]))"},
           stacked=True),
-    Panel("How long trainings take", "From the labels to the verdict.",
+    Panel("Duration of trainings", "From reading the labels to the verdict.",
           {"last": "noctule_learner_last_training_seconds",
            "mean of a day": "sum(rate(noctule_learner_training_seconds_sum[1d])) "
                             "/ sum(rate(noctule_learner_training_seconds_count[1d]))"}, "s"),
 )  # fmt: skip
-"""What the learner does, from its own counts."""
+"""The work of the learner, from its own counts."""
 
 DASHBOARDS: Final = {
     "night": ("noctule: the night", NIGHT),
@@ -184,7 +184,7 @@ DASHBOARDS: Final = {
 
 
 def dashboard(name: str) -> dict[str, Any]:
-    """Return one of `DASHBOARDS` as Grafana takes it."""
+    """Return one of `DASHBOARDS` in Grafana's format."""
     title, panels = DASHBOARDS[name]
     return {
         "uid": f"noctule-{name}",

@@ -1,4 +1,4 @@
-"""What stands before a command: the settings file, single settings, whether the log is quiet."""
+"""The options before a command: the settings file, single settings, a quiet log."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def options(
         list[str] | None,
         typer.Option(
             "--set",
-            help="One setting: --set kafka.bootstrap_servers=127.0.0.1:9092. May be repeated.",
+            help="Change one setting, as in --set kafka.bootstrap_servers=127.0.0.1:9092. May be repeated.",
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option(help="Log warnings only.")] = False,
 ) -> None:
-    """Take note of the options before the command."""
+    """Store the options before the command."""
     GIVEN.config = config
     GIVEN.overrides = dict(_split(item) for item in set_ or [])
     GIVEN.quiet = quiet

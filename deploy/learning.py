@@ -1,4 +1,4 @@
-"""``noctule learn``: the learner, begun anew after an outage, with what is told of it."""
+"""``noctule learn``: runs the learner, restarts it after an outage, serves its health and metrics."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LOG: Final = logging.getLogger("noctule")
 
 
 def run_learn(settings: Settings, *, once: bool) -> None:
-    """Run the learner until it is stopped, or with `once` try once, whatever came in.
+    """Run the learner until it is stopped, or with `once` one trial, however few labels are new.
 
     Raises
     ------
     ConfigurationError
-        No model, no frozen set, nothing to train on, or the port for metrics is taken.
+        No model, no frozen set, nothing to train on, or the port for metrics is in use.
     UnavailableError
-        The database is away at the start; while running, `once` excepted, the learner waits and goes on.
+        The database is unavailable at the start (later the learner waits and tries again), or with `once`.
     """
     if once:
         CONSOLE.print(learn_once(open_store(settings), learner_config(settings), force=True))

@@ -1,4 +1,4 @@
-"""Whether the portal is well: ``/healthz`` for who restarts it, ``/readyz`` for who sends requests."""
+"""Whether the portal is well: ``/healthz`` says whether to restart it, ``/readyz`` whether to use it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ router = APIRouter()
 
 
 class Condition(BaseModel):
-    """How the portal is, and what else is worth a look.
+    """How the portal is, with some facts about the rest.
 
     Attributes
     ----------
     status, healthy, ready, reasons
         The verdict, and why it is not ``ok``.
     champion
-        The promoted model; null where there is none. The portal works without.
+        The promoted model; null if there is none. The portal works without one.
     last_batch_age_s
-        Since the stream's last commit; null where there is none. The stream tells its own health.
+        Seconds since the stream's last commit; null if there is none. The stream reports its own health.
     """
 
     status: Literal["ok", "not ready", "unhealthy"]
@@ -39,22 +39,22 @@ class Condition(BaseModel):
 
 @router.get("/healthz", responses={503: {"model": Condition}})
 def show_live(portal: PortalDep, response: Response) -> Condition:
-    """200 where this process answers and so does its database, else 503."""
-    found = condition(portal)
-    response.status_code = 200 if found.healthy else 503
-    return found
+    """200 if this process and its database answer, else 503."""
+    now = condition(portal)
+    response.status_code = 200 if now.healthy else 503
+    return now
 
 
 @router.get("/readyz", responses={503: {"model": Condition}})
 def show_ready(portal: PortalDep, response: Response) -> Condition:
-    """200 where the database also has the tables of this version, else 503."""
-    found = condition(portal)
-    response.status_code = 200 if found.ready else 503
-    return found
+    """200 if the database also has the tables of this version, else 503."""
+    now = condition(portal)
+    response.status_code = 200 if now.ready else 503
+    return now
 
 
 def condition(portal: Portal) -> Condition:
-    """Ask the database."""
+    """Query the database for the portal's condition."""
     try:
         if not is_current(portal.engine):
             return _not_ready("the tables are missing or of another version: restart the portal")

@@ -1,7 +1,6 @@
-"""The tables as Prometheus metrics, computed when they are asked for: a restart loses no count.
+"""Metrics for Prometheus, computed from the tables at every scrape: a restart loses no count.
 
-What belongs to the stream process, lag and the times of its stages say, that process tells itself
-(:mod:`stream.metrics`).
+The stream process reports its own, such as its lag and the times of its stages (:mod:`stream.metrics`).
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class TableMetrics(Collector):
     engine
         The database.
     alias
-        Names LSST's model, and after it those of other surveys are named.
+        The alias whose model is reported: LSST's; those of other surveys are derived from it.
     now_ms
-        What ages are counted to, milliseconds since 1970 UTC.
+        The present, to which ages are counted, milliseconds since 1970 UTC.
     """
 
     def __init__(self, engine: sa.Engine, alias: str, now_ms: int) -> None:
@@ -44,7 +43,7 @@ class TableMetrics(Collector):
         self._now_ms = now_ms
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics, of one state of the database."""
+        """All metrics, from one snapshot of the database."""
         with reading(self._engine) as connection:
             yield from _books(connection)
             yield _rejected(connection)
@@ -60,25 +59,25 @@ class TableMetrics(Collector):
 
 
 def _books(connection: sa.Connection) -> Iterator[Metric]:
-    found = accounting_queries.books(connection)
-    text = "Alerts read, by what came of them."
-    outcomes = {outcome: getattr(found, outcome) for outcome in accounting_queries.OUTCOMES}
+    totals = accounting_queries.books(connection)
+    text = "Alerts read, by outcome."
+    outcomes = {outcome: getattr(totals, outcome) for outcome in accounting_queries.OUTCOMES}
     yield labelled(CounterMetricFamily, "noctule_alerts", text, "outcome", outcomes)
     yield CounterMetricFamily(
         "noctule_lost_offsets",
-        "Offsets that Kafka had removed before they were read.",
-        value=found.lost,
+        "Offsets that Kafka removed before they were read.",
+        value=totals.lost,
     )
     yield GaugeMetricFamily(
         "noctule_audit_imbalance",
-        "Alerts read that have no outcome, or the other way round; 0 where the books balance.",
-        value=found.imbalance,
+        "Alerts read without an outcome, or outcomes without an alert; 0 if all is accounted for.",
+        value=totals.imbalance,
     )
 
 
 def _rejected(connection: sa.Connection) -> Metric:
     text = "Packets that could not be read, by reason."
-    never = dict.fromkeys(map(str, RejectReason), 0)  # a count that begins at 1 is no increase
+    never = dict.fromkeys(map(str, RejectReason), 0)  # increase() misses a count that starts at 1
     counts = never | accounting_queries.by_reason(connection, rejected)
     return labelled(CounterMetricFamily, "noctule_rejected", text, "reason", counts)
 
@@ -86,24 +85,24 @@ def _rejected(connection: sa.Connection) -> Metric:
 def _requests(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
     queue = request_queries.request_queue(connection)
     yield CounterMetricFamily(
-        "noctule_label_requests", "Requests for spectra ever made.", value=queue.n_made
+        "noctule_label_requests", "Requests for spectra made so far.", value=queue.n_made
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_length",
-        "Requests for spectra that are open.",
+        "Open requests for spectra.",
         value=queue.n_open,
     )
     yield GaugeMetricFamily(
         "noctule_label_queue_oldest_seconds",
-        "Age of the oldest open request; 0 where there is none.",
+        "Age of the oldest open request; 0 if there is none.",
         value=0.0 if queue.oldest_ms is None else max(0, now_ms - queue.oldest_ms) / 1000,
     )
 
 
 def _latency(connection: sa.Connection) -> Metric:
-    text = "From Kafka's time stamp to the committed row, of the newest batch."
-    found = accounting_queries.batch_latency_s(connection)
-    quantiles = dict(zip(("0.5", "0.99"), found or (), strict=False))
+    text = "Seconds from Kafka's time stamp to the committed row, in the newest batch."
+    latencies_s = accounting_queries.batch_latency_s(connection)
+    quantiles = dict(zip(("0.5", "0.99"), latencies_s or (), strict=False))
     return labelled(GaugeMetricFamily, "noctule_latency_seconds", text, "quantile", quantiles)
 
 
@@ -112,17 +111,19 @@ def _last_batch(connection: sa.Connection, now_ms: int) -> Iterator[Metric]:
     if batch is not None:
         yield GaugeMetricFamily(
             "noctule_last_batch_age_seconds",
-            "Since the newest batch was committed.",
+            "Seconds since the newest batch was committed.",
             value=max(0, now_ms - batch.committed_ms) / 1000,
         )
         yield GaugeMetricFamily(
-            "noctule_last_batch_alerts", "Alerts of the newest batch.", value=batch.n_read
+            "noctule_last_batch_alerts", "Alerts in the newest batch.", value=batch.n_read
         )
 
 
 def _model(connection: sa.Connection, alias: str) -> Metric:
     family = GaugeMetricFamily(
-        "noctule_model_info", "1 for the model that an alias names.", labels=["alias", "version"]
+        "noctule_model_info",
+        "1 for the model that the alias stands for.",
+        labels=["alias", "version"],
     )
     for survey, champion in champions(connection, alias).items():
         family.add_metric([alias_of(alias, survey), champion["model_version"]], 1)

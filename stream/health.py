@@ -1,4 +1,4 @@
-"""Whether the stream is well: is there a query, what did it last do, what waits.
+"""Whether the stream is well: whether its query runs, what it did last, what is waiting.
 
 Ready: alerts that come in now are scored within seconds.
 """
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Monitor(ProcessMonitor):
-    """Gathers the facts of a stream.
+    """Collects the facts about a stream.
 
     Parameters
     ----------
     lag
-        What waits; this object guards it.
+        What is waiting; used under this object's lock alone.
     stalled_s
-        A query that has something to read and ends no batch for so long counts as stalled.
+        A query that has messages to read and finishes no batch for this long counts as stalled.
     clock
-        Seconds from any moment; never goes back.
+        Seconds since an arbitrary moment; never goes back.
     """
 
     NAME = "the stream"
@@ -60,14 +60,14 @@ class Monitor(ProcessMonitor):
             self._judge_lag()
 
     def looked(self, offsets: Mapping[Place, int]) -> None:
-        """The query was found active; `offsets` is how far it is."""
+        """The query was found active; `offsets` says how far it has read."""
         with self._lock:
             self._looked = self._clock()
             self._lag.commit(offsets)
             self._judge_lag()
 
     def batch(self, report: BatchReport) -> None:
-        """A batch is through."""
+        """A batch was finished."""
         with self._lock:
             now = self._clock()
             self._last_batch = (report.batch_id, now)
@@ -84,7 +84,7 @@ class Monitor(ProcessMonitor):
             self._judge_lag()
 
     def kafka_is_away(self, why: str) -> None:
-        """Kafka did not say what it holds."""
+        """Kafka could not be asked what it holds."""
         with self._lock:
             self._kafka_problem = why
 
@@ -94,10 +94,10 @@ class Monitor(ProcessMonitor):
         elif self._behind_since is None:
             self._behind_since = self._clock()
 
-    # -- what is asked -------------------------------------------------------------------------
+    # -- what can be asked ---------------------------------------------------------------------
 
     def lag(self) -> tuple[dict[Place, int], float]:
-        """Messages that wait, by (topic, partition), and the age of the oldest in seconds."""
+        """Waiting messages by (topic, partition), and the age of the oldest in seconds."""
         with self._lock:
             return self._lag.messages(), self._lag.seconds(self._clock())
 
@@ -111,7 +111,7 @@ class Monitor(ProcessMonitor):
         if stuck_s > self._stalled_s:
             n = sum(self._lag.messages().values())
             yield (
-                f"the query is stalled: {n} messages wait and no batch has ended for {stuck_s:.0f} s "
+                f"the query is stalled: {n} messages wait and no batch has finished for {stuck_s:.0f} s "
                 f"(stream.stalled_s is {self._stalled_s:.0f})"
             )
 
@@ -126,10 +126,10 @@ class Monitor(ProcessMonitor):
         if self._kafka_problem:
             yield self._kafka_problem
         elif self._state is State.RUNNING:
-            # Not before it has said so since the query was started: a new try may be in vain, too.
+            # Only once Kafka has answered since the query was started: this start may fail, too.
             known = self._asked is not None and self._asked >= self._told
             if not known or self._clock() - (self._asked or 0.0) > self._stalled_s:
-                yield "Kafka has not said what it holds"
+                yield "Kafka has not answered which offsets it holds"
 
     def _facts(self) -> dict[str, Any]:
         waiting, seconds = self.lag()

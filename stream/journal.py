@@ -1,4 +1,4 @@
-"""What the log says of a batch: a line of its counts, its rejected packets, and why it was slow.
+"""The log of a batch: its counts, its rejected packets, and where the time of a slow one went.
 
 Every line carries ``run_id``, ``batch_id`` and ``model_version`` as fields, for a log in JSON.
 """
@@ -22,7 +22,7 @@ REST: Final = "rest"
 _THREADS: Final = ("decode", "features", "score", "rows")  # overlap with "wait" and each other
 _PASSED: Final = tuple(stage for stage in (*WORKER_STAGES, *DRIVER_STAGES) if stage not in _THREADS)
 _HINTS: Final[Mapping[str, str]] = {
-    "look": "the stream is behind and looks for urgent alerts first: see stream.priority",
+    "look": "many alerts wait, and urgent ones are looked for first: see stream.priority",
     "wait": "Kafka delivered slowly: see its brokers and the network",
     "decode": "more cores and stream.threads help, or fewer alerts in a batch",
     "features": "more cores and stream.threads help, or fewer alerts in a batch",
@@ -45,7 +45,7 @@ def log_batch(report: BatchReport, slow_batch_s: float) -> None:
     report
         The batch.
     slow_batch_s
-        One that took longer is explained.
+        For a batch that took longer, the log also says where the time went.
     """
     counts, number = report.counts, report.batch_id
     known = fields_of(report)
@@ -59,7 +59,7 @@ def log_batch(report: BatchReport, slow_batch_s: float) -> None:
         )  # fmt: skip
         if counts.n_early:
             LOG.info(
-                "batch %d: behind, so %d urgent alerts were scored ahead of their turn",
+                "batch %d: many alerts wait, so %d urgent ones were scored before their turn",
                 number, counts.n_early, extra=known,
             )  # fmt: skip
         _log_requested(report)
@@ -83,7 +83,7 @@ def _ids(report: BatchReport) -> dict[str, Any]:
 
 
 def fields_of(report: BatchReport) -> dict[str, Any]:
-    """Return all that a report says in numbers."""
+    """Return the figures of a report, as fields of a log record."""
     return {
         **_ids(report),
         **asdict(report.counts),
@@ -127,17 +127,17 @@ def _log_rejected(report: BatchReport) -> None:
 
 
 def spent(report: BatchReport) -> dict[str, float]:
-    """Return seconds by stage, the longest first; what none explains is the `REST`."""
+    """Return seconds by stage, the longest first; time that belongs to no stage is the `REST`."""
     passed = sum(report.stages_s.get(stage, 0.0) for stage in _PASSED)
-    found = {**report.stages_s, REST: max(0.0, report.total_s - passed)}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    by_stage = {**report.stages_s, REST: max(0.0, report.total_s - passed)}
+    return dict(sorted(by_stage.items(), key=lambda item: -item[1]))
 
 
 def slowest(report: BatchReport) -> str:
-    """Return the stage that made the batch as long as it was.
+    """Return the stage that took the longest.
 
-    While a task waits, its threads work on what it waits for: where they were busy all the while, it
-    is the longest of theirs.
+    While a task waits, its threads work on what it waits for: if they were busy for all of the waiting,
+    it is the longest of their stages.
     """
     stages = spent(report)
     name = next(stage for stage in stages if stage not in _THREADS)

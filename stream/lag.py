@@ -1,7 +1,7 @@
-"""How far the stream is behind: in messages, and in seconds.
+"""The lag of the stream, in messages and in seconds.
 
-It compares what Kafka holds with what Spark has committed, and asks Kafka itself, so that the lag of
-a query that hangs grows as it should.
+It is what Kafka holds beyond what Spark has committed. Kafka itself is asked, not the query, so that the
+lag of a query that hangs grows as it should.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MOST_SAMPLES: Final = 2_000  # of a partition: 2.8 hours at one every 5 s; then
 
 @dataclass
 class _Arrivals:
-    """When messages of a partition were there first.
+    """When messages of a partition were first seen.
 
-    The first look is apart: what it saw had come before it. The messages from ``ends[k - 1]`` to
-    ``ends[k]`` were there at ``times[k]``.
+    The first look is special: what it saw had arrived earlier. The messages from ``ends[k - 1]`` to
+    ``ends[k]`` were first seen at ``times[k]``.
     """
 
     first_end: int
@@ -57,7 +57,7 @@ class _Arrivals:
 
 
 class Lag:
-    """What is in the topics and what of it is done.
+    """What is in the topics, and how much of it is done.
 
     Parameters
     ----------
@@ -69,9 +69,9 @@ class Lag:
 
     Notes
     -----
-    The age of what waits is taken from when this process first saw its offset in the topic. What was
-    there when the process began is at least as old as that; once a batch of it is through, as old as
-    that batch's newest alert.
+    The age of a waiting message is counted from when this process first saw its offset in the topic. What
+    was there when the process started is taken to be as old as the process; once a batch is finished, as
+    old as the newest alert of that batch, if that is older.
     """
 
     def __init__(self, done: Mapping[Place, int], *, from_start: bool) -> None:
@@ -82,34 +82,34 @@ class Lag:
         self._newest_s: float | None = None
 
     def see(self, bounds: Mapping[Place, tuple[int, int]], now_s: float) -> None:
-        """Take note of what Kafka holds: first offset and one past the last of every partition."""
+        """Record what Kafka holds: first offset and one past the last of every partition."""
         for place, (low, high) in bounds.items():
             self._done.setdefault(place, low if self._from_start else high)
             self._ends[place] = high
             self._seen.setdefault(place, _Arrivals(high, now_s, high)).see(high, now_s)
 
     def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Take note of how far Spark is."""
+        """Record how far Spark has read."""
         for place, offset in offsets.items():
             self._done[place] = max(offset, self._done.get(place, 0))
             if place in self._seen:
                 self._seen[place].forget(self._done[place])
 
     def handled(self, newest_s: float) -> None:
-        """Take note of when the newest alert that is through came into Kafka."""
+        """Record when the newest alert that is done came into Kafka."""
         self._newest_s = newest_s
 
     def messages(self) -> dict[Place, int]:
-        """Messages that wait, by (topic, partition); empty until Kafka was asked."""
+        """Waiting messages, by (topic, partition); empty until Kafka was asked."""
         return {place: max(0, end - self._done[place]) for place, end in self._ends.items()}
 
     def seconds(self, now_s: float) -> float:
-        """Age of the oldest message that waits; 0 where none does."""
+        """Age of the oldest waiting message; 0 if none is waiting."""
         waiting = [place for place, n in self.messages().items() if n]
         return max((max(0.0, now_s - self._since(place)) for place in waiting), default=0.0)
 
     def _since(self, place: Place) -> float:
-        """When the first message that waits was there for the first time, as far as is known."""
+        """When the first waiting message was first seen, as far as is known."""
         seen = self._seen[place]
         if self._done[place] >= seen.first_end:
             return seen.times[0]
@@ -119,7 +119,7 @@ class Lag:
 
 
 def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:
-    """Return how far Spark is, by (topic, partition), from a query's ``lastProgress``.
+    """Return how far Spark has read, by (topic, partition), from a query's ``lastProgress``.
 
     Examples
     --------
@@ -128,10 +128,10 @@ def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:
     >>> offsets_of(None)
     {}
     """
-    found: dict[Place, int] = {}
+    done: dict[Place, int] = {}
     for source in (progress or {}).get("sources", ()):
         offsets = source.get("endOffset") or {}
         given = json.loads(offsets) if isinstance(offsets, str) else offsets
         for key, offset in places(given or {}).items():
-            found[split_key(key)] = int(offset)
-    return found
+            done[split_key(key)] = int(offset)
+    return done

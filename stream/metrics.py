@@ -1,8 +1,8 @@
-"""What the stream process tells Prometheus. Counts begin at 0 with the process.
+"""The metrics of the stream process, for Prometheus. Counts start at 0 when the process starts.
 
-The driver alone keeps metrics: what a worker knows travels to it with the rows
-(:mod:`stream.report`), so nothing is shared between processes. What has to survive a restart is
-computed from the tables by the portal.
+Only the driver has metrics: workers send it their figures with their rows (:mod:`stream.report`), so
+nothing is shared between processes. What has to survive a restart is computed from the tables by the
+portal.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class StreamMetrics(ProcessMetrics):
     Parameters
     ----------
     monitor
-        What it knows of state and lag is told too.
+        Its state and lag are reported too.
     slow_batch_s
         A batch that takes longer counts as slow.
     clock
@@ -69,7 +69,7 @@ class StreamMetrics(ProcessMetrics):
         self._model_version = ""
 
     def observe(self, report: BatchReport) -> None:
-        """Count a batch; one that had been committed before a restart counts as replayed alone."""
+        """Count a batch; one that was committed before a restart is counted as replayed and not otherwise."""
         counts = report.counts
         with self._lock:
             self._last_batch = self._clock()
@@ -93,36 +93,44 @@ class StreamMetrics(ProcessMetrics):
     def collect(self) -> Iterator[Metric]:
         """Return all metrics as they are now."""
         with self._lock:
-            found = [*self._counters(), *self._histograms(), *self._model()]
-        yield from found
+            counted = [*self._counters(), *self._histograms(), *self._model()]
+        yield from counted
         yield from self._state()
 
     def _counters(self) -> Iterator[Metric]:
-        text = "Alerts read, by what came of them."
+        text = "Alerts read, by outcome."
         yield labelled(CounterMetricFamily, "noctule_stream_alerts", text, "outcome", self._alerts)
-        text = "Batches, new or replayed after a crash (committed before it, so not counted again)."
+        text = "Batches, new or replayed after a crash; the alerts of a replayed one are not counted again."
         kinds = {kind: self._n[kind] for kind in ("new", "replayed")}
         yield labelled(CounterMetricFamily, "noctule_stream_batches", text, "kind", kinds)
         for name, text, key in (
-            ("noctule_stream_slow_batches", "Batches longer than stream.slow_batch_s.", "slow"),
-            ("noctule_stream_lost_offsets", "Offsets gone from Kafka before being read.", "lost"),
+            (
+                "noctule_stream_slow_batches",
+                "Batches that took longer than stream.slow_batch_s.",
+                "slow",
+            ),
+            (
+                "noctule_stream_lost_offsets",
+                "Offsets that Kafka removed before they were read.",
+                "lost",
+            ),
             ("noctule_stream_label_requests", "Requests for spectra made.", "requested"),
         ):
             yield CounterMetricFamily(name, text, value=self._n[key])
 
     def _histograms(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(
-            "noctule_stream_stage_seconds", "Seconds of a batch by stage.", labels=["stage"]
+            "noctule_stream_stage_seconds", "Seconds per batch, by stage.", labels=["stage"]
         )
         for stage, histogram in self._stages.items():
             stages.add_metric([stage], *histogram.cumulated())
         yield stages
         for name, text, histogram in (
-            ("noctule_stream_batch_seconds", "From first task to last sink.", self._total),
-            ("noctule_stream_batch_alerts", "Messages of a batch.", self._sizes),
-            ("noctule_stream_latency_seconds", "Kafka's stamp to committed row.", self._latency),
+            ("noctule_stream_batch_seconds", "Seconds per batch, first task to last sink.", self._total),
+            ("noctule_stream_batch_alerts", "Messages per batch.", self._sizes),
+            ("noctule_stream_latency_seconds", "Seconds from Kafka's stamp to committed row.", self._latency),
             ("noctule_stream_early_latency_seconds",
-             "The same for alerts found ahead of their turn, when they were found.", self._early),
+             "The same for urgent alerts found by looking ahead, when they are found.", self._early),
         ):  # fmt: skip
             buckets, total = histogram.cumulated()
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
@@ -134,7 +142,7 @@ class StreamMetrics(ProcessMetrics):
         if self._last_batch is not None:
             yield GaugeMetricFamily(
                 "noctule_stream_last_batch_timestamp_seconds",
-                "When the last batch was through.",
+                "When the last batch was finished.",
                 value=self._last_batch,
             )
 
@@ -150,11 +158,11 @@ class StreamMetrics(ProcessMetrics):
         yield lag
         if waiting:
             yield GaugeMetricFamily(
-                "noctule_stream_lag_seconds", "Age of the oldest message that waits.", value=seconds
+                "noctule_stream_lag_seconds", "Age of the oldest waiting message.", value=seconds
             )
         yield from state_metrics("noctule_stream", self._monitor)
         yield CounterMetricFamily(
             "noctule_stream_restarts",
-            "How often the query was started again after an outage.",
+            "How often the query was restarted after an outage.",
             value=self._monitor.n_restarts,
         )

@@ -1,4 +1,4 @@
-"""Where the time of a batch goes, counted by whoever spends it."""
+"""Where the time of a batch goes: each stage counts its own seconds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 WORKER_STAGES: Final = ("look", "wait", "decode", "features", "score", "rows", "write")
-"""Looking ahead (where the stream is behind), waiting for messages and their scores, decoding, features,
-models, rows of Arrow, Parquet.
+"""Looking ahead for urgent alerts, waiting for messages and their scores, decoding, features, models,
+Arrow rows, Parquet.
 
-Decoding to rows are summed over a worker's threads, and may have been done before the batch began.
+The stages from ``decode`` to ``rows`` are summed over a worker's threads, and may have been done before the
+batch began.
 """
 DRIVER_STAGES: Final = ("handover", "sql", "delta", "kafka")
-"""What Spark takes beside the longest task, the SQL transaction, the Delta one, messages until they are
-acknowledged."""
+"""Spark's own time (all but the longest task), the SQL transaction, the Delta transaction, sending messages
+until all are acknowledged."""
 
 
 class Stages:
@@ -46,6 +47,6 @@ class Stages:
             self.seconds[stage] += time.perf_counter() - begin
 
     def add(self, seconds: Mapping[str, float], part: float = 1.0) -> None:
-        """Add `part` of what another has counted."""
+        """Add `part` of the seconds counted elsewhere."""
         for stage, spent in seconds.items():
             self.seconds[stage] += part * spent

@@ -1,4 +1,4 @@
-"""The small HTTP server of a process that has no other: ``/metrics``, ``/healthz``, ``/readyz``."""
+"""A small HTTP server for processes without one: ``/metrics``, ``/healthz``, ``/readyz``."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LOG: Final = logging.getLogger("noctule")
 ENDPOINTS: Final = ("/metrics", "/healthz", "/readyz")
 
 _ADVICE: Final = {
-    errno.EADDRINUSE: "another program listens there; stop it, or set {section}.metrics_port "
-    "(NOCTULE_{SECTION}__METRICS_PORT) to another port, 0 for none",
+    errno.EADDRINUSE: "another program is using this port; stop it, or set {section}.metrics_port "
+    "(NOCTULE_{SECTION}__METRICS_PORT) to another port, or to 0 for none",
     errno.EACCES: "this port is reserved for the system; set {section}.metrics_port "
     "(NOCTULE_{SECTION}__METRICS_PORT) to one above 1023",
     errno.EADDRNOTAVAIL: "this machine has no such address; set {section}.metrics_host "
-    "(NOCTULE_{SECTION}__METRICS_HOST) to one of its own, 127.0.0.1 say",
+    "(NOCTULE_{SECTION}__METRICS_HOST) to one of its own, such as 127.0.0.1",
 }
 _UNKNOWN: Final = (
     "set {section}.metrics_host (NOCTULE_{SECTION}__METRICS_HOST) to one of this machine"
@@ -43,21 +43,21 @@ _UNKNOWN: Final = (
 def telling(
     metrics: ProcessMetrics, monitor: ProcessMonitor, host: str, port: int, section: str = "stream"
 ) -> Iterator[int]:
-    """Answer while the block runs; gives the port, a free one where `port` is 0.
+    """Serve while the block runs; yields the port, a free one if `port` is 0.
 
     Parameters
     ----------
     metrics, monitor
-        What is told.
+        What is served.
     host, port
-        Where.
+        Address to listen on.
     section
-        The settings that `host` and `port` come from, for advice.
+        Section of the settings that `host` and `port` come from, for the advice in errors.
 
     Raises
     ------
     ConfigurationError
-        Nothing can listen there; the message says what to do.
+        The address cannot be listened on; the message says what to do.
     """
 
     class Handler(_Handler):
@@ -69,7 +69,7 @@ def telling(
         server = (_ServerV6 if family == socket.AF_INET6 else _Server)((host, port), Handler)
     except socket.gaierror as error:
         hint = _named(_UNKNOWN, section)
-        raise ConfigurationError(f"no address is known for {host!r}: {hint}") from error
+        raise ConfigurationError(f"the host name {host!r} is unknown: {hint}") from error
     except OSError as error:
         known = _ADVICE.get(error.errno or 0)
         hint = _named(known, section) if known else str(error.strerror)

@@ -1,7 +1,7 @@
-"""Whether a process is well, from facts: what it is about, since when, and why.
+"""Whether a process is well: judged by what it is doing, since when, and why.
 
-Healthy: it works, or waits for something that will come back, and a restart would change nothing.
-Ready: what comes in now is dealt with by itself.
+Healthy: it works, or it waits for a service that will come back; a restart would not help.
+Ready: what comes in now is handled without anybody's help.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 PAUSE_S: Final = 60.0
-"""After an outage of Kafka or the database what runs on tries again at least this often."""
+"""After an outage of Kafka or the database, a process tries again at least this often."""
 
 
 class State(StrEnum):
-    """What a process is about."""
+    """What a process is doing."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -41,9 +41,9 @@ class Health:
     healthy, ready
         See the module.
     reasons
-        Sentences, why it is not; empty where it is both.
+        Sentences that say why it is not healthy or not ready; empty if it is both.
     facts
-        What it was judged by.
+        What the verdict is based on.
     """
 
     healthy: bool
@@ -64,21 +64,21 @@ class Health:
 
 
 class ProcessMonitor:
-    """What a process is about, and whether it is well; may be told and asked by any thread.
+    """What a process is doing, and whether it is well; any thread may update or query it.
 
-    A process of some kind says what its work is, and adds the faults, obstacles and facts of that.
+    A subclass names the work of its kind of process, and adds its faults, obstacles and facts.
 
     Parameters
     ----------
     clock
-        Seconds from any moment; never goes back.
+        Seconds since an arbitrary moment; never goes back.
 
     Attributes
     ----------
     NAME, WORKER
-        The process, and what in it does the work, as its sentences call them.
+        The process, and the part of it that does the work, as the sentences call them.
     WORK
-        The states in which it works.
+        The states in which it is working.
     """
 
     NAME: ClassVar[str]
@@ -94,30 +94,30 @@ class ProcessMonitor:
 
     @classmethod
     def states(cls) -> tuple[State, ...]:
-        """Return all that a process of this kind can be about."""
+        """Return all states that a process of this kind can be in."""
         return (State.STARTING, *cls.WORK, State.WAITING, State.DEAD, State.STOPPED)
 
     # -- what happens --------------------------------------------------------------------------
 
     def waiting(self, why: str) -> None:
-        """A service is away; there will be another try."""
+        """A service is unavailable; the process will try again."""
         with self._lock:
             self._enter(State.WAITING, why)
 
     def dead(self, why: str) -> None:
-        """It ended by an error and will not be started again."""
+        """It ended with an error and will not be started again."""
         with self._lock:
             self._enter(State.DEAD, why)
 
     def stopped(self) -> None:
-        """It was told to end."""
+        """It was told to stop."""
         with self._lock:
             if self._state is not State.DEAD:
                 self._enter(State.STOPPED, f"{self.NAME} was told to stop")
 
     @contextmanager
     def until_death(self) -> Iterator[None]:
-        """Take note of what ends the block."""
+        """Record the error that ends the block, if one does."""
         try:
             yield
         except Exception as error:
@@ -130,15 +130,15 @@ class ProcessMonitor:
             self._since = self._told
         self._state, self._why = state, why
 
-    # -- what is asked -------------------------------------------------------------------------
+    # -- what can be asked ---------------------------------------------------------------------
 
     @property
     def state(self) -> State:
-        """What the process is about."""
+        """What the process is doing."""
         return self._state
 
     def health(self) -> Health:
-        """Judge."""
+        """Return the verdict as of now."""
         with self._lock:
             dead = self._state is State.DEAD
             faults = (f"{self.WORKER} is dead: {self._why}",) if dead else tuple(self._faults())
@@ -151,14 +151,14 @@ class ProcessMonitor:
             return Health(not faults, not (faults or obstacles), faults + obstacles, facts)
 
     def _faults(self) -> Iterator[str]:
-        """Return what a restart or a person has to mend, where it is not dead."""
+        """Return the faults of a process that is not dead, which need a restart or a person."""
         yield from ()
 
     def _obstacles(self) -> Iterator[str]:
-        """Return what it waits for, though nothing is broken here."""
+        """Return what it is waiting for, although nothing is broken here."""
         if self._state not in self.WORK:
             yield self._why
 
     def _facts(self) -> dict[str, Any]:
-        """Return what else it is judged by."""
+        """Return further facts that the verdict is based on."""
         return {}

@@ -1,4 +1,4 @@
-"""How the log looks: lines for people, or one JSON object a line for machines."""
+"""The format of the log: lines for people, or one JSON object per line for machines."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LOG: Final = logging.getLogger("noctule")
 _CHATTY: Final = ("py4j", "alembic", "httpx")
 _TEXT: Final = "%(asctime)s %(name)s: %(message)s"
 _KNOWN: Final = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-"""What every record has; anything else was given with ``extra``."""
+"""Attributes that every record has; any other was given with ``extra``."""
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: ``time``, ``level``, ``logger``, ``message``, and what ``extra`` gave."""
+    """One object per line: ``time``, ``level``, ``logger``, ``message``, and what ``extra`` gave."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; what JSON has no word for becomes text."""
+        """Return the line; values that JSON cannot represent become text."""
         moment = datetime.fromtimestamp(record.created, UTC)
         said: dict[str, Any] = {
             "time": moment.isoformat(timespec="milliseconds"),
@@ -40,9 +40,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(kind: Format, *, quiet: bool = False) -> None:
-    """Send the log to standard error in this form; replaces what was configured before.
+    """Send the log to standard error in this format, in place of whatever was configured before.
 
-    In JSON warnings of Python, and an error that nobody caught, are lines too.
+    In JSON, Python's warnings and an uncaught error are lines of the log too.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if kind == "json" else logging.Formatter(_TEXT))
@@ -61,5 +61,5 @@ def _log_uncaught(
 
 
 def is_json() -> bool:
-    """Say whether the log is in JSON."""
+    """Return whether the log is in JSON."""
     return any(isinstance(each.formatter, JsonFormatter) for each in logging.root.handlers)

@@ -1,4 +1,4 @@
-"""What a process tells Prometheus: the text, and what all of them count and say alike."""
+"""Metrics for Prometheus: the text format, and what all processes count and report alike."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
 class Buckets:
-    """A histogram that takes the values of a batch at once.
+    """A histogram to which all values of a batch are added at once.
 
     Parameters
     ----------
     bounds
-        Upper bounds of the buckets, each of which holds its own bound, in ascending order.
+        Upper bounds of the buckets, inclusive, in ascending order.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -35,7 +35,7 @@ class Buckets:
         self._sum = 0.0
 
     def add(self, values: ArrayLike) -> None:
-        """Count values; NaN counts for the last bucket alone, and not for the sum."""
+        """Count values; NaN counts in the last bucket alone, and not in the sum."""
         given = np.atleast_1d(np.asarray(values, np.float64))
         at = np.searchsorted(self._bounds, given, side="left")
         self._counts += np.bincount(at, minlength=len(self._counts))
@@ -48,7 +48,7 @@ class Buckets:
 
 
 def exposition(*collectors: Collector) -> bytes:
-    """Return the text that Prometheus reads of these, and of nothing else in the process."""
+    """Return the text that Prometheus reads, of these collectors and nothing else in the process."""
     registry = CollectorRegistry(auto_describe=False)
     for each in collectors:
         registry.register(each)
@@ -56,7 +56,7 @@ def exposition(*collectors: Collector) -> bytes:
 
 
 class ProcessMetrics(Collector):
-    """What a process tells; its text has the process's own figures (``process_*``) too."""
+    """The metrics of a process; the text includes the standard ``process_*`` ones."""
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus reads."""
@@ -66,7 +66,7 @@ class ProcessMetrics(Collector):
 def labelled(
     family: type[Family], name: str, text: str, label: str, values: Mapping[str, float]
 ) -> Family:
-    """Return a metric with a value for each of a label's values."""
+    """Return a metric with one value for each value of a label."""
     made = family(name, text, labels=[label])
     for each, value in values.items():
         made.add_metric([each], value)
@@ -74,13 +74,13 @@ def labelled(
 
 
 def state_metrics(prefix: str, monitor: ProcessMonitor) -> Iterator[Metric]:
-    """Return what a process is about, and what its health endpoints say of it."""
+    """Return the metrics of what a process is doing and of what its health endpoints answer."""
     now = {str(each): float(each is monitor.state) for each in monitor.states()}
-    text = "1 for what the process is about."
+    text = "1 for the state the process is in, 0 for the others."
     yield labelled(GaugeMetricFamily, f"{prefix}_state", text, "state", now)
     health = monitor.health()
     for name, text, value in (
-        ("healthy", "What /healthz says.", health.healthy),
-        ("ready", "What /readyz says.", health.ready),
+        ("healthy", "1 if /healthz answers 200, else 0.", health.healthy),
+        ("ready", "1 if /readyz answers 200, else 0.", health.ready),
     ):
         yield GaugeMetricFamily(f"{prefix}_{name}", text, value=int(value))

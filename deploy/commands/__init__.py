@@ -1,4 +1,4 @@
-"""The commands, a module for each group of them; their names and order are in :mod:`deploy.cli`.
+"""The commands, one module per group; :mod:`deploy.cli` has their names and order.
 
-What a command needs is imported when it runs: ``noctule --help`` does not wait for Spark.
+Each command imports what it needs when it runs, so that ``noctule --help`` does not wait for Spark.
 """

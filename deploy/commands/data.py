@@ -1,4 +1,4 @@
-"""Commands about alerts and light curves: schemas, other people's files, packets sent to a topic."""
+"""Commands about alerts and light curves: schemas, files from elsewhere, packets sent to a topic."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def explain(
     schema: Annotated[
         str,
         typer.Argument(
-            help="An id as in the packets' frames (1000 is LSST's 10.0), or a file: .avsc or Avro."
+            help="A schema id as in packet frames (1000 is LSST's 10.0), or a file: .avsc or Avro."
         ),
     ],
 ) -> None:
-    """Print what is read of an alert schema, what it lacks, and what is stepped over."""
+    """Print which fields of an alert schema are read, which are missing, and which are skipped."""
     from deploy.wiring import scorer_config
     from lightcurves.explain import explain as in_words
     from lightcurves.recognise import survey_of
@@ -32,20 +32,20 @@ def explain(
 
     settings = given_settings()
     if schema.isascii() and schema.isdigit():
-        found = scorer_config(settings).schemas().schema(int(schema))
+        described = scorer_config(settings).schemas().schema(int(schema))
     else:
-        found = schema_in(Path(schema))
-    if found is None:
+        described = schema_in(Path(schema))
+    if described is None:
         raise ConfigurationError(
             f"no schema has the id {schema}: set schemas.source to where your packets' schemas are"
         )
-    typer.echo(in_words(found, survey_of(found)))
+    typer.echo(in_words(described, survey_of(described)))
 
 
 def schemas(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; made where it is missing.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; created if missing.")],
 ) -> None:
-    """Write the Avro schemas of what goes out to Kafka, for those who read it."""
+    """Write the Avro schemas of noctule's outgoing Kafka messages to files, for consumers."""
     from stream.messages import write_schemas
 
     for path in write_schemas(folder):
@@ -57,7 +57,7 @@ def import_(
     source: Annotated[Path, typer.Argument(help="Folder with the challenge's own files.")],
     folder: Annotated[Path, typer.Argument(help="Light-curve folder to write.")],
 ) -> None:
-    """Turn a classification challenge's files into a light-curve folder (fluxes in nJy)."""
+    """Convert the files of a classification challenge to a light-curve folder (fluxes in nJy)."""
     from lightcurves.imports import import_plasticc, import_snpcc
 
     known = {"plasticc": import_plasticc, "snpcc": import_snpcc}
@@ -67,17 +67,19 @@ def import_(
 
 
 def simulate(
-    data: Annotated[Path, typer.Option(help="Light-curve folder of the objects.")],
-    out: Annotated[Path | None, typer.Option(help="Avro file to write instead of sending.")] = None,
+    data: Annotated[Path, typer.Option(help="Light-curve folder with the objects.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Avro file to write, instead of sending to a topic.")
+    ] = None,
     topic: Annotated[
-        str | None, typer.Option(help="Topic; the first alert topic by default.")
+        str | None, typer.Option(help="Topic to send to; by default the first alert topic.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Alerts per second; as fast as possible by default.")
+        float | None, typer.Option(help="Alerts per second; by default as fast as possible.")
     ] = None,
-    alerts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    alerts: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
 ) -> None:
-    """Turn objects into LSST alert packets (schema 10.0), one a detection, to a topic or a file."""
+    """Make LSST alert packets (schema 10.0) from objects, one per detection, for a topic or a file."""
     from itertools import islice
 
     from simulator.container import write_container
@@ -95,19 +97,19 @@ def replay(
         typer.Argument(help="Avro container file, framed packet, or a folder of them."),
     ] = None,
     topic: Annotated[
-        str | None, typer.Option(help="Topic; the first alert topic by default.")
+        str | None, typer.Option(help="Topic to send to; by default the first alert topic.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Packets per second; as fast as possible by default.")
+        float | None, typer.Option(help="Packets per second; by default as fast as possible.")
     ] = None,
     rejected: Annotated[
-        bool, typer.Option("--rejected", help="The packets that were rejected, after a fix.")
+        bool, typer.Option("--rejected", help="Send the rejected packets again, after a fix.")
     ] = False,
     reason: Annotated[
         str | None, typer.Option(help="With --rejected: only those with this reason code.")
     ] = None,
 ) -> None:
-    """Send alert packets from disk to a topic, bytes unchanged; or those that were rejected, again."""
+    """Send alert packets from disk to a topic, bytes unchanged; or send rejected packets again."""
     from deploy.places import open_store
     from deploy.wiring import check_kafka
     from lightcurves.alerts import framed_packets
@@ -120,7 +122,7 @@ def replay(
     check_kafka(settings)
     if path is not None:
         n = _send(settings, framed_packets(path), topic, rate)
-    else:  # read as new messages; the rows that say why they were rejected stay
+    else:  # they are read as new messages; the old rows in the table of rejected packets stay
         with reading(open_store(settings)) as connection:
             n = _send(settings, rejected_packets(connection, reason), topic, rate)
     typer.echo(f"{n} packets sent")
@@ -129,7 +131,7 @@ def replay(
 def _send(
     settings: Settings, packets: Iterator[bytes], topic: str | None, rate_per_s: float | None
 ) -> int:
-    """Send packets to a topic, with progress on the terminal; return how many."""
+    """Send packets to a topic, with progress on the terminal; return their number."""
     from deploy.terminal import CONSOLE
     from deploy.wiring import kafka_client
     from stream.access import check_access

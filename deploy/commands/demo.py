@@ -11,19 +11,20 @@ from deploy.given import given_settings
 
 
 def demo(
-    alerts: Annotated[
-        int | None, typer.Option(min=1, help="End by itself after this many alerts.")
-    ] = None,
+    alerts: Annotated[int | None, typer.Option(min=1, help="Stop after this many alerts.")] = None,
     packets: Annotated[
-        Path | None, typer.Option(help="Replay your own alerts: an Avro file or a folder of them.")
+        Path | None,
+        typer.Option(
+            help="Use your own alerts instead of simulated ones: an Avro file or a folder of them."
+        ),
     ] = None,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Simulated nights, end to end: alerts in, scores, page, label requests, a better model out.
+    """Run everything on simulated nights: alerts, scores, web page, label requests, a better model.
 
-    Starts a Kafka of its own, trains a first model on part of PLAsTiCC (with a few classes withheld),
-    plays the rest as nights of alerts, and lets a simulated telescope answer the label requests.
-    Ctrl-C stops all of it; the next start goes on where this one ended.
+    Starts its own Kafka, trains a first model on part of PLAsTiCC (a few classes are left out), sends
+    the rest as nights of alerts, and has a simulated telescope answer the label requests. Ctrl-C stops
+    everything; the next start continues where this one ended.
     """
     from deploy.demo import run_demo
 

@@ -1,4 +1,4 @@
-"""Commands of the learning loop: what is wanted, what came back, and what is learnt from it."""
+"""Commands of the learning loop: requests for spectra, labels, and training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 
 def learn(
     once: Annotated[
-        bool, typer.Option("--once", help="Train and compare once, whatever came in.")
+        bool,
+        typer.Option(
+            "--once", help="Train and compare once, however few new labels there are, then stop."
+        ),
     ] = False,
 ) -> None:
-    """Run the learner: labels in, a challenger trained, compared on the frozen set, promoted if better."""
+    """Run the learner: train a challenger on new labels, compare it with the champion, promote the better."""
     from deploy.learning import run_learn
 
     run_learn(given_settings(), once=once)
 
 
 def queue(
-    every: Annotated[bool, typer.Option("--all", help="Closed requests too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    every: Annotated[bool, typer.Option("--all", help="Show closed requests too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Show at most this many requests.")] = 50,
 ) -> None:
-    """Show which objects a spectrum is wanted of, the most useful of the newest night first."""
+    """List the requests for spectra: newest night first, within a night the most useful first."""
     from rich.console import Console
     from rich.table import Table
 
@@ -61,19 +64,28 @@ def _cells(row: sa.RowMapping) -> tuple[str, ...]:
 
 
 def label(
-    object_id: Annotated[int, typer.Argument(min=-(2**63), max=2**63 - 1, help="diaObjectId.")],
-    class_: Annotated[str, typer.Argument(metavar="CLASS", help="classId or name: 111, 'SN Ia'.")],
-    reporter: Annotated[str, typer.Option(help="Who says so.")],
+    object_id: Annotated[
+        int, typer.Argument(min=-(2**63), max=2**63 - 1, help="diaObjectId of the object.")
+    ],
+    class_: Annotated[
+        str, typer.Argument(metavar="CLASS", help="classId or class name: 111 or 'SN Ia'.")
+    ],
+    reporter: Annotated[str, typer.Option(help="Who reports the label.")],
     confidence: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="How sure; the most confident label counts."),
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="How certain the label is; where labels disagree, the most confident one counts.",
+        ),
     ] = None,
-    comment: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+    comment: Annotated[str | None, typer.Option(help="Free text.")] = None,
     survey: Annotated[
-        str | None, typer.Option(help="Whose object; needed where several surveys have this id.")
+        str | None,
+        typer.Option(help="Survey of the object; required if several surveys have this id."),
     ] = None,
 ) -> None:
-    """Report what an object is: a row in the append-only ledger of labels."""
+    """Report the class of an object: adds a row to the append-only ledger of labels."""
     from deploy.places import open_store
     from lightcurves.surveys import LSST
     from store import labels
@@ -100,14 +112,16 @@ def label(
 
 
 def request(
-    request_id: Annotated[int, typer.Argument(min=1, help="Number of the request, see queue.")],
+    request_id: Annotated[
+        int, typer.Argument(min=1, help="Number of the request, as `noctule queue` lists it.")
+    ],
     event: Annotated[
         str, typer.Argument(help="seen, claimed, planned, observed, withdrawn or expired.")
     ],
-    who: Annotated[str, typer.Option(help="Who says so.")],
-    why: Annotated[str | None, typer.Option(help="Anything worth knowing.")] = None,
+    who: Annotated[str, typer.Option(help="Who reports the event.")],
+    why: Annotated[str | None, typer.Option(help="Free text.")] = None,
 ) -> None:
-    """Write down what became of a request for a spectrum; withdrawn and expired close it."""
+    """Record what became of a request for a spectrum; withdrawn and expired close it."""
     from deploy.places import open_store
     from store import requests
     from store.clock import now_ms
@@ -120,7 +134,7 @@ def request(
 
 
 def class_id_of(text: str) -> int:
-    """Return the classId that `text` is or names.
+    """Return the classId that `text` gives, as a number or as a class name.
 
     Raises
     ------
@@ -135,8 +149,8 @@ def class_id_of(text: str) -> int:
     from lightcurves.taxonomy import CLASS_NAMES
 
     by_name = {name.casefold(): class_id for class_id, name in CLASS_NAMES.items()}
-    found = by_name.get(text.casefold(), int(text) if text.isdecimal() else None)
-    if found not in CLASS_NAMES:
-        known = ", ".join(f"{class_id} {name}" for class_id, name in CLASS_NAMES.items())
+    class_id = by_name.get(text.casefold(), int(text) if text.isdecimal() else None)
+    if class_id not in CLASS_NAMES:
+        known = ", ".join(f"{known_id} {name}" for known_id, name in CLASS_NAMES.items())
         raise ConfigurationError(f"no class {text!r} in the taxonomy: {known}")
-    return found
+    return class_id

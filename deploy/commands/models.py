@@ -1,4 +1,4 @@
-"""Commands about models: make one, score files with it, judge it, let the stream use it."""
+"""Commands about models: train one, score files with it, evaluate it, promote it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Light-curve folder with classes.")],
-    out: Annotated[Path, typer.Option(help="Folder of the model to write.")],
+    data: Annotated[Path, typer.Option(help="Light-curve folder of objects with known classes.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the model to.")],
     target: Annotated[
         Path | None,
-        typer.Option(help="Light-curve folder of unlabelled objects that the model is meant for."),
+        typer.Option(
+            help="Light-curve folder of unlabelled objects like those that the model will score."
+        ),
     ] = None,
     survey: Annotated[str, typer.Option(help="Whose alerts the model is meant for.")] = "lsst",
 ) -> None:
@@ -44,14 +46,16 @@ def train(
 
 def predict(
     model: Annotated[str, typer.Option(help="Model folder, version or alias.")],
-    data: Annotated[Path, typer.Option(help="Light-curve folder.")],
+    data: Annotated[Path, typer.Option(help="Light-curve folder to score.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write.")],
     moments: Annotated[
         bool,
-        typer.Option("--moments", help="Also as the objects looked at several earlier moments."),
+        typer.Option(
+            "--moments", help="Also score each object as it was at several earlier times."
+        ),
     ] = False,
 ) -> None:
-    """Score a light-curve folder: probabilities, prediction set, novelty, or the reason for none."""
+    """Score a light-curve folder: probabilities, prediction set and novelty, or the reason for none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -75,10 +79,10 @@ def predict(
 
 
 def evaluate(
-    scores: Annotated[Path, typer.Option(help="File that predict wrote.")],
+    scores: Annotated[Path, typer.Option(help="File written by `noctule predict`.")],
     data: Annotated[Path, typer.Option(help="Light-curve folder with the true classes.")],
 ) -> None:
-    """Compare scores with the truth: log-loss, macro F1, calibration, coverage, novelty; JSON."""
+    """Compare scores with the truth; print log-loss, macro F1, calibration, coverage, novelty as JSON."""
     from deploy.terminal import as_json
 
     typer.echo(as_json(_figures(scores, data)))
@@ -100,19 +104,21 @@ def _figures(scores: Path, data: Path) -> dict[str, Any]:
         return evaluation.evaluate(pq.read_table(scores), objects.cast(pa.schema(fields)))
     except (pa.ArrowException, KeyError) as error:
         raise ConfigurationError(
-            f"{scores} is no file of 'noctule predict', or {data} has no classes: {error}"
+            f"{scores} was not written by 'noctule predict', or {data} has no classes: {error}"
         ) from error
 
 
 def promote(
     model: Annotated[
-        str | None, typer.Argument(help="Registered version, or the folder of a model.")
+        str | None, typer.Argument(help="Version of a registered model, or the folder of a model.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept with the promotion.")] = "by hand",
-    rollback: Annotated[bool, typer.Option("--rollback", help="Back to the model before.")] = False,
-    survey: Annotated[str, typer.Option(help="Whose alerts it scores.")] = "lsst",
+    reason: Annotated[str, typer.Option(help="Why; stored with the promotion.")] = "by hand",
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the previous champion.")
+    ] = False,
+    survey: Annotated[str, typer.Option(help="The survey whose alerts it scores.")] = "lsst",
 ) -> None:
-    """Make a model the champion of a survey: the stream scores its next batch with it."""
+    """Make a model the champion of a survey: the stream uses it from its next batch on."""
     from active_learning.which_model import alias_of
     from lightcurves.surveys import survey_named
 
@@ -128,7 +134,7 @@ def promote(
 
 
 def _promote(settings: Settings, model: str, survey: str, alias: str, reason: str) -> str:
-    """Let the alias name a model, which is copied to ours where it is not there; return its version."""
+    """Let the alias name a model, after copying it to the models folder if needed; return its version."""
     from active_learning.learner import register
     from active_learning.which_model import refuse_other_survey
     from deploy.places import find_model, open_store

@@ -1,4 +1,4 @@
-"""Commands of the operator: go over alerts again, keep the tables small, prove, look."""
+"""Commands for operators: score or read alerts again, maintain the tables, audit, show the status."""
 
 from __future__ import annotations
 
@@ -27,34 +27,45 @@ LOG: Final = logging.getLogger("noctule")
 
 
 def rescore(
-    model: Annotated[str, typer.Option(help="Version, or alias, of the model that scores.")],
+    model: Annotated[str, typer.Option(help="Version or alias of the model to score with.")],
     survey: Annotated[
-        str, typer.Option(help="Whose alerts; an alias means the survey's own model.")
+        str, typer.Option(help="Survey to score alerts of; an alias means the survey's own model.")
     ] = "lsst",
     since: Annotated[
         str | None,
-        typer.Option(help="Alerts from then on: ISO (local time unless it says) or MJD (TAI)."),
+        typer.Option(
+            help="Only alerts from this time on: ISO (local time unless it has an offset) or MJD (TAI)."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Alerts before then.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only alerts before this time.")] = None,
     by: Annotated[
         str,
-        typer.Option(help="What --since and --until mean: arrival (in Kafka), or observation."),
+        typer.Option(
+            help="Which time --since and --until refer to: arrival (in Kafka) or observation."
+        ),
     ] = "arrival",
     source: Annotated[
-        str, typer.Option("--from", help="delta (what the stream kept), or kafka (the packets).")
+        str,
+        typer.Option(
+            "--from",
+            help="Where to read alerts: delta (what the stream stored) or kafka (the packets).",
+        ),
     ] = "delta",
     out: Annotated[
-        Path | None, typer.Option(help="Parquet file to write instead of the table.")
+        Path | None, typer.Option(help="Parquet file to write, instead of the table rescored.")
     ] = None,
     recompute: Annotated[
         bool,
-        typer.Option("--recompute", help="Features anew from the light curves that are kept."),
+        typer.Option(
+            "--recompute",
+            help="Compute features from the stored light curves, instead of using the stored features.",
+        ),
     ] = False,
 ) -> None:
-    """Score a survey's alerts again with a chosen model, beside the stream; what the stream said stays.
+    """Score a survey's alerts again with a chosen model; the stream may run meanwhile, and its scores stay.
 
-    Rows go to the Delta table 'rescored', one for each alert and version. Exits with 1 where Kafka no
-    longer has what was asked for. May be killed and started again.
+    Rows go to the Delta table 'rescored', one per alert and model version. Exits with code 1 if Kafka no
+    longer has some of these alerts. May be killed and started again at any time.
     """
     from deploy.again import outcome_lines, run_rescore, times_of
 
@@ -73,41 +84,43 @@ def backfill(
     since: Annotated[
         str | None,
         typer.Option(
-            help="What arrived in Kafka from then on: ISO (local time unless it says) or MJD (TAI)."
+            help="Only what arrived in Kafka from this time on: ISO (local time unless it has an offset) or "
+            "MJD (TAI)."
         ),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="What arrived before then.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only what arrived before this time.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Version or alias that scores; the champion by default.")
+        str | None,
+        typer.Option(help="Version or alias of the model to score with; by default the champion."),
     ] = None,
     survey: Annotated[
         str, typer.Option(help="Whose alerts --model scores; others have their champions.")
     ] = "lsst",
 ) -> None:
-    """Read into the live tables what no stream has read, also beside the stream.
+    """Read into the live tables those alerts that no stream has read; a stream may run meanwhile.
 
-    What was read stays as it is, and what waits for the stream is left to it. No labels are requested.
-    Exits with 1 where Kafka no longer has offsets, or the audit finds a gap. May be killed and started
-    again.
+    Rows that are in the tables stay as they are, and what waits for the stream is left to it. No spectra
+    are requested. Exits with code 1 if Kafka no longer has some offsets, or if the audit finds a gap. May
+    be killed and started again at any time.
     """
     from deploy.again import backfill_lines, run_backfill, times_of
 
-    found = run_backfill(given_settings(), model, times_of(since, until), survey)
-    if found.audits:
-        _print_audit(found.audits)
-    for line in backfill_lines(found):
+    outcome = run_backfill(given_settings(), model, times_of(since, until), survey)
+    if outcome.audits:
+        _print_audit(outcome.audits)
+    for line in backfill_lines(outcome):
         typer.echo(line)
-    if found.plan.gone or any(part.problems for part in found.audits):
+    if outcome.plan.gone or any(part.problems for part in outcome.audits):
         raise typer.Exit(1)
 
 
 def maintain(
     every: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Go on, with a round every so many seconds; one by default."),
+        typer.Option(min=1.0, help="Repeat every this many seconds; by default run once."),
     ] = None,
 ) -> None:
-    """Keep the tables small, also beside the stream: join files, empty superseded light curves, clean up."""
+    """Keep the tables small, also while the stream runs: join files, empty old light curves, clean up."""
     from deploy.terminal import stop_event
 
     settings = given_settings()
@@ -132,21 +145,21 @@ def _maintain_once(settings: Settings, stop: threading.Event) -> None:
     engine = open_store(settings)
     try:
         saved = maintain(engine, live, retention, partial(_log_step, ""), stop.is_set)
-        _tell_saved(saved, live.name, "")
+        _report_saved(saved, live.name, "")
     finally:
         engine.dispose()
     prefix = f"{again.name}: "
     of_again = maintain_rescored(again, retention, partial(_log_step, prefix), stop.is_set)
     if of_again is not None:
-        _tell_saved(of_again, again.name, prefix)
+        _report_saved(of_again, again.name, prefix)
 
 
 def _log_step(prefix: str, line: str, /, **fields: object) -> None:
     LOG.info("%s%s", prefix, line, extra=fields)
 
 
-def _tell_saved(saved: Saved, table: str, prefix: str) -> None:
-    """Say what came of a round: a line of the log where machines read it, else one for people."""
+def _report_saved(saved: Saved, table: str, prefix: str) -> None:
+    """Report a round of maintenance: as a log record if the log is in JSON, else as a line of text."""
     from deploy.terminal import CONSOLE
 
     (files, left), (n_bytes, bytes_left) = saved.files, saved.n_bytes
@@ -163,11 +176,13 @@ def _tell_saved(saved: Saved, table: str, prefix: str) -> None:
 
 def audit(
     since: Annotated[
-        datetime | None, typer.Option(help="Only batches committed from then on (local time).")
+        datetime | None, typer.Option(help="Only batches committed from this time on (local time).")
     ] = None,
-    until: Annotated[datetime | None, typer.Option(help="Only batches committed before.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="Only batches committed before this time.")
+    ] = None,
 ) -> None:
-    """Prove that every alert is accounted for; exits with 1 on a gap."""
+    """Check that every alert is accounted for; exits with code 1 if not."""
     from deploy.terminal import problem_lines
 
     parts = run_audit(given_settings(), _ms(since) or 0, _ms(until))
@@ -184,7 +199,7 @@ def _ms(moment: datetime | None) -> int | None:
 
 
 def run_audit(settings: Settings, since_ms: int, until_ms: int | None) -> list[PartitionAudit]:
-    """Audit the tables, and the topics where Kafka answers; see :func:`stream.audit.audit`."""
+    """Audit the tables, and the topics too if Kafka answers; see :func:`stream.audit.audit`."""
     from deploy.places import open_store
     from deploy.terminal import CONSOLE
     from deploy.wiring import check_kafka
@@ -210,7 +225,7 @@ def _print_audit(parts: list[PartitionAudit]) -> None:
 
 
 def check_config() -> None:
-    """Check the settings, list every problem at once, and print what is in force (secrets masked)."""
+    """Check the settings: list every problem, or print the settings in force (secrets masked)."""
     from deploy.terminal import as_json
 
     problems = check_settings(GIVEN.config, GIVEN.overrides)
@@ -224,7 +239,7 @@ def check_config() -> None:
 
 
 def status() -> None:
-    """Show what came of all that was read, and which model each survey has."""
+    """Show the counts of alerts by outcome, and which model each survey has."""
     from rich.console import Console
     from rich.table import Table
 

@@ -10,9 +10,11 @@ from deploy.given import given_settings
 
 
 def kafka(
-    port: Annotated[int | None, typer.Option(help="Port; a free one by default.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; by default a free one.")
+    ] = None,
 ) -> None:
-    """Run the embedded Kafka in the foreground: one broker on this machine, its topics made."""
+    """Run the embedded Kafka in the foreground: one broker on this machine, with noctule's topics."""
     from deploy.kafka import EmbeddedKafka
     from deploy.terminal import CONSOLE, stop_event
     from deploy.wiring import ALERT_PARTITIONS, make_topics, with_broker
@@ -31,10 +33,10 @@ def kafka(
 def topics(
     partitions: Annotated[
         int,
-        typer.Option(min=1, help="Partitions of a new alert topic: one for each core that scores."),
+        typer.Option(min=1, help="Partitions of a new alert topic: one per core that scores."),
     ] = 2,
 ) -> None:
-    """Make the topics that are missing in your Kafka; those that exist stay as they are."""
+    """Create the topics that are missing in your Kafka; existing ones stay as they are."""
     from deploy.wiring import make_topics
 
     typer.echo(", ".join(make_topics(given_settings(), partitions)))
@@ -42,19 +44,19 @@ def topics(
 
 def stream(
     once: Annotated[
-        bool, typer.Option("--once", help="Drain what is in the topics now, then end.")
+        bool, typer.Option("--once", help="Read what is in the topics now, then stop.")
     ] = False,
 ) -> None:
-    """Run the Spark job: alerts from Kafka, scored, into SQL, Delta Lake and Kafka."""
+    """Run the Spark job: read alerts from Kafka, score them, write to SQL, Delta Lake and Kafka."""
     from deploy.streaming import run_stream
 
     run_stream(given_settings(), once=once)
 
 
 def portal(
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
 ) -> None:
-    """Serve the page and the REST interface."""
+    """Serve the web pages and the REST interface."""
     from functools import partial
 
     from deploy.places import delta_folder, open_store

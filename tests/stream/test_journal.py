@@ -87,7 +87,7 @@ def test_alerts_that_matter_to_somebody_are_named(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO, "noctule"):
         log_batch(told, slow_batch_s=10.0)
     assert lines(caplog)[1:] == [
-        "batch 12: behind, so 3 urgent alerts were scored ahead of their turn",
+        "batch 12: many alerts wait, so 3 urgent ones were scored before their turn",
         "batch 12: a spectrum of object 7 is wanted, for alert 70",
         "batch 12: alert 80 came again, at alerts[3] offset 12, with another flux_njy, band",
     ]
