@@ -152,8 +152,8 @@ class Kafka(Section):
     )
     novel_far: Share = Field(
         0.01,
-        description="An alert counts as novel, and goes to the topic of novel alerts, if at most this share of "
-        "ordinary alerts is at least as strange.",
+        description="An alert counts as novel, and goes to the topic of novel alerts, if at most this share "
+        "of ordinary alerts is at least as strange.",
     )
     registry_url: SecretUrl | None = Field(
         None,
