@@ -360,7 +360,8 @@ class Models(Section):
     alias: str = Field(
         "champion",
         pattern=r"^[a-z][a-z0-9_-]{0,62}$",
-        description="Which promoted model the stream scores with.",
+        description="Name of the promoted model that scores LSST's alerts; that of another survey is "
+        "named after it, as champion-ztf.",
     )
     coverage: Share = Field(
         0.9, description="Share of objects whose prediction set is to hold the true class."
