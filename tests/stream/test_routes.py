@@ -112,7 +112,7 @@ def test_probabilities_have_the_names_of_their_own_models_classes(
     versions: list[str | None],
 ) -> None:
     class_ids = {"m1": (111, 221), "m3": (221, 99, 111)}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model_version": version,
             "probabilities": version and [k + n / 10 for n in range(len(class_ids[version]))],
@@ -181,7 +181,7 @@ class RisingStrategy:
 def test_a_strategy_sees_the_features_that_it_names(engine: sa.Engine) -> None:
     strategy = RisingStrategy()
     values = [[1.0, 5.0], [1.0, None], None, [2.0, 9.0]]
-    rows = [
+    rows: list[dict[str, Any]] = [
         alert(k, k + 1, object_id=50 + k, strategy_features=value) for k, value in enumerate(values)
     ]
     policy = replace(POLICY, strategy=strategy)
