@@ -383,12 +383,8 @@ class Models(Section):
     alias: str = Field(
         "champion",
         pattern=r"^[a-z][a-z0-9_-]{0,62}$",
-<<<<<<< HEAD
-        description="Alias of the promoted model that the stream scores with.",
-=======
-        description="Name of the promoted model that scores LSST's alerts; that of another survey is "
-        "named after it, as champion-ztf.",
->>>>>>> refs/heads/champions
+        description="Alias of the promoted model that scores LSST's alerts; the alias of another survey's "
+        "model is made from it: champion-ztf.",
     )
     coverage: Share = Field(
         0.9,

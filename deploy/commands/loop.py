@@ -127,10 +127,10 @@ def request(
     from store.clock import now_ms
 
     with open_store(given_settings()).begin() as connection:
-        event_id = requests.append_event(
+        told = requests.append_event(
             connection, request_id, event, who=who, at_ms=now_ms(), why=why
         )
-    typer.echo(f"event {event_id}")
+    typer.echo(f"event {told['event_id']}")
 
 
 def class_id_of(text: str) -> int:
