@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from models.parts import Packed
+from models.parts import PlainPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ _PENALTY: Final = 1e-3
 
 
 @dataclass(frozen=True)
-class VectorScaling:
+class VectorScaling(PlainPart):
     """Vector scaling with one slope: ``softmax(slope * log p + bias)``.
 
     Guo et al. 2017, ICML, section 4.2 (vector scaling, with the diagonal held equal).
@@ -37,15 +37,6 @@ class VectorScaling:
 
     slope: float
     bias: tuple[float, ...]
-
-    def pack(self) -> Packed:
-        """Return the calibration as it travels."""
-        return Packed(asdict(self))
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the calibration again."""
-        return cls(float(packed.settings["slope"]), tuple(packed.settings["bias"]))
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return calibrated probabilities, float64 (rows, classes); each row sums to 1."""

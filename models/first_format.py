@@ -44,7 +44,7 @@ def translated(raw: dict[str, Any]) -> dict[str, Any]:
             "files": own, "cost_us": None,
         }  # fmt: skip
 
-    reference = [["isolation_forest", scale["isolation"]], ["entropy", scale["entropy"]]]
+    reference = {"isolation_forest": scale["isolation"], "entropy": scale["entropy"]}
     return {
         **raw,
         "parts": [

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import numba as nb
 import numpy as np
 
-from models.parts import Packed, arrays_of, arrays_to_bytes
-from models.scaling import RobustScale, fit_scale, scaled
+from models.parts import PlainPart
+from models.scaling import fit_scale, scaled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +27,8 @@ _PENALTY: Final = 1.0
 
 
 @dataclass(frozen=True)
-class LogisticClassifier:
-    """``softmax(coefficients z + intercept)`` of features on a :class:`~models.scaling.RobustScale`.
+class LogisticClassifier(PlainPart):
+    """``softmax(coefficients z + intercept)`` of features as :func:`models.scaling.scaled` gives them.
 
     Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learning, eq. 4.17, with a
     quadratic penalty.
@@ -37,6 +37,8 @@ class LogisticClassifier:
     ----------
     features, class_ids
         Columns of its inputs, and of its probabilities.
+    median, scale
+        float64 (features): see :func:`models.scaling.fit_scale`.
     coefficients, intercept
         float64 (classes, features) and (classes).
     """
@@ -46,7 +48,8 @@ class LogisticClassifier:
 
     features: tuple[str, ...]
     class_ids: tuple[int, ...]
-    scale: RobustScale = field(repr=False)
+    median: NDArray[np.float64] = field(repr=False)
+    scale: NDArray[np.float64] = field(repr=False)
     coefficients: NDArray[np.float64] = field(repr=False)
     intercept: NDArray[np.float64] = field(repr=False)
 
@@ -65,10 +68,10 @@ class LogisticClassifier:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         values = rows.inputs.features(rows.names)
-        scale = fit_scale(values)
+        median, scale = fit_scale(values)
         regression = LogisticRegression(C=_PENALTY, max_iter=_STEPS, random_state=settings.seed)
         with threadpool_limits(1):  # the order of a sum decides its last bits
-            regression.fit(scaled(values, *scale), rows.truth, sample_weight=rows.weights)
+            regression.fit(scaled(values, median, scale), rows.truth, sample_weight=rows.weights)
         shape = len(class_ids), len(rows.names)
         coefficients, intercept = np.zeros(shape), np.full(shape[:1], -np.inf)
         if len(regression.classes_) == 2:  # noqa: PLR2004 - scikit-learn gives the second one alone
@@ -77,30 +80,13 @@ class LogisticClassifier:
         else:
             found, offset = regression.coef_, regression.intercept_
         coefficients[regression.classes_], intercept[regression.classes_] = found, offset
-        return cls(rows.names, class_ids, scale, coefficients, intercept)
+        return cls(rows.names, class_ids, median, scale, coefficients, intercept)
 
     def probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
         """Return the softmax of each row; see :class:`models.parts.Classifier`."""
-        z = scaled(inputs.features(self.features), *self.scale)
+        z = scaled(inputs.features(self.features), self.median, self.scale)
         said: NDArray[np.float64] = _softmax_of(z, self.coefficients, self.intercept)
         return said
-
-    def pack(self) -> Packed:
-        """Return the classifier as it travels."""
-        arrays = {
-            **self.scale._asdict(),
-            "coefficients": self.coefficients,
-            "intercept": self.intercept,
-        }
-        settings = {"class_ids": list(self.class_ids)}
-        return Packed(settings, {"npz": arrays_to_bytes(**arrays)}, self.features)
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the classifier again."""
-        arrays = arrays_of(packed.files["npz"])
-        scale = RobustScale(arrays.pop("median"), arrays.pop("scale"))
-        return cls(packed.features, tuple(packed.settings["class_ids"]), scale, **arrays)
 
 
 @nb.njit(nogil=True, cache=True)

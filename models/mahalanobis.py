@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numba as nb
 import numpy as np
 
-from models.parts import Packed, arrays_of, arrays_to_bytes
-from models.scaling import RobustScale, fit_scale, scaled
+from models.parts import PlainPart
+from models.scaling import fit_scale, scaled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MahalanobisDetector:
+class MahalanobisDetector(PlainPart):
     """``min_c sqrt((z - mu_c)' S^-1 (z - mu_c))`` over the classes c.
 
     Lee et al. 2018, NeurIPS 31, eq. 2, on features instead of a network's layers: the means are the
@@ -30,6 +30,8 @@ class MahalanobisDetector:
     ----------
     features
         Columns of its inputs.
+    median, scale
+        float64 (features): see :func:`models.scaling.fit_scale`.
     means
         float64 (classes, features): on the scale.
     whitening
@@ -40,7 +42,8 @@ class MahalanobisDetector:
     kind: ClassVar[str] = "mahalanobis"
 
     features: tuple[str, ...]
-    scale: RobustScale = field(repr=False)
+    median: NDArray[np.float64] = field(repr=False)
+    scale: NDArray[np.float64] = field(repr=False)
     means: NDArray[np.float64] = field(repr=False)
     whitening: NDArray[np.float64] = field(repr=False)
 
@@ -56,8 +59,8 @@ class MahalanobisDetector:
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         values = rows.inputs.features(rows.names)
-        scale = fit_scale(values)
-        z = scaled(values, *scale)
+        median, scale = fit_scale(values)
+        z = scaled(values, median, scale)
         there = np.unique(rows.truth)
         means = np.stack(
             [np.average(z[at], axis=0, weights=rows.weights[at])
@@ -71,7 +74,7 @@ class MahalanobisDetector:
             covariance, _ = ledoit_wolf(apart, assume_centered=True)
             floor = np.eye(len(covariance)) * 1e-9
             whitening = np.linalg.inv(np.linalg.cholesky(covariance + floor))
-        return cls(rows.names, scale, means, np.ascontiguousarray(whitening))
+        return cls(rows.names, median, scale, means, np.ascontiguousarray(whitening))
 
     def strangeness(
         self,
@@ -79,21 +82,9 @@ class MahalanobisDetector:
         probabilities: NDArray[np.float64],  # noqa: ARG002 - see models.parts.Detector
     ) -> NDArray[np.float64]:
         """Return the distance of each row; see :class:`models.parts.Detector`."""
-        z = scaled(inputs.features(self.features), *self.scale)
+        z = scaled(inputs.features(self.features), self.median, self.scale)
         found: NDArray[np.float64] = _distances(z, self.means, self.whitening)
         return found
-
-    def pack(self) -> Packed:
-        """Return the detector as it travels."""
-        arrays = {**self.scale._asdict(), "means": self.means, "whitening": self.whitening}
-        return Packed({}, {"npz": arrays_to_bytes(**arrays)}, self.features)
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the detector again."""
-        arrays = arrays_of(packed.files["npz"])
-        scale = RobustScale(arrays.pop("median"), arrays.pop("scale"))
-        return cls(packed.features, scale, **arrays)
 
 
 @nb.njit(nogil=True, cache=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import numpy as np
 
-from models.parts import Packed
+from models.parts import PlainPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ _N_QUANTILES: Final = 501
 
 
 @dataclass(frozen=True)
-class RankProduct:
+class RankProduct(PlainPart):
     """The product of the ranks that a row's strangenesses have among training rows.
 
     Attributes
@@ -53,7 +53,7 @@ class RankProduct:
 
     def novelty_of(self, strangeness: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the novelty score in [0, 1]; larger is stranger."""
-        ranks = [_rank(of, strangeness[kind]) for kind, of in self.reference.items()]
+        ranks = [_rank(self.reference[kind], strangeness[kind]) for kind in sorted(self.reference)]
         product: NDArray[np.float64] = np.prod(ranks, axis=0)
         return product
 
@@ -61,20 +61,9 @@ class RankProduct:
         """Return the fraction of training rows that are at least this strange."""
         return 1.0 - _rank(self.novelty, novelty)
 
-    def pack(self) -> Packed:
-        """Return the scale as it travels; the order of the detectors is part of it."""
-        reference = [[kind, list(values)] for kind, values in self.reference.items()]
-        return Packed({"reference": reference, "novelty": list(self.novelty)})
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the scale again."""
-        reference = {kind: tuple(values) for kind, values in packed.settings["reference"]}
-        return cls(reference, tuple(packed.settings["novelty"]))
-
 
 @dataclass(frozen=True)
-class EntropyDetector:
+class EntropyDetector(PlainPart):
     """Strange is what the classifier cannot decide: the entropy of the calibrated probabilities."""
 
     role: ClassVar[str] = "detector"
@@ -97,15 +86,6 @@ class EntropyDetector:
     ) -> NDArray[np.float64]:
         """Return the entropy of each row, in nats."""
         return entropy_of(probabilities)
-
-    def pack(self) -> Packed:
-        """Return the detector as it travels."""
-        return Packed()
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:  # noqa: ARG003 - it holds nothing
-        """Return the detector again."""
-        return cls()
 
 
 def entropy_of(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

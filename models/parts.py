@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self
 
 import numpy as np
@@ -69,6 +69,44 @@ class Part(Protocol):
             What was packed is no part of this kind.
         """
         ...
+
+
+class PlainPart:
+    """What packs a frozen dataclass by its fields, whatever they are.
+
+    ``features`` and ``reads`` are what :class:`Packed` calls so; arrays go into one ``.npz`` file; all
+    else is a setting: numbers, texts, and tuples or dictionaries of them.
+    """
+
+    def pack(self) -> Packed:
+        """Return the part as it travels."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        declared = {name: values.pop(name) for name in ("features", "reads") if name in values}
+        arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        settings = {name: _plain(value) for name, value in values.items() if name not in arrays}
+        files = {"npz": arrays_to_bytes(**arrays)} if arrays else {}
+        return Packed(settings, files, **declared)
+
+    @classmethod
+    def unpack(cls, packed: Packed) -> Self:
+        """Return the part again."""
+        names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        arrays = arrays_of(packed.files["npz"]) if packed.files else {}
+        declared = {n: getattr(packed, n) for n in ("features", "reads") if n in names}
+        settings = {name: _tupled(value) for name, value in packed.settings.items()}
+        return cls(**settings, **arrays, **declared)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tupled(item) for key, item in value.items()}
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
 class Classifier(Part, Protocol):

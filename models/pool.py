@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import numpy as np
 
-from models.parts import Packed
+from models.parts import PlainPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +18,7 @@ _FLOOR: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class LinearPool:
+class LinearPool(PlainPart):
     """The linear opinion pool, ``p = sum_k w_k p_k``.
 
     The weights maximise the likelihood of out-of-fold rows as those of a mixture do, by expectation
@@ -60,12 +60,3 @@ class LinearPool:
         for weight, p in zip(self.weights, said, strict=True):
             total += weight * p
         return total
-
-    def pack(self) -> Packed:
-        """Return the pool as it travels."""
-        return Packed({"weights": list(self.weights)})
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the pool again."""
-        return cls(tuple(packed.settings["weights"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numba as nb
 import numpy as np
@@ -11,36 +11,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class RobustScale(NamedTuple):
-    """``z = arcsinh((x - median) / scale)``, 0 where `x` was not evaluated.
+def fit_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return median and scale of each of the features.
 
-    The scale is half the distance of the 16th and the 84th percentile; 1 where that is 0. The inverse
-    hyperbolic sine leaves the bulk as it is and takes the logarithm of what lies far out.
+    The scale is half the distance of the 16th and the 84th percentile; 1 where that is 0.
 
-    Attributes
+    Parameters
     ----------
-    median, scale
-        float64 (features).
+    values
+        float64 (rows, features), NaN where not evaluated; a feature that never is has median 0.
     """
-
-    median: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-
-def fit_scale(values: NDArray[np.float64]) -> RobustScale:
-    """Return the scale of (rows, features) `values`; a feature that is never evaluated is 0."""
     low, median, high = np.zeros((3, values.shape[1]))
     for k, column in enumerate(values.T):
         there = column[~np.isnan(column)]
         if there.size:
             low[k], median[k], high[k] = np.quantile(there, [0.16, 0.5, 0.84])
     scale = (high - low) / 2
-    return RobustScale(median, np.where(scale > 0, scale, 1.0))
+    return median, np.where(scale > 0, scale, 1.0)
 
 
 @nb.njit(nogil=True, cache=True)
 def scaled(values: Any, median: Any, scale: Any) -> Any:
-    """Return (rows, features) `values` on the scale; see :class:`RobustScale`."""
+    """Return ``arcsinh((x - median) / scale)`` of (rows, features) `values`, 0 where not evaluated.
+
+    The inverse hyperbolic sine leaves the bulk as it is and takes the logarithm of what lies far out.
+    """
     out = np.zeros(values.shape)
     for row in range(values.shape[0]):
         for k in range(values.shape[1]):

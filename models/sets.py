@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from models.parts import Packed
+from models.parts import PlainPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class LeastAmbiguousSets:
+class LeastAmbiguousSets(PlainPart):
     """Every class whose calibrated probability reaches the threshold, and the likeliest in any case.
 
     Attributes
@@ -34,15 +34,6 @@ class LeastAmbiguousSets:
     def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return bool (rows, classes): is the class in the set."""
         return prediction_sets(probabilities, self.threshold)
-
-    def pack(self) -> Packed:
-        """Return the sets as they travel."""
-        return Packed(asdict(self))
-
-    @classmethod
-    def unpack(cls, packed: Packed) -> Self:
-        """Return the sets again."""
-        return cls(float(packed.settings["threshold"]), float(packed.settings["coverage"]))
 
 
 def conformal_threshold(

@@ -93,7 +93,7 @@ def test_the_regression_is_scikit_learns() -> None:
 def test_the_distance_is_the_textbooks() -> None:
     part: Any = Contract.fitted(kinds_of("detector")["mahalanobis"])
     inputs = Inputs(unseen())
-    z = scaled(inputs.features(part.features), *part.scale)
+    z = scaled(inputs.features(part.features), part.median, part.scale)
     inverse = part.whitening.T @ part.whitening
     apart = z[:, None, :] - part.means[None]
     textbook = np.sqrt(np.einsum("rcj,jk,rck->rc", apart, inverse, apart).min(axis=1))
