@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--executors", type=int, default=2)
     parser.add_argument("--packets", type=int, default=24_000)
     parser.add_argument("--batch", type=int, default=4_000)
-    parser.add_argument("--ahead", type=int, default=WorkerConfig.ahead)
+    parser.add_argument("--prefetch", type=int, default=WorkerConfig.prefetch)
     given = parser.parse_args()
     n = given.executors
     stream: dict[str, Any] = {"max_alerts_per_batch": given.batch}
@@ -58,7 +58,7 @@ def main() -> None:
             os.environ.update(cluster.environment())
             stream |= {"master": cluster.url, "tasks": n, "threads": 1, "executor_memory": "512m"}
         with live(partitions=2 * max(1, n), stream=stream) as stage:
-            worker = replace(stage.config.worker, ahead=given.ahead)
+            worker = replace(stage.config.worker, prefetch=given.prefetch)
             stage.config = replace(stage.config, worker=worker)
             stage.send(1_000)
             stage.drain()  # starts the workers, compiles

@@ -18,17 +18,15 @@ import pyarrow as pa
 
 from benchmarks.setting import finish, plasticc
 from deploy.sections import Settings
-from lightcurves.features.registry import FEATURE_NAMES
-from lightcurves.features.table import feature_arrays
 from lightcurves.folders import read_light_curves
 from models.artifact import save_model
 from models.evaluation import evaluate
+from models.inputs import Inputs
 from models.scoring import load_model
 from models.training import as_in_packets, moments_of, train
 from simulator.split import split_objects
 
 FIGURES = ("log_loss", "macro_f1", "ece", "coverage", "set_size", "novelty_auroc")
-AGE = FEATURE_NAMES.index("age_days")
 
 
 def held_out(folder: Path) -> tuple[pa.Table, pa.Table]:
@@ -49,7 +47,7 @@ def measure(folder: Path, *, redshift: bool) -> dict[str, Any]:
     save_model(train(moments_of(training)), folder / "model")
     model = load_model(folder / "model")
     moments = moments_of(others if redshift else as_in_packets(others))
-    ages = pa.array(feature_arrays(moments)[0][:, AGE])
+    ages = pa.array(Inputs(moments).ages())
     scores = model.score(moments).append_column("days_since_first_detection", ages)
     return {"model_version": model.manifest.model_version, **evaluate(scores, others)}
 

@@ -34,7 +34,7 @@ from store.requests import PROGRAM, ask
 from store.sky import healpix_of
 from stream.commit import BatchId, commit_sql
 from stream.outputs import Topics, outgoing
-from stream.rows import MESSAGE, RANGE, fill
+from stream.rows import MESSAGE, RANGE, padded
 from tests.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def batch_of(survey: Survey, first: int, n: int) -> pa.Table:
         "n_lost": [0],
         "started_ms": [1_800_000_000_000],
     }
-    parts = [fill(columns, size), fill({k: pa.array(v) for k, v in ranges.items()}, 1)]
+    parts = [padded(columns, size), padded({k: pa.array(v) for k, v in ranges.items()}, 1)]
     return pa.Table.from_batches(parts)
 
 

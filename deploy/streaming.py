@@ -211,7 +211,7 @@ def _run_query(
 
     beyond = threading.Event()
     worker = config.worker
-    n_suspect = config.max_alerts + worker.ahead + worker.chunk
+    n_suspect = config.max_alerts + worker.prefetch + worker.chunk
     n_read = 0
 
     def on_batch(report: BatchReport) -> None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 ALERT_PARTITIONS: Final = 2
 """Of an alert topic in a Kafka of our own."""
-AHEAD: Final = 2048
+PREFETCH: Final = 2048
 """Alerts of a partition that are scored before a batch asks for them."""
-AHEAD_SHARED: Final = 256
+PREFETCH_SHARED: Final = 256
 """The same where tasks share a batch: Spark may give the partition to another executor, and what was scored
 ahead is thrown away."""
 
@@ -157,7 +157,7 @@ def job_config(settings: Settings) -> JobConfig:
             run_id=run_id_of(stream.checkpoint),
             timeout_s=settings.kafka.timeout_s,
             threads=stream.threads,
-            ahead=AHEAD if stream.tasks == 1 else AHEAD_SHARED,
+            prefetch=PREFETCH if stream.tasks == 1 else PREFETCH_SHARED,
             priority=priority_of(settings),
         ),
         outgoing=outgoing_topics(settings),

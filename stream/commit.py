@@ -120,7 +120,7 @@ def commit_sql(
     *,
     routes: Sequence[Route] = (),
     features: Sequence[str] = (),
-    fill: bool = False,
+    keep_stored: bool = False,
 ) -> Committed:
     """Write a batch into SQL in one transaction; see the module.
 
@@ -140,9 +140,9 @@ def commit_sql(
         By which the batch will go out.
     features
         Names of the features that ``rows`` hold for the policy's strategy.
-    fill
-        What is in the tables of an offset stays, and the offset counts as a duplicate; else what is
-        said last stands.
+    keep_stored
+        What the tables have of an offset stays, and the offset counts as a duplicate; else what is said
+        last stands.
     """
     with engine.begin() as connection:
         if _is_committed(connection, batch):
@@ -151,7 +151,7 @@ def commit_sql(
             stored = [route.to_json() for route in routes]
             row = {"run_id": batch.run_id, "batch_id": batch.batch_id, "routes": stored}
             upsert(connection, tables.batches, [row], ("run_id", "batch_id"))
-        work = _Commit(connection, batch, class_ids, now_ms, tuple(features), fill)
+        work = _Commit(connection, batch, class_ids, now_ms, tuple(features), keep_stored)
         return work.write(rows, policy)
 
 
@@ -237,11 +237,11 @@ class _Commit:
     class_ids: Mapping[str, tuple[int, ...]]
     now_ms: int
     features: tuple[str, ...]
-    fill: bool = False
+    keep_stored: bool = False
 
     def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
         ranges, alerts, rejected, early = split_rows(rows)
-        held = self._held(ranges) if self.fill else frozenset[Where]()
+        held = self._held(ranges) if self.keep_stored else frozenset[Where]()
         passed = [w for part in (alerts, rejected) for w in places_of(part) if w in held]
         alerts, rejected = (
             _only(part, [place not in held for place in places_of(part)])
@@ -253,7 +253,7 @@ class _Commit:
         early = _found_first(early, known.keys() | set(keys_of(first)))
         before = self._found_before(ranges, alerts, rejected)
         rejected = _only(rejected, [place not in before for place in places_of(rejected)])
-        for part in () if self.fill else ranges:
+        for part in () if self.keep_stored else ranges:
             self._forget(part)
         self._forget_at(places_of(early))
         written = pa.concat_tables([first, early])

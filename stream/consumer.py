@@ -61,14 +61,14 @@ class Limits(NamedTuple):
     ----------
     chunk
         Messages that are worked on together.
-    ahead
+    prefetch
         Messages beyond the range that may be worked on before they are asked for.
     timeout_s
         How long nothing may arrive before the broker counts as away.
     """
 
     chunk: int
-    ahead: int
+    prefetch: int
     timeout_s: float
 
 
@@ -114,7 +114,7 @@ class RangeReader(Generic[Result]):
         self._consumer = Consumer(consumer_settings(client) | {"error_cb": self._troubles})
         self._changed = threading.Condition()
         self._pieces: deque[_Piece[Result]] = deque()
-        self._n_ahead = 0
+        self._n_prefetched = 0
         self._position = -1  # what read() gives next
         self._version = ""
         self._wanted: int | None = None  # where the thread is to start afresh
@@ -134,7 +134,7 @@ class RangeReader(Generic[Result]):
             self._resting = False
             self._version = version
             self._pieces.clear()
-            self._n_ahead = 0
+            self._n_prefetched = 0
             self._error = None
             self._troubles.forget()
             self._end_seen = -1
@@ -147,7 +147,7 @@ class RangeReader(Generic[Result]):
                 return
             self._position, self._wanted, self._resting = -1, None, True
             self._pieces.clear()
-            self._n_ahead = 0
+            self._n_prefetched = 0
             self._changed.notify_all()
 
     def read(self, start: int, end: int, version: str = "") -> Iterator[tuple[Result, int, int]]:
@@ -174,7 +174,7 @@ class RangeReader(Generic[Result]):
                 raise
             with self._changed:
                 self._position = piece.offsets[high - 1] + 1
-                self._n_ahead -= high - low
+                self._n_prefetched -= high - low
                 if high == len(piece.offsets):
                     self._pieces.popleft()
                 self._changed.notify_all()
@@ -240,7 +240,11 @@ class RangeReader(Generic[Result]):
                     self._changed.notify_all()
 
     def _may_fetch(self) -> bool:
-        return self._position >= 0 and self._error is None and self._n_ahead < self._limits.ahead
+        return (
+            self._position >= 0
+            and self._error is None
+            and self._n_prefetched < self._limits.prefetch
+        )
 
     def _take(self, messages: list[Message]) -> bool:
         """Hand messages to the pool; say whether there were any."""
@@ -257,7 +261,7 @@ class RangeReader(Generic[Result]):
             made = self._pool.submit(self._work, good, self._version)
             made.add_done_callback(lambda _: self._budget.release())
             self._pieces.append(_Piece([offset_of(message) for message in good], made))
-            self._n_ahead += len(good)
+            self._n_prefetched += len(good)
         return bool(good)
 
     def _unavailable(self, why: str) -> UnavailableError:

@@ -261,7 +261,7 @@ class Sink:
                 now_ms(),
                 routes=self._outputs.routes if self._outputs is not None else (),
                 features=config.policy.strategy.features,
-                fill=bool(config.offsets),
+                keep_stored=bool(config.offsets),
             )
             committed_ms = now_ms()
         if config.worker.delta_folder:

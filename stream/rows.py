@@ -90,7 +90,7 @@ SCORE_SPARK_SCHEMA: Final = ", ".join(
 """The score fields alone."""
 
 
-def fill(columns: dict[str, pa.Array], n: int) -> pa.RecordBatch:
+def padded(columns: dict[str, pa.Array], n: int) -> pa.RecordBatch:
     """Return `columns` as a record batch of :data:`ROWS_SCHEMA`; absent columns are null."""
     arrays = [
         columns[field.name].cast(field.type) if field.name in columns else pa.nulls(n, field.type)

@@ -94,7 +94,7 @@ class Scored(NamedTuple):
     readable: NDArray[np.bool_]
     stages_s: Mapping[str, float]
 
-    def to_keep(self, where: dict[str, pa.Array]) -> pa.Table:
+    def for_delta(self, where: dict[str, pa.Array]) -> pa.Table:
         """Return what goes to Delta of the readable packets; `where` are columns of all rows."""
         scores = {name: self.rows[name] for name in SCORE_COLUMNS}
         table = pa.table(

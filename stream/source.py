@@ -85,10 +85,12 @@ class AlertSource(DataSource):
 class PlannedTask(InputPartition):
     """One task: ranges of its partitions, what to look at ahead, the model versions that score."""
 
-    def __init__(self, parts: tuple[Range, ...], ahead: tuple[Range, ...], version: str) -> None:
+    def __init__(
+        self, parts: tuple[Range, ...], look_ahead: tuple[Range, ...], version: str
+    ) -> None:
         super().__init__(None)
         self.parts = parts
-        self.ahead = ahead
+        self.look_ahead = look_ahead
         self.version = version
 
 
@@ -246,8 +248,8 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         looks = self._looks(start, end, keys, bounds)
         tasks = [(tuple(ranges[k::n_tasks]), tuple(looks[k::n_tasks])) for k in range(n_tasks)]
         return [
-            PlannedTask(parts, ahead, end[MODEL_KEY])
-            for parts, ahead in tasks
+            PlannedTask(parts, look_ahead, end[MODEL_KEY])
+            for parts, look_ahead in tasks
             if not all(part.is_empty for part in parts)
         ]
 

@@ -24,7 +24,7 @@ from store.delta import LightCurveFile
 from stream.consumer import Limits, Range, RangeReader, offset_of
 from stream.isolated import IsolatedScorer
 from stream.priority import Lookout, Priority
-from stream.rows import EARLY, MESSAGE, RANGE, fill, pack
+from stream.rows import EARLY, MESSAGE, RANGE, pack, padded
 from stream.scoring import Scored, Scorer, ScorerConfig
 from stream.stages import WORKER_STAGES, Stages
 
@@ -68,8 +68,8 @@ class WorkerConfig:
         So many lists of messages are decoded and scored at a time.
     chunk
         Messages that are decoded and scored together; bounds a worker's memory.
-    ahead
-        Messages of a partition that are scored before a batch asks for them.
+    prefetch
+        At most this many messages of a partition are scored before a batch asks for them.
     careful
         Whether a process of its own scores; see :mod:`stream.isolated`. Then nothing is looked at ahead.
     priority
@@ -83,7 +83,7 @@ class WorkerConfig:
     timeout_s: float = 30.0
     threads: int = 2
     chunk: int = 128
-    ahead: int = 2048
+    prefetch: int = 2048
     careful: bool = False
     priority: Priority | None = None
 
@@ -102,11 +102,11 @@ class WorkerConfig:
 class Worked(NamedTuple):
     """What a list of messages becomes.
 
-    ``rows`` for Spark, ``kept`` of the readable ones for Delta, seconds by stage for the report.
+    ``rows`` for Spark, ``for_delta`` of the readable ones, seconds by stage for the report.
     """
 
     rows: pa.RecordBatch
-    kept: pa.Table
+    for_delta: pa.Table
     stages_s: Mapping[str, float]
 
     def part(self, low: int, high: int) -> Worked:
@@ -116,10 +116,10 @@ class Worked(NamedTuple):
         share = (high - low) / self.rows.num_rows
         offsets = self.rows["kafka_offset"].to_numpy()
         first, last = np.searchsorted(
-            self.kept["kafka_offset"].to_numpy(), (offsets[low], offsets[high - 1] + 1)
+            self.for_delta["kafka_offset"].to_numpy(), (offsets[low], offsets[high - 1] + 1)
         )
         stages_s = {stage: share * seconds for stage, seconds in self.stages_s.items()}
-        return Worked(self.rows[low:high], self.kept[int(first) : int(last)], stages_s)
+        return Worked(self.rows[low:high], self.for_delta[int(first) : int(last)], stages_s)
 
 
 class Found(NamedTuple):
@@ -140,7 +140,7 @@ Key = tuple[str, int]
 Made = TypeVar("Made")
 
 
-class _Kept:
+class _WorkerState:
     """A worker's state."""
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -162,26 +162,26 @@ class _Kept:
         """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
         _close_others(self.readers, parts)
         _close_others(self.lookers, parts)
-        return self._opened(self.readers, parts, self.work, self.config.ahead)
+        return self._opened(self.readers, parts, self.work, self.config.prefetch)
 
-    def lookers_of(self, ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
+    def lookers_of(self, look_ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
         """Return the readers of what is looked at ahead, which have consumers of their own.
 
         They stay open, at rest, while the stream is not behind: it may be so once a minute.
         """
-        for key in self.lookers.keys() - {_key(part) for part in ahead}:
+        for key in self.lookers.keys() - {_key(part) for part in look_ahead}:
             self.lookers[key].rest()
-        return self._opened(self.lookers, ahead, self.look, LOOK_AHEAD)
+        return self._opened(self.lookers, look_ahead, self.look, LOOK_AHEAD)
 
     def _opened(
         self,
         readers: dict[Key, RangeReader[Made]],
         parts: Sequence[Range],
         work: Callable[[list[Message], str], Made],
-        ahead: int,
+        prefetch: int,
     ) -> dict[Range, RangeReader[Made]]:
         wanted = {_key(part) for part in parts}
-        limits = Limits(self.config.chunk, ahead, self.config.timeout_s)
+        limits = Limits(self.config.chunk, prefetch, self.config.timeout_s)
         share = {"queued.max.messages.kbytes": PREFETCH_KB // max(1, len(wanted))}
         for key in wanted - readers.keys():
             client = share | self.config.client
@@ -197,19 +197,19 @@ class _Kept:
         with stages("rows"):
             where = read_where(messages)
             run = pa.array([self.config.run_id] * len(messages))
-            kept = scored.to_keep({**where, "run_id": run})
+            for_delta = scored.for_delta({**where, "run_id": run})
             rows = message_rows(where, packets, scored)
-        return Worked(rows, kept, stages.seconds)
+        return Worked(rows, for_delta, stages.seconds)
 
     def look(self, messages: list[Message], version: str) -> Found:
         """Find and score what cannot wait among messages of one partition."""
         assert self.lookout is not None  # noqa: S101 - nobody looks without
         chosen, scored = self.lookout.find([m.value() or b"" for m in messages], version)
-        rows = fill({}, 0)
+        rows = padded({}, 0)
         if scored is not None:
             where = read_where([messages[k] for k in chosen])
             kind = pa.array([EARLY] * chosen.size)
-            rows = fill({**scored.rows, **where, "kind": kind}, chosen.size)
+            rows = padded({**scored.rows, **where, "kind": kind}, chosen.size)
         return Found([offset_of(message) for message in messages], rows)
 
     def tidy(self, n_messages: int) -> None:
@@ -243,50 +243,50 @@ def _close_others(readers: dict[Key, RangeReader[Made]], parts: Sequence[Range])
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """Only glibc has it."""
-_KEPT: dict[str, _Kept] = {}
+_STATES: dict[str, _WorkerState] = {}
 
 
-def _kept(config: WorkerConfig) -> _Kept:
+def _state_for(config: WorkerConfig) -> _WorkerState:
     """Return the state for `config`; that of another stream, which has ended, is let go."""
     key = repr(config)
-    if key not in _KEPT:
-        while _KEPT:
-            _KEPT.popitem()[1].close()
-        _KEPT[key] = _Kept(config)
-    return _KEPT[key]
+    if key not in _STATES:
+        while _STATES:
+            _STATES.popitem()[1].close()
+        _STATES[key] = _WorkerState(config)
+    return _STATES[key]
 
 
 def run(task: PlannedTask, options: Mapping[str, str]) -> Iterator[pa.RecordBatch]:
     """Run a task, its rows packed; the function that the data source's option ``run`` names."""
     config = WorkerConfig.from_options(options)
-    for rows in run_ranges(task.parts, task.version, config, task.ahead):
+    for rows in run_ranges(task.parts, task.version, config, task.look_ahead):
         yield from pack(rows)
 
 
 def run_ranges(
-    parts: Sequence[Range], version: str, config: WorkerConfig, ahead: Sequence[Range] = ()
+    parts: Sequence[Range], version: str, config: WorkerConfig, look_ahead: Sequence[Range] = ()
 ) -> Iterator[pa.RecordBatch]:
     """Consume `parts`, score them with model `version`, give the rows of :mod:`stream.rows`.
 
-    An empty range says that its partition is this worker's too: it is worked on ahead.
+    An empty range says that its partition is this worker's too: it is prefetched.
 
-    What cannot wait among `ahead` comes first, then the messages' rows, partition by partition in offset
+    What cannot wait among `look_ahead` comes first, then the messages' rows, partition by partition in offset
     order, then the ranges' own rows; the first of these names the file that was written, and where the
     time went.
     """
     started_ms = now_ms()
     stages = Stages()
     begin = time.perf_counter()
-    kept = _kept(config)
+    state = _state_for(config)
     file = LightCurveFile(Path(config.delta_folder)) if config.delta_folder else None
     waiting: list[pa.Table] = []
     n_read = dict.fromkeys(parts, 0)
-    readers = kept.readers_of(parts)
+    readers = state.readers_of(parts)
     for part in parts:
         readers[part].begin(part.start, version)
     with stages("look"):
-        found = list(_look(kept, ahead, version))
-    yield from found
+        urgent = list(_look(state, look_ahead, version))
+    yield from urgent
     parts = [part for part in parts if not part.is_empty]
     for part in parts:
         pieces = readers[part].read(part.start, part.end, version)
@@ -296,7 +296,7 @@ def run_ranges(
             stages.add(worked.stages_s)
             n_read[part] += worked.rows.num_rows
             if file is not None:
-                waiting.append(worked.kept)
+                waiting.append(worked.for_delta)
                 if sum(table.num_rows for table in waiting) >= ROWS_A_GROUP:
                     with stages("write"):
                         file.append(pa.concat_tables(waiting))
@@ -308,11 +308,11 @@ def run_ranges(
             if any(table.num_rows for table in waiting):
                 file.append(pa.concat_tables(waiting))
             written = file.close()
-    kept.tidy(sum(part.end - part.start for part in (*parts, *ahead)))
+    state.tidy(sum(part.end - part.start for part in (*parts, *look_ahead)))
     stages.seconds["task"] = time.perf_counter() - begin
     spent = [stages.seconds[stage] for stage in (*WORKER_STAGES, "task")]
     names = ([written] + [None] * len(parts))[: len(parts)]
-    yield fill(
+    yield padded(
         {
             "kind": pa.array([RANGE] * len(parts)),
             "topic": pa.array([part.topic for part in parts]),
@@ -331,9 +331,11 @@ def run_ranges(
     )
 
 
-def _look(kept: _Kept, ahead: Sequence[Range], version: str) -> Iterator[pa.RecordBatch]:
+def _look(
+    state: _WorkerState, look_ahead: Sequence[Range], version: str
+) -> Iterator[pa.RecordBatch]:
     """Give the rows of what cannot wait."""
-    lookers = kept.lookers_of(ahead if kept.lookout is not None else ())
+    lookers = state.lookers_of(look_ahead if state.lookout is not None else ())
     for part, looker in lookers.items():
         looker.begin(part.start, version)
     for part, looker in lookers.items():
@@ -371,4 +373,4 @@ def message_rows(
     ]
     kind = pa.array([MESSAGE] * len(packets))
     columns = {**scored.rows, **where, "kind": kind, "packet": pa.array(bytes_kept, pa.binary())}
-    return fill(columns, len(packets))
+    return padded(columns, len(packets))

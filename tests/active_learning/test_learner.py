@@ -68,7 +68,7 @@ def write_delta(folder: Path, objects: pa.Table, champion: Path) -> None:
             "run_id": pa.array(["live"] * n),
         }
         file = LightCurveFile(folder)
-        file.append(score_batch(Inputs(part), {"lsst": load_model(champion)}).to_keep(where))
+        file.append(score_batch(Inputs(part), {"lsst": load_model(champion)}).for_delta(where))
         written = file.close()
         assert written is not None
         commit_files(folder, [written], "run", batch)

@@ -42,7 +42,7 @@ def test_the_tables_on_the_postgres_of_the_compose_file() -> None:
         engine.dispose()
 
 
-LIMITS = Limits(chunk=7, ahead=40, timeout_s=20.0)
+LIMITS = Limits(chunk=7, prefetch=40, timeout_s=20.0)
 
 
 def values(messages: list[Message], _version: str) -> list[bytes | None]:

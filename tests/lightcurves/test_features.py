@@ -68,7 +68,8 @@ from tests.sky import sky_table
 FITTED = {feature.name for feature in FIT.features}
 LATITUDE = "abs_galactic_latitude_deg"
 TWINNED = [name for name in FEATURE_NAMES if name != LATITUDE]
-COLUMNS = [FEATURE_NAMES.index(name) for name in TWINNED]
+AT = {name: column for column, name in enumerate(FEATURE_NAMES)}
+COLUMNS = [AT[name] for name in TWINNED]
 LIGHT = {Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA, Input.FLAGS}
 
 
@@ -182,7 +183,7 @@ def test_real_light_curves_equal_their_twins(real_packets: list[bytes]) -> None:
         )
     check_twins((curves, unknown(len(curves))), 1e-7)
     np.testing.assert_array_equal(
-        feature_arrays(alerts)[0][:, FEATURE_NAMES.index("n_points")], [len(c.t) for c in curves]
+        feature_arrays(alerts)[0][:, AT["n_points"]], [len(c.t) for c in curves]
     )
 
 
@@ -306,7 +307,7 @@ def test_a_shift_in_time_changes_nothing(group: Group, days: float) -> None:
 def test_a_detection_has_the_flag_or_five_sigma() -> None:
     point = Curve(np.array([60_000.0]), np.array([2], np.int8), np.array([5.0], np.float32),
                   np.array([1.0], np.float32), np.array([0], np.int8))  # fmt: skip
-    at = FEATURE_NAMES.index("n_detections")
+    at = AT["n_detections"]
     weak = point._replace(flux=np.array([4.99], np.float32))
     negative = point._replace(flux=-point.flux)
     listed = weak._replace(flags=np.array([DETECTED], np.int8))
@@ -556,7 +557,7 @@ def test_galactic_latitude_is_astropys() -> None:
     ra, dec = chance.uniform(0, 360, n), np.degrees(np.arcsin(chance.uniform(-1, 1, n)))
     ra[:3], dec[:3] = (0.0, 192.85948, 12.85948), (90.0, 27.12825, -27.12825)
     table = table_of([ODD["one point"].curve] * n, {"ra_deg": ra, "dec_deg": dec})
-    latitude = feature_arrays(table)[0][:, FEATURE_NAMES.index(LATITUDE)]
+    latitude = feature_arrays(table)[0][:, AT[LATITUDE]]
     expected = np.abs(SkyCoord(ra, dec, unit="deg", frame="icrs").galactic.b.deg)
     np.testing.assert_allclose(latitude, expected, atol=2e-5)
 

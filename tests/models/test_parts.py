@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from active_learning.gate import compare
 from lightcurves.arrays import light_curves_of
 from lightcurves.errors import ConfigurationError
 from lightcurves.features import registry
@@ -34,6 +35,7 @@ from tests.models.contract import CLASS_IDS, SETTINGS, Contract, answers, rows, 
 from tests.sky import FAST, sky_table
 
 DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", kinds_of("classifier").values(), ids=lambda kind: kind.kind)
@@ -248,6 +250,29 @@ def test_names_of_features_are_taken_once() -> None:
     ):
         with pytest.raises(ConfigurationError, match=said):
             registry.register(family)
+
+
+def test_no_feature_is_looked_up_by_its_place() -> None:
+    """A model carries its own list of names: the place in the registry's is nobody's business."""
+    spelling = "FEATURE_NAMES" + ".index"
+    rooms = ("lightcurves", "models", "active_learning", "stream", "deploy", "benchmarks", "tests")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    assert [path for path in files if spelling in path.read_text()] == []
+
+
+def test_a_new_feature_leaves_the_gate_working(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A champion of before and a challenger that reads the new feature are compared."""
+    moments = moments_of(sky_table(24), 2)
+    save_model(train(moments, replace(FAST, rounds=2)), tmp_path / "champion")
+    request.getfixturevalue("one_feature_more")
+    save_model(train(moments, replace(FAST, rounds=30)), tmp_path / "challenger")
+    frozen = moments_of(sky_table(40, seed=3, first_id=2**62), 2)
+    champion, challenger = (load_model(tmp_path / name) for name in ("champion", "challenger"))
+    found = compare(champion, challenger, frozen, confidence=0.9, seed=1)
+    assert found.n_objects == 40
+    assert found.passed
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_an_objects_rows_weigh_1_together() -> None:
 
 def test_the_host_is_hidden_in_a_part_of_the_rows() -> None:
     moments = moments_of(sky_table(60), 5)
-    columns = [FEATURE_NAMES.index(name) for name in CONTEXT_COLUMNS]
+    columns = np.flatnonzero(np.isin(FEATURE_NAMES, CONTEXT_COLUMNS))
     shown = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=0.0))
     some = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=0.5))
     none = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=1.0))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import rows
-from stream.rows import MESSAGE, PACKED_SCHEMA, ROWS_SCHEMA, fill, pack, unpack
+from stream.rows import MESSAGE, PACKED_SCHEMA, ROWS_SCHEMA, pack, padded, unpack
 
 messages = st.lists(
     st.fixed_dictionaries(
@@ -44,6 +44,6 @@ def test_what_is_packed_comes_out(drawn: list[list[dict[str, object]]], largest:
 
 
 def test_absent_columns_are_null() -> None:
-    batch = fill({"kind": pa.array([MESSAGE])}, 1)
+    batch = padded({"kind": pa.array([MESSAGE])}, 1)
     (row,) = unpack(pa.Table.from_batches(pack(batch))).to_pylist()
     assert {name for name, value in row.items() if value is not None} == {"kind"}

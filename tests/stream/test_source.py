@@ -61,7 +61,7 @@ def numbered(kafka: EmbeddedKafka) -> str:
 
 
 Reader = RangeReader[list[int]]
-LIMITS = Limits(chunk=7, ahead=40, timeout_s=5.0)
+LIMITS = Limits(chunk=7, prefetch=40, timeout_s=5.0)
 
 
 def numbers(messages: list[Message], version: str) -> list[int]:
@@ -147,7 +147,7 @@ def test_work_goes_on_beyond_the_range_but_not_for_ever(
         while max(done) < 49 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.3)
-        assert 49 <= max(done) < 10 + LIMITS.ahead + LIMITS.chunk
+        assert 49 <= max(done) < 10 + LIMITS.prefetch + LIMITS.chunk
         n_done = len(done)
         assert read(reader, 10, 40) == list(range(10, 40))
         assert sorted(set(done)) == list(range(max(done) + 1))
@@ -283,7 +283,7 @@ def test_who_is_behind_looks_ahead_once_and_nowhere_else(
                 break
             tasks_planned = [cast("PlannedTask", task) for task in reader.partitions(at, end)]
             parts = {p for task in tasks_planned for part in task.parts for p in spots(part)}
-            ahead = [p for task in tasks_planned for part in task.ahead for p in spots(part)]
+            ahead = [p for task in tasks_planned for part in task.look_ahead for p in spots(part)]
             assert not parts & read
             read |= parts
             left = sum(ends.values()) - len(read)
@@ -323,7 +323,7 @@ def test_a_new_partition_is_looked_at_once_it_is_read() -> None:
     then = reader.latestOffset(first, reader.getDefaultReadLimit())
     assert then["ahead"] == {"t:0": 100, "t:1": 50}
     (task,) = reader.partitions(first, then)
-    assert cast("PlannedTask", task).ahead == (Range("t", 0, 100, 100), Range("t", 1, 1, 50))
+    assert cast("PlannedTask", task).look_ahead == (Range("t", 0, 100, 100), Range("t", 1, 1, 50))
 
 
 def test_who_is_behind_and_hardly_looks_reads_as_much_and_as_seldom_as_ever() -> None:
@@ -350,7 +350,7 @@ def test_what_kafka_no_longer_has_is_not_waited_for() -> None:
     reader.bounds = {"t:0": (0, 20)}  # type: ignore[misc]
     end = {"t:0": 4, "ahead": {"t:0": 100}, "model": "m"}
     (task,) = reader.partitions({"t:0": 0, "model": "m"}, end)
-    assert cast("PlannedTask", task).ahead == (Range("t", 0, 4, 20),)
+    assert cast("PlannedTask", task).look_ahead == (Range("t", 0, 4, 20),)
 
 
 def test_what_is_looked_at_is_what_kafka_still_has() -> None:
@@ -360,7 +360,7 @@ def test_what_is_looked_at_is_what_kafka_still_has() -> None:
     assert end == {"t:0": 1, "ahead": {"t:0": 100}, "model": "m"}
     reader.bounds = {"t:0": (60, 100)}  # type: ignore[misc]
     (task,) = reader.partitions({"t:0": 0, "model": "m"}, end)
-    assert cast("PlannedTask", task).ahead == (Range("t", 0, 60, 100),)
+    assert cast("PlannedTask", task).look_ahead == (Range("t", 0, 60, 100),)
 
 
 def test_what_kafka_removed_before_it_was_read_stops_the_stream() -> None:

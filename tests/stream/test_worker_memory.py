@@ -15,52 +15,54 @@ from stream.consumer import Range
 from stream.priority import Priority
 from stream.scoring import ScorerConfig
 from stream.session import KEEP_MEMORY
-from stream.worker import WorkerConfig, _Kept
+from stream.worker import WorkerConfig, _WorkerState
 
 REPOSITORY = Path(__file__).parents[2]
 ONE, OTHER = Range("t", 0, 0, 0), Range("t", 1, 0, 0)
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> _Kept:
+def state(tmp_path: Path) -> _WorkerState:
     """A worker's state; nobody has to answer, since it reads nothing."""
     config = WorkerConfig(
         {"bootstrap.servers": "127.0.0.1:1"}, ScorerConfig(str(tmp_path)), "", "run",
         priority=Priority(1.0, 1.0),
     )  # fmt: skip
-    return _Kept(config)
+    return _WorkerState(config)
 
 
 def test_who_looked_ahead_keeps_its_consumers_as_long_as_the_partitions_are_its_own(
-    kept: _Kept,
+    state: _WorkerState,
 ) -> None:
     try:
-        kept.readers_of([ONE, OTHER])
-        first = kept.lookers_of([ONE, OTHER])
-        kept.readers_of([ONE, OTHER])
+        state.readers_of([ONE, OTHER])
+        first = state.lookers_of([ONE, OTHER])
+        state.readers_of([ONE, OTHER])
         first[ONE].begin(5, "m")
-        assert kept.lookers_of([]) == {}  # not behind for a while
+        assert state.lookers_of([]) == {}  # not behind for a while
         assert not first[ONE]._may_fetch()
-        again = kept.lookers_of([ONE, OTHER])
+        again = state.lookers_of([ONE, OTHER])
         assert [again[part] for part in (ONE, OTHER)] == [first[part] for part in (ONE, OTHER)]
-        kept.readers_of([OTHER])
-        assert kept.readers.keys() == kept.lookers.keys() == {("t", 1)}
+        state.readers_of([OTHER])
+        assert state.readers.keys() == state.lookers.keys() == {("t", 1)}
     finally:
-        kept.close()
+        state.close()
 
 
-def test_memory_is_given_back_now_and_then(kept: _Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_given_back_now_and_then(
+    state: _WorkerState, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     monkeypatch.setattr(worker, "_malloc_trim", calls.append)
     monkeypatch.setattr(worker, "TIDY_EVERY", 10)
     try:
         for done in range(1, 31):
-            kept.tidy(1)
+            state.tidy(1)
             assert len(calls) == done // 10
-        kept.tidy(1_000)
+        state.tidy(1_000)
         assert len(calls) == 4
     finally:
-        kept.close()
+        state.close()
 
 
 HOLES = """
@@ -72,9 +74,9 @@ def held_mb():
 blocks = [bytearray(b"x") * (1 << 20) for _ in range(300)]
 full = held_mb()
 blocks = blocks[::50]
-kept = held_mb()
+state = held_mb()
 _malloc_trim(0)
-print(full, kept, held_mb())
+print(full, state, held_mb())
 """
 
 

@@ -1,0 +1,109 @@
+"""A part that reads light curves works wherever alerts are scored: live, ahead of their turn, and again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightcurves.alerts import read_alerts
+from models import kinds
+from models.artifact import save_model
+from models.scoring import Model, load_model
+from models.training import moments_of, train
+from simulator.packets import SimulatedAlerts
+from store.database import migrate, open_database
+from store.delta import LightCurveFile, commit_files, ensure_table
+from store.rescored import ParquetFile
+from stream.priority import Lookout, Priority
+from stream.rescore import Rescoring, Times, rescore_delta, rescored_schema
+from stream.rows import SCORE_COLUMNS
+from stream.scoring import Scored, Scorer, ScorerConfig, delta_schema
+from tests.models.test_parts import CountingClassifier
+from tests.sky import FAST, sky_table
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, CountingClassifier))
+    settings = replace(FAST, rounds=4, classifiers=("lightgbm", "counting"))
+    save_model(train(moments_of(sky_table(24), 2), settings), tmp_path / "draft")
+    made = load_model(tmp_path / "draft")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "draft").rename(tmp_path / "models" / made.manifest.model_version)
+    return made
+
+
+@pytest.fixture
+def packets() -> list[bytes]:
+    return list(SimulatedAlerts(sky_table(6, seed=5)))[:40]
+
+
+@pytest.fixture
+def scored(tmp_path: Path, model: Model, packets: list[bytes]) -> tuple[Scorer, Scored]:
+    scorer = Scorer(ScorerConfig(str(tmp_path / "models")))
+    return scorer, scorer.score_packets(packets, model.manifest.model_version)
+
+
+def test_the_stream_says_what_python_says(
+    model: Model, scored: tuple[Scorer, Scored], packets: list[bytes]
+) -> None:
+    alone = model.score(read_alerts(packets))
+    for name in ("entropy", "raw_entropy", "novelty", "reason"):
+        assert scored[1].rows[name].to_pylist() == alone[name].to_pylist()
+
+
+def test_looking_ahead_gives_the_same_scores(
+    model: Model, scored: tuple[Scorer, Scored], packets: list[bytes]
+) -> None:
+    scorer, whole = scored
+    chosen, found = Lookout(scorer, Priority(young_days=1e4, bright_sigma=1.0)).find(
+        packets, model.manifest.model_version
+    )
+    assert chosen.size > 1
+    assert found is not None
+    for name in SCORE_COLUMNS:
+        assert found.rows[name].equals(whole.rows[name].take(chosen)), name
+
+
+def test_scoring_again_gives_the_same_scores(
+    tmp_path: Path, model: Model, scored: tuple[Scorer, Scored]
+) -> None:
+    """From the light curves that are kept: its features alone would not do."""
+    scorer, whole = scored
+    n = len(whole.readable)
+    where = {
+        "topic": pa.array(["t"] * n),
+        "kafka_partition": pa.array([0] * n, pa.int32()),
+        "kafka_offset": pa.array(range(n), pa.int64()),
+        "arrival_ms": pa.array([1] * n, pa.int64()),
+        "processed_ms": pa.array([2] * n, pa.int64()),
+        "run_id": pa.array(["run"] * n),
+    }
+    folder = tmp_path / "delta"
+    ensure_table(folder, delta_schema())
+    file = LightCurveFile(folder)
+    file.append(whole.for_delta(where))
+    written = file.close()
+    assert written is not None
+    commit_files(folder, [written], "app", 0)
+    engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite")
+    migrate(engine)
+    out = tmp_path / "again.parquet"
+    with ParquetFile(out, rescored_schema()) as target:
+        outcome = rescore_delta(
+            Rescoring(engine, scorer, model.manifest.model_version, target, "again"),
+            folder,
+            Times(),
+        )
+    engine.dispose()
+    assert outcome.n_scored == n
+    again = {row["dia_source_id"]: row for row in pq.read_table(out).to_pylist()}
+    for name in SCORE_COLUMNS:
+        live = dict(
+            zip(whole.rows["dia_source_id"].to_pylist(), whole.rows[name].to_pylist(), strict=True)
+        )
+        assert {key: row[name] for key, row in again.items()} == live, name
