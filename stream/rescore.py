@@ -289,7 +289,8 @@ def rescore_delta(
             (stored, _FEATURE_READS, score.from_features),
             (anew, _CURVE_READS, score.from_light_curves),
         ):
-            columns = [*rescored_schema().names, *read]
+            # A table of the release before may lack a field of the score, which is made anew in any case.
+            columns = [n for n in (*rescored_schema().names, *read) if n in dataset.schema.names]
             for alerts in _chunks_of(dataset, columns, within & condition):
                 rescoring.take(alerts, made)
                 rescoring.progress(rescoring.outcome.n_read, total)
@@ -340,7 +341,7 @@ class _FromDelta:
 
     def _rows(self, alerts: pa.Table, scores: Scores) -> pa.Table:
         n = alerts.num_rows
-        columns = {name: alerts[name] for name in rescored_schema().names}
+        columns = {n: alerts[n] for n in rescored_schema().names if n in alerts.column_names}
         columns |= score_columns(self.rescoring.model, scores)
         columns["reason"] = pa.array(scores.reason, pa.string())
         columns["processed_ms"] = pa.array([now_ms()] * n, pa.int64())

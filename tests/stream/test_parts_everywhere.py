@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from models.training import moments_of, train
 from simulator.packets import SimulatedAlerts
 from store.database import migrate, open_database
 from store.delta import LightCurveFile, commit_files, ensure_table
+from store.maintenance import Retention, maintain
 from store.rescored import ParquetFile
 from stream.priority import Lookout, Priority
 from stream.rescore import Rescoring, Times, rescore_delta, rescored_schema
@@ -69,12 +71,8 @@ def test_looking_ahead_gives_the_same_scores(
         assert found.rows[name].equals(whole.rows[name].take(chosen)), name
 
 
-def test_scoring_again_gives_the_same_scores(
-    tmp_path: Path, model: Model, scored: tuple[Scorer, Scored]
-) -> None:
-    """From the light curves that are kept: its features alone would not do."""
-    scorer, whole = scored
-    n = len(whole.readable)
+def kept(scored: Scored) -> pa.Table:
+    n = len(scored.readable)
     where = {
         "topic": pa.array(["t"] * n),
         "kafka_partition": pa.array([0] * n, pa.int32()),
@@ -83,27 +81,82 @@ def test_scoring_again_gives_the_same_scores(
         "processed_ms": pa.array([2] * n, pa.int64()),
         "run_id": pa.array(["run"] * n),
     }
-    folder = tmp_path / "delta"
-    ensure_table(folder, delta_schema())
+    return scored.for_delta(where)
+
+
+def add(folder: Path, rows: pa.Table, batch: int) -> None:
     file = LightCurveFile(folder)
-    file.append(whole.for_delta(where))
+    file.append(rows)
     written = file.close()
     assert written is not None
-    commit_files(folder, [written], "app", 0)
+    commit_files(folder, [written], "app", batch)
+
+
+def scored_again(tmp_path: Path, folder: Path, scorer: Scorer, version: str) -> dict[int, Any]:
     engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite")
     migrate(engine)
     out = tmp_path / "again.parquet"
     with ParquetFile(out, rescored_schema()) as target:
         outcome = rescore_delta(
-            Rescoring(engine, scorer, model.manifest.model_version, target, "again"),
-            folder,
-            Times(),
+            Rescoring(engine, scorer, version, target, "again"), folder, Times()
         )
     engine.dispose()
-    assert outcome.n_scored == n
-    again = {row["dia_source_id"]: row for row in pq.read_table(out).to_pylist()}
+    rows = {row["dia_source_id"]: row for row in pq.read_table(out).to_pylist()}
+    assert outcome.n_scored == len(rows)
+    return rows
+
+
+def check_again(again: dict[int, Any], live: Scored) -> None:
     for name in SCORE_COLUMNS:
-        live = dict(
-            zip(whole.rows["dia_source_id"].to_pylist(), whole.rows[name].to_pylist(), strict=True)
-        )
-        assert {key: row[name] for key, row in again.items()} == live, name
+        ids = live.rows["dia_source_id"].to_pylist()
+        expected = dict(zip(ids, live.rows[name].to_pylist(), strict=True))
+        assert {key: row[name] for key, row in again.items()} == expected, name
+
+
+def test_scoring_again_gives_the_same_scores(
+    tmp_path: Path, model: Model, scored: tuple[Scorer, Scored]
+) -> None:
+    """From the light curves that are kept: its features alone would not do."""
+    scorer, whole = scored
+    ensure_table(tmp_path / "delta", delta_schema())
+    add(tmp_path / "delta", kept(whole), 0)
+    version = model.manifest.model_version
+    check_again(scored_again(tmp_path, tmp_path / "delta", scorer, version), whole)
+
+
+def as_before(rows: pa.Table) -> pa.Table:
+    """The same rows as a release before would have kept them: a field and a feature less."""
+    rows = rows.drop_columns(["raw_entropy"])
+    column = rows["features"].combine_chunks()
+    names = [field.name for field in column.type][:-1]
+    fewer = pa.StructArray.from_arrays([column.field(name) for name in names], names=names)
+    return rows.set_column(rows.schema.get_field_index("features"), "features", fewer)
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_a_table_of_the_release_before_is_scored_again_and_maintained(
+    tmp_path: Path,
+    model: Model,
+    scored: tuple[Scorer, Scored],
+    grown: bool,  # noqa: FBT001
+) -> None:
+    """As it was left, and once today's stream has added to it."""
+    scorer, whole = scored
+    rows, folder = kept(whole), tmp_path / "delta"
+    old = as_before(rows[:25])
+    ensure_table(folder, old.schema)
+    add(folder, old[:12], 0)
+    add(folder, old[12:], 1)
+    if grown:
+        ensure_table(folder, delta_schema())
+        add(folder, rows[25:], 2)
+    n = 40 if grown else 25
+    live = whole._replace(
+        rows={name: column[:n] for name, column in whole.rows.items()}, readable=whole.readable[:n]
+    )
+    check_again(scored_again(tmp_path, folder, scorer, model.manifest.model_version), live)
+    engine = open_database(f"sqlite:///{tmp_path}/noctule.sqlite")
+    saved = maintain(engine, folder, Retention(light_curve_days=36_500))
+    engine.dispose()
+    assert saved.files[1] < saved.files[0]
+    check_again(scored_again(tmp_path, folder, scorer, model.manifest.model_version), live)
