@@ -145,11 +145,12 @@ def test_a_table_of_the_release_before_is_scored_again_and_maintained(
     rows, folder = kept(whole), tmp_path / "delta"
     old = as_before(rows[:25])
     ensure_table(folder, old.schema)
-    add(folder, old[:12], 0)
-    add(folder, old[12:], 1)
+    for batch in range(12):
+        add(folder, old[2 * batch : 2 * batch + 2], batch)
+    add(folder, old[24:], 12)
     if grown:
         ensure_table(folder, delta_schema())
-        add(folder, rows[25:], 2)
+        add(folder, rows[25:], 13)
     n = 40 if grown else 25
     live = whole._replace(
         rows={name: column[:n] for name, column in whole.rows.items()}, readable=whole.readable[:n]
