@@ -52,7 +52,7 @@ class IsolatedScorer:
         self._pipe: Connection | None = None
 
     def score_packets(self, packets: list[bytes], version: str) -> Scored:
-        """Score packets with model `version`; each on which a process of its own dies twice is rejected.
+        """Score packets with `version`; each on which a process of its own dies twice is rejected.
 
         Raises
         ------

@@ -266,7 +266,7 @@ def run(task: PlannedTask, options: Mapping[str, str]) -> Iterator[pa.RecordBatc
 def run_ranges(
     parts: Sequence[Range], version: str, config: WorkerConfig, look_ahead: Sequence[Range] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """Consume `parts`, score them with model `version`, give the rows of :mod:`stream.rows`.
+    """Consume `parts`, score them with `version` (:mod:`stream.versions`), give rows of :mod:`stream.rows`.
 
     An empty range says that its partition is this worker's too: it is prefetched.
 

@@ -166,7 +166,7 @@ def test_a_model_of_the_first_format_scores_as_ever() -> None:
     """Made by the version before a model had parts: ``tests/models/data/make_first_format.py``."""
     folder = DATA / "first_format"
     model = load_model(folder)
-    assert model.manifest.model_version == "c54fc8679ad8"
+    assert (model.manifest.model_version, model.manifest.survey) == ("c54fc8679ad8", "lsst")
     scores = model.score(moments_of(sky_table(8, seed=99, first_id=2**61), 2))
     expected = json.loads((folder / "scores.json").read_text())
     for row, then in zip(scores.to_pylist(), expected, strict=True):

@@ -332,6 +332,25 @@ def test_scored_again_are_the_alerts_of_the_models_survey_alone(
     assert set(pq.read_table(out)["dia_source_id"].to_pylist()) == ids["ztf"]
 
 
+@pytest.mark.kafka
+@pytest.mark.spark
+def test_a_backfill_scores_each_survey_by_its_plan(
+    night: Night,
+    trained_models: list[Path],
+    ztf_model: Path,
+    real_packets: list[bytes],
+    ztf_packets: list[bytes],
+) -> None:
+    other = trained_models[1].name
+    night.publish([*real_packets[:5], *ztf_packets[:5]], partition=0)
+    offsets = {f"{night.topic}:0": (2, 9)}
+    night.run(offsets=offsets, version=f"{other},ztf={ztf_model.name}")
+    assert scored_by(night) == {(0, "lsst"): {other}, (0, "ztf"): {ztf_model.name}}
+    assert len(night.rows(classifications)) == 7
+    (account,) = night.rows(accounting)
+    assert account["model_version"] == planned(night, 0) == f"{other},ztf={ztf_model.name}"
+
+
 def test_a_backfill_pins_the_model_of_one_survey(
     trained_models: list[Path], ztf_model: Path, tmp_path: Path
 ) -> None:
