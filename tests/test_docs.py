@@ -11,15 +11,21 @@ from typing import Any
 import fastavro
 import pytest
 
+from active_learning.strategies import STRATEGIES
 from lightcurves import reasons
 from lightcurves.decode import ALERT_SCHEMA
 from lightcurves.features import page as features
+from lightcurves.features.registry import ALL_FAMILIES
 from lightcurves.schemas import package_schemas
 from lightcurves.surveys import SURVEYS
+from models.kinds import kinds_of
+from stream import routes
 from tests.lightcurves.avro import decode, encode
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+GUIDE = DOCS / "extending"
+PAGES = sorted(GUIDE.glob("*.md"))
 
 
 def test_features_page_is_made_from_the_declarations() -> None:
@@ -83,6 +89,74 @@ def test_every_local_link_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+# -- the guide to extending ------------------------------------------------------------------------
+
+QUOTE = re.compile(r"^\[[^\n]+\]\((\S+)\):\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+"""A link to a file, and what is quoted of it."""
+LEFT_OUT = re.compile(r"^ *(?:# )?\[\.\.\.\]\n", re.MULTILINE)
+LISTED = {
+    "feature": [family.name for family in ALL_FAMILIES],
+    "classifier": [
+        name
+        for role in ("classifier", "combiner", "calibration", "sets")
+        for name in kinds_of(role)
+    ],
+    "detector": [name for role in ("detector", "novelty") for name in kinds_of(role)],
+    "strategy": list(STRATEGIES),
+    "route": [name for name, _ in routes.KINDS],
+    "survey": list(SURVEYS),
+}
+
+
+def is_quoted(block: str, source: str) -> bool:
+    """Whether whole lines of the source, in their order, are what the block has between its gaps."""
+    at = 0
+    for piece in LEFT_OUT.split(block):
+        at = f"\n{source}".find(f"\n{piece}", at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_guide_quotes_what_is_in_the_files(page: Path) -> None:
+    text = page.read_text()
+    quotes = QUOTE.findall(text)
+    assert 2 * len(quotes) == len(re.findall("^```", text, re.MULTILINE)), "a block names no file"
+    wrong = [
+        (file, block)
+        for file, block in quotes
+        if not is_quoted(block, (page.parent / file).read_text())
+    ]
+    assert wrong == []
+
+
+def test_a_quotation_is_of_whole_lines_in_their_order() -> None:
+    source = "one\n  two\nthree\n"
+    for block in (source, "one\n", "  two\nthree\n", "one\n[...]\nthree\n", "# [...]\n  two\n"):
+        assert is_quoted(block, source), block
+    for block in ("on\n", "two\n", "one\nthree\n", "three\n# [...]\none\n", "one\n[...]\none\n"):
+        assert not is_quoted(block, source), block
+
+
+@pytest.mark.parametrize("page", LISTED)
+def test_all_that_there_is_is_on_its_page(page: str) -> None:
+    text = (GUIDE / f"{page}.md").read_text()
+    assert re.findall(r"^- `(\w+)`: ", text, re.MULTILINE) == list(dict.fromkeys(LISTED[page]))
+
+
+def test_every_page_of_the_guide_has_its_parts_and_is_in_the_index() -> None:
+    index = (GUIDE / "README.md").read_text()
+    others = [page for page in PAGES if page.name != "README.md"]
+    assert len(others) >= len(LISTED)
+    for page in others:
+        assert f"]({page.name})" in index
+        parts = re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE)
+        wanted = ["Steps", "What the tests check", "The example", "Files that a change touches"]
+        assert parts[-4:] == wanted, page.name
 
 
 def test_every_benchmark_is_named_in_the_docs() -> None:
