@@ -26,8 +26,8 @@ from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchId, commit_sql
 from stream.outputs import Outputs, Topics
 from stream.report import BatchReport, report_of
-from stream.rows import RANGE, SCORE_SPARK_SCHEMA, unpack
-from stream.scoring import Scorer, delta_schema
+from stream.rows import RANGE, unpack
+from stream.scoring import delta_schema
 from stream.source import SOURCE_NAME
 from stream.stages import Stages
 from stream.versions import Versions
@@ -296,11 +296,3 @@ def written_files(rows: pa.Table) -> list[Written]:
         for row in ranges
         if row["delta_file"] is not None
     ]
-
-
-def score_with_spark(frame: DataFrame, scorer: Scorer, versions: str) -> DataFrame:
-    """Score the column ``packet`` of any frame by ``mapInArrow``: re-scoring and backfills."""
-    config = scorer.config
-    return frame.select("packet").mapInArrow(
-        lambda batches: Scorer(config).score_arrow(batches, versions), SCORE_SPARK_SCHEMA
-    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import subprocess
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 GUIDE = DOCS / "extending"
 PAGES = sorted(GUIDE.glob("*.md"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PRODUCT = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+DEVELOPMENT = ("tests", "benchmarks")
 
 
 def test_features_page_is_made_from_the_declarations() -> None:
@@ -163,6 +169,54 @@ def test_every_benchmark_is_named_in_the_docs() -> None:
     text = "".join(page.read_text() for page in [ROOT / "README.md", *DOCS.rglob("*.md")])
     names = {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__", "setting"}
     assert [name for name in sorted(names) if f"benchmarks.{name}" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("heading", "requirements", "folders"),
+    [
+        ("What noctule needs to run", PROJECT["project"]["dependencies"], PRODUCT),
+        ("What development needs", PROJECT["dependency-groups"]["dev"], DEVELOPMENT),
+    ],
+)
+def test_every_dependency_has_its_line_and_its_import(
+    heading: str, requirements: list[str], folders: list[str]
+) -> None:
+    """A dash stands for a package that no code imports, neither the product nor the tests."""
+    lines = dependency_lines(heading)
+    names = [re.split(r"[^\w-]", requirement)[0] for requirement in requirements]
+    assert [name for name, _, _ in lines] == sorted(names)
+    used = imported(folders)
+    everywhere = imported([*PRODUCT, *DEVELOPMENT])
+    for name, module, _ in lines:
+        if module == "-":
+            assert name.replace("-", "_") not in everywhere, name
+        else:
+            assert module.strip("`") in used, name
+
+
+def dependency_lines(heading: str) -> list[tuple[str, str, str]]:
+    """Package, module or dash, and reason, of a section of decision 1."""
+    page = (DOCS / "decisions" / "0001-dependencies.md").read_text()
+    section = page.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| ([\w-]+) \| (`\w+`|-) \| (.+) \|$", section, re.MULTILINE)
+
+
+def imported(folders: list[str]) -> set[str]:
+    """Top-level modules that the code in these folders imports."""
+    return {
+        name.partition(".")[0]
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for name in import_names(ast.parse(path.read_text()))
+    }
+
+
+def import_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
 
 
 def test_no_registry_host_is_named() -> None:

@@ -18,7 +18,7 @@ from lightcurves.alerts import read_alerts
 from lightcurves.schemas import package_schemas
 from models.scoring import load_model
 from store.tables import accounting, classifications, objects
-from stream.job import score_with_spark
+from stream.rows import SCORE_SPARK_SCHEMA
 from stream.scoring import Scorer
 from tests.stream.conftest import Night, make_night
 
@@ -108,8 +108,11 @@ def test_plain_loop_and_mapinarrow_and_stream_agree(
     model = load_model(trained_models[0])
     plain = model.score(read_alerts(real_packets))
     frame = night.spark.createDataFrame([(packet,) for packet in real_packets], "packet binary")
-    scorer = Scorer(scorer_config(night.settings))
-    mapped = by_id(score_with_spark(frame, scorer, trained_models[0].name).toArrow().to_pylist())
+    config, version = scorer_config(night.settings), trained_models[0].name
+    scored = frame.mapInArrow(
+        lambda batches: Scorer(config).score_arrow(batches, version), SCORE_SPARK_SCHEMA
+    )
+    mapped = by_id(scored.toArrow().to_pylist())
 
     assert plain.num_rows == len(streamed) == len(mapped)
     for row in plain.to_pylist():
