@@ -1,4 +1,4 @@
-"""The gate: a challenger is promoted only where it is proven better on objects it never saw."""
+"""The gate: a challenger is promoted only if it is proven better on objects that it never saw."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _RESAMPLES: Final = 2000
 _TOLERATED_F1_LOSS: Final = 0.02
 FEWEST_OBJECTS: Final = 20
-"""Fewer frozen objects prove nothing: if all of two gained, so has every resample of them."""
+"""Fewer frozen objects prove nothing: of two objects that both gain, every resample gains too."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What the comparison found.
+    """The result of the comparison.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Gate:
     gain, gain_lower
         Mean improvement of the log-loss, and the lower end of its one-sided bootstrap interval.
     confidence
-        Of that interval.
+        Confidence of that interval.
     champion_macro_f1, challenger_macro_f1
         Over all classes of the frozen set.
     passed
@@ -54,7 +54,7 @@ class Gate:
     passed: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, for a row in the database; what is not finite is None."""
+        """Return plain values, for a row in the database; None for those that are not finite."""
         plain = asdict(self)
         return {
             k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in plain.items()
@@ -66,8 +66,8 @@ def compare(
 ) -> Gate:
     """Compare two models on the frozen moments.
 
-    The improvement is averaged within each object and bootstrapped over objects (paired), so that
-    many moments of one object do not count as many proofs: Efron & Tibshirani 1993, An Introduction
+    The improvement is averaged within each object and bootstrapped over objects (paired), so that many
+    moments of one object do not count as independent: Efron & Tibshirani 1993, An Introduction
     to the Bootstrap, chapter 13 (percentile interval).
 
     Parameters
@@ -75,12 +75,12 @@ def compare(
     champion, challenger
         The models.
     frozen
-        From ``models.training.moments_of``, of objects that neither was trained on; those without
+        From ``models.training.moments_of``, of objects that neither model was trained on; those without
         a class are left out.
     confidence
-        Of the one-sided interval.
+        Confidence of the one-sided interval.
     seed
-        Of the resampling.
+        Seed of the resampling.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def _by_object(losses: NDArray[np.float64], owner: NDArray[np.int64]) -> NDArray
 def bootstrap_lower(gains: NDArray[np.float64], confidence: float, seed: int) -> float:
     """Return the lower end of the one-sided percentile interval of the mean gain.
 
-    Fewer than :data:`FEWEST_OBJECTS` prove nothing: minus infinity.
+    Minus infinity for fewer than :data:`FEWEST_OBJECTS` objects, which prove nothing.
     """
     if gains.size < FEWEST_OBJECTS:
         return float("-inf")

@@ -1,4 +1,4 @@
-"""The learner: read the labels that came back, train, prove, promote. Every step leaves a row."""
+"""The learner: read the labels that came back, train, compare, promote; all of it is recorded in tables."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ LOG: Final = logging.getLogger("noctule.learner")
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """What the learner depends on, as plain values.
+    """All that the learner depends on, as plain values.
 
     Attributes
     ----------
     models_folder, delta_folder
-        Where artifacts and scored light curves lie.
+        Folders of artifacts and of scored light curves.
     training_folder
-        Light-curve folder that every training begins with; None where labels are all there is.
+        Light-curve folder that every training includes; None: train on labelled alerts only.
     frozen_folder
         Light-curve folder of labelled objects that no training ever sees.
     alias
-        What is promoted ("champion").
+        The alias that is promoted ("champion").
     retrain_every
-        New labels that make a training worth while.
+        Train once there are at least this many new labels.
     confidence
-        Of the gate.
+        Confidence of the gate's interval.
     training
         See :class:`models.training.TrainingSettings`.
     """
@@ -69,7 +69,7 @@ class LearnerConfig:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one training came to."""
+    """The result of one training."""
 
     challenger: str
     n_labels: int
@@ -78,19 +78,19 @@ class Trial:
 
 
 class Listener:
-    """What the learner tells whoever watches it, in this order; this one turns a deaf ear."""
+    """Receives the learner's events, in this order; this one ignores them."""
 
     def looked(self, n_new: int) -> None:
-        """It looked: so many objects have got a label since the latest trial."""
+        """The learner looked: `n_new` objects have been labelled since the latest trial."""
 
     def training(self) -> None:
-        """It begins to train."""
+        """The learner begins to train."""
 
     def tried(self, trial: Trial, seconds: float) -> None:
-        """It has trained and compared, in so many seconds."""
+        """The learner has trained and compared; both together took `seconds`."""
 
     def failed(self, seconds: float) -> None:
-        """Training or comparing ended by an error, after so many seconds; nothing is left of it."""
+        """Training or comparing failed after `seconds`; no trial is recorded."""
 
 
 DEAF: Final = Listener()
@@ -104,22 +104,22 @@ def learn_once(
     progress: Callable[[str, float], None] | None = None,
     listener: Listener = DEAF,
 ) -> Trial | None:
-    """Retrain if enough labels came in since the last trial; promote if the gate holds.
+    """Retrain if enough labels came in since the last trial; promote if the challenger passes the gate.
 
     Steps: read labels of the survey that the model is for, and their alerts; train on these and the
     training folder; save the artifact; compare with the champion on the frozen set; in one transaction
-    write model, trial and, where it passed, promotion. A crash before the last step leaves an unregistered
-    artifact and nothing else.
+    write model, trial and, if it passed, promotion. A crash before the last step leaves at most an
+    unregistered artifact.
 
     Returns
     -------
     Trial or None
-        None where there were too few new labels.
+        None if there were too few new labels.
 
     Raises
     ------
     ConfigurationError
-        No champion, or no frozen set to prove anything on.
+        There is no champion, or no frozen set to compare on.
     """
     with reading(engine) as connection:
         champion = registry.champion(connection, config.alias)
@@ -134,6 +134,9 @@ def learn_once(
             "learning.frozen_folder is not set: without a frozen set nothing can be proven"
         )
     current = {key: label for key, label in labels.items() if key[0] == config.training.survey}
+    n_seen = min(
+        n_seen, len(current)
+    )  # earlier releases counted the labels of all surveys together
     listener.looked(len(current) - n_seen)
     if len(current) - n_seen < config.retrain_every and not force:
         return None
@@ -150,7 +153,7 @@ def learn_once(
 
 
 def last_trial_labels(connection: sa.Connection) -> int:
-    """Return how many labels the latest trial had."""
+    """Return how many labels the latest trial used."""
     trials = tables.trials.c
     query = sa.select(trials.n_labels).order_by(trials.trial_id.desc()).limit(1)
     return int(connection.execute(query).scalar() or 0)
@@ -159,8 +162,8 @@ def last_trial_labels(connection: sa.Connection) -> int:
 def training_moments(config: LearnerConfig, current: dict[Key, int]) -> pa.Table:
     """Return the training folder's moments and the alerts of labelled objects.
 
-    An object of the frozen set is left out wherever it comes from: a label may name one, and a
-    model that has seen it proves nothing on it.
+    An object of the frozen set is always left out: a label may name one, and a model that has
+    seen it proves nothing on it.
     """
     pieces = []
     if config.training_folder is not None:
@@ -188,10 +191,10 @@ def training_moments(config: LearnerConfig, current: dict[Key, int]) -> pa.Table
 def try_challenger(
     engine: sa.Engine, config: LearnerConfig, parts: Trained, champion: str, n_labels: int
 ) -> Trial:
-    """Save `parts`, compare with `champion`, register, and promote if the gate holds."""
+    """Save `parts`, compare with `champion`, register, and promote if the gate is passed."""
     manifest, folder = store_artifact(parts, config.models_folder)
     assert config.frozen_folder is not None  # noqa: S101 - learn_once has checked
-    # Judged by what the stream will show it: no host redshift, no extinction.
+    # Judged on what the stream will give it: no host redshift, no extinction.
     folder_table = as_in_packets(read_light_curves(config.frozen_folder))
     frozen = moments_of(folder_table, config.training.moments)
     gate = compare(
@@ -202,8 +205,8 @@ def try_challenger(
         seed=config.training.seed,
     )
     with engine.begin() as connection:
-        standing = registry.champion(connection, config.alias)
-        overtaken = standing is None or standing["model_version"] != champion
+        current = registry.champion(connection, config.alias)
+        overtaken = current is None or current["model_version"] != champion
         promoted = gate.passed and not overtaken  # somebody promoted or rolled back meanwhile
         register(connection, manifest, folder)
         registry.record_trial(
@@ -230,7 +233,7 @@ def try_challenger(
 
 
 def store_artifact(parts: Trained, models_folder: Path) -> tuple[Manifest, Path]:
-    """Save `parts` below `models_folder` under its own version."""
+    """Save `parts` in `models_folder`, in a folder named after the model's version."""
     models_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models_folder, prefix=".draft-") as name:
         draft = Path(name) / "model"

@@ -1,6 +1,6 @@
 """The health of the learner, and its metrics.
 
-Ready: a label that comes in now will be used without anybody's help.
+Ready: a label that comes in now will be used without intervention.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OUTCOMES: Final = ("promoted", "refused", "overtaken", "failed")
 TRAINING_BOUNDS_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1_200, 3_600, 7_200, 14_400)
 
 _LATE_S: Final = 60.0
-"""A look for labels may take this long, or three intervals if longer: the database may be slow."""
+"""A look for labels may take this long, or three poll intervals if longer: the database may be slow."""
 
 
 class Training(NamedTuple):
@@ -77,18 +77,18 @@ class LearnerMonitor(Listener, ProcessMonitor):
     # -- what happens --------------------------------------------------------------------------
 
     def looked(self, n_new: int) -> None:
-        """It looked for labels: `n_new` objects were labelled since the latest trial."""
+        """The learner looked for labels: `n_new` objects were labelled since the latest trial."""
         with self._lock:
             self._enter(State.LOOKING)
             self._looked, self._looked_ms, self._n_new = self._told, self._wall_clock_ms(), n_new
 
     def training(self) -> None:
-        """It begins to train."""
+        """The learner begins to train."""
         with self._lock:
             self._enter(State.TRAINING)
 
     def tried(self, trial: Trial, seconds: float) -> None:
-        """It has trained a challenger and compared it with the champion."""
+        """The learner has trained a challenger and compared it with the champion."""
         judged = "overtaken" if trial.gate.passed else "refused"
         with self._lock:
             self._ended("promoted" if trial.promoted else judged, seconds)
@@ -96,7 +96,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
             self._n_new = 0
 
     def failed(self, seconds: float) -> None:
-        """Training or comparing ended with an error; whoever catches it reports what happens next."""
+        """Training or comparing failed; the caller that catches the error reports what happens next."""
         with self._lock:
             self._ended("failed", seconds)
 
@@ -105,7 +105,7 @@ class LearnerMonitor(Listener, ProcessMonitor):
         self._seconds.add(seconds)
         self._last = Training(outcome, seconds, self._clock())
 
-    # -- what can be asked ---------------------------------------------------------------------
+    # -- what can be read ----------------------------------------------------------------------
 
     def _faults(self) -> Iterator[str]:
         silent_s = self._clock() - self._told

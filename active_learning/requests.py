@@ -1,4 +1,4 @@
-"""Which objects a spectrum is asked of: pure, from candidates to requests, within each night's budget."""
+"""Chooses which candidates to request spectra of, within each night's budget. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, int]
 """A survey and its diaObjectId."""
 
 CANDIDATE_COLUMNS: Final = (*(record.name for record in RECORD), "healpix", "night")
-"""What is known of a candidate: the record of its score, its place, and the night of its alert."""
+"""What is known of a candidate: the record of its score, its cell on the sky, and the night of its alert."""
 
 _REQUESTED: Final = (
     *("survey", "object_id", "dia_source_id", "model_version", "ra_deg", "dec_deg", "band"),
@@ -42,11 +42,11 @@ class RequestPolicy:
     strategy
         Ranks the candidates.
     nightly_budget
-        At most this many requests a night, over all surveys.
+        At most this many requests per night, over all surveys.
     min_points
-        An object with fewer points is left to ripen.
+        An object with fewer points is not requested yet.
     program
-        Whose requests these are: each program may ask for an object once.
+        The program that makes the requests: each program may request an object once.
     """
 
     strategy: Strategy = field(default_factory=EntropyStrategy)
@@ -56,9 +56,9 @@ class RequestPolicy:
 
 
 def candidates_of(alerts: pa.Table) -> pa.Table:
-    """Return the alerts that can be asked for, with their ``night``.
+    """Return the alerts whose objects can be requested, with their ``night``.
 
-    These have an object, a score, a place on the sky, and a time that is some night's.
+    These have an object, a score, a position on the sky, and a time within the years of valid nights.
     """
     t = alerts["t_mjd_tai"]
     able = pc.and_(pc.is_valid(alerts["object_id"]), pc.is_null(alerts["reason"]))
@@ -68,8 +68,8 @@ def candidates_of(alerts: pa.Table) -> pa.Table:
     nights = np.zeros(some.num_rows, np.int64)
     surveys = np.array(some["survey"].to_pylist(), object)
     for survey in np.unique(surveys):
-        mine = surveys == survey
-        nights[mine] = night_of(some["t_mjd_tai"].to_numpy()[mine], survey)
+        of_survey = surveys == survey
+        nights[of_survey] = night_of(some["t_mjd_tai"].to_numpy()[of_survey], survey)
     return some.append_column("night", pa.array(nights))
 
 
@@ -91,14 +91,14 @@ def choose_requests(
     policy
         How to choose.
     asked
-        Objects that this program has asked for, or that are labelled.
+        Objects that this program has already requested, or that are labelled.
     spent
-        Night to the requests that it has made of its budget.
+        By night, how many requests of the budget it has already made.
 
     Returns
     -------
     pyarrow.Table
-        The requests, the earliest night first and within it the most useful first: what they copy of
+        The requests, the earliest night first and within it the most useful first: columns copied from
         their alert, ``program``, ``strategy``, ``utility`` and ``why``.
     """
     worth = policy.strategy.worth(candidates)
@@ -108,8 +108,8 @@ def choose_requests(
     ids = candidates["object_id"].to_numpy()
     for night in np.unique(nights):
         left = policy.nightly_budget - spent.get(int(night), 0)
-        mine = np.flatnonzero(usable & (nights == night))
-        for row in mine[np.lexsort((ids[mine], -worth.utility[mine]))].tolist():
+        of_night = np.flatnonzero(usable & (nights == night))
+        for row in of_night[np.lexsort((ids[of_night], -worth.utility[of_night]))].tolist():
             if left > 0 and keys[row] not in taken:
                 rows.append(row)
                 taken.add(keys[row])

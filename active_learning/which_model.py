@@ -1,4 +1,4 @@
-"""Which model is meant: a folder, a version, or an alias such as ``champion``. Decided here alone."""
+"""Finds the model that a folder, a version, or an alias such as ``champion`` names; nothing else does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def alias_of(alias: str, survey: str) -> str:
-    """Return what names the model that scores a survey's alerts, where `alias` names LSST's.
+    """Return the alias of the model that scores a survey's alerts, given `alias`, that of LSST's model.
 
     Examples
     --------
@@ -34,19 +34,19 @@ def alias_of(alias: str, survey: str) -> str:
 def champions(connection: sa.Connection, alias: str) -> dict[str, sa.RowMapping]:
     """Return the models that score now, by survey; surveys without one are left out.
 
-    `alias` names LSST's; columns as :func:`store.registry.champion`'s.
+    `alias` names LSST's; the columns are those of :func:`store.registry.champion`.
     """
     named = {survey: registry.champion(connection, alias_of(alias, survey)) for survey in SURVEYS}
     return {survey: model for survey, model in named.items() if model is not None}
 
 
 def refuse_other_survey(manifest: Manifest, survey: str) -> None:
-    """Raise where a model was trained for another survey than the one whose alerts it is to score.
+    """Raise if a model was trained for another survey than the one whose alerts it is to score.
 
     Raises
     ------
     ConfigurationError
-        It was; the message says for which.
+        It was; the message says for which survey.
     """
     if manifest.survey != survey:
         raise ConfigurationError(
@@ -56,35 +56,35 @@ def refuse_other_survey(manifest: Manifest, survey: str) -> None:
 
 
 def is_model(folder: Path) -> bool:
-    """Say whether a folder holds a model."""
+    """Return whether a folder holds a model."""
     return (folder / MANIFEST_FILE).is_file()
 
 
 def which_model(
     model: Path | str, models_folder: Path, open_engine: Callable[[], sa.Engine]
 ) -> Path:
-    """Return the folder of the model that is meant: `model` itself, or as :func:`model_of_name` says."""
+    """Return the folder of a model: `model` itself if it is one, else that of :func:`model_of_name`."""
     if is_model(Path(model)):
         return Path(model)
     return model_of_name(str(model), models_folder, open_engine)
 
 
 def model_of_name(name: str, models_folder: Path, open_engine: Callable[[], sa.Engine]) -> Path:
-    """Return the folder of a version or, where there is no such version, of what an alias names now.
+    """Return the folder of a version or, if there is no such version, of the model that an alias names now.
 
     Parameters
     ----------
     name
         The version or alias.
     models_folder
-        Where models lie under their versions.
+        Folder of the models, each under its version.
     open_engine
-        Opens the database that knows the aliases; called only where it has to be asked.
+        Opens the database that holds the aliases; called only if it is needed.
 
     Raises
     ------
     ConfigurationError
-        It is neither; the message lists what there is.
+        `name` is neither; the message lists the aliases and versions that exist.
     UnavailableError
         The database does not answer.
     """
@@ -95,12 +95,12 @@ def model_of_name(name: str, models_folder: Path, open_engine: Callable[[], sa.E
 
 
 def model_of_alias(connection: sa.Connection, alias: str) -> sa.RowMapping:
-    """Return the model that an alias names now; its columns as :func:`store.registry.champion`'s.
+    """Return the model that an alias names now, with the columns of :func:`store.registry.champion`.
 
     Raises
     ------
     ConfigurationError
-        It names none; the message lists what there is.
+        It names none; the message lists the aliases and versions that exist.
     """
     named = registry.champion(connection, alias)
     if named is None:

@@ -1,4 +1,4 @@
-"""A model on disk: a folder of plain files and the manifest that vouches for them. No code in it."""
+"""A model on disk: a folder of plain files, and a manifest with their digests. It holds no code."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ FORMAT: Final = 2
 MANIFEST_FILE: Final = "manifest.json"
 LICENCE: Final = "the model's weights: CC-BY-4.0, as far as its training data allow"
 _LIBRARIES: Final = ("lightgbm", "numpy", "scikit-learn", "scipy")
-_DECIDES_NOTHING: Final = {"model_version", "libraries", "licence", "cost_us"}
+_DECIDES_NOTHING: Final = {"model_version", "libraries", "licence"}
 
 
 @dataclass(frozen=True)
 class PartEntry:
-    """What a manifest says of one part.
+    """A manifest's entry for one part.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class PartEntry:
     files
         Name in the folder to SHA-256.
     cost_us
-        Microseconds an object, as ``python -m benchmarks.parts`` measured them last; None: never.
+        Microseconds per object, as ``python -m benchmarks.parts`` last measured them; None: never measured.
     """
 
     role: str
@@ -57,25 +57,25 @@ class PartEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model says of itself.
+    """The description of a model, saved with it.
 
     Attributes
     ----------
     model_version
-        12 hexadecimal digits of everything below but libraries, licence and costs: equal training gives
-        equal versions.
+        12 hexadecimal digits of a digest of all that follows but libraries, licence and costs: equal training
+        gives equal versions.
     class_ids
         DESC classIds in the order of the probabilities.
     features, feature_digest
         The features that the parts read, in the order of the registry, and their declarations' digest.
     parts
-        What it is made of, in the order of :data:`models.parts.ROLES`.
+        The model's parts, in the order of :data:`models.parts.ROLES`.
     training
-        Digest, numbers of objects and rows, settings and seed.
+        Digest of the data, numbers of objects and rows, and settings with the seed.
     metrics
         Out-of-fold figures.
     libraries
-        Versions that trained it.
+        Versions of the libraries that trained it.
     """
 
     model_version: str
@@ -91,23 +91,23 @@ class Manifest:
 
     @property
     def files(self) -> dict[str, str]:
-        """Every file of the folder but the manifest, to its SHA-256."""
+        """The SHA-256 of every file of the folder but the manifest, by name."""
         return {name: digest for part in self.parts for name, digest in part.files.items()}
 
     @property
     def reads(self) -> frozenset[str]:
-        """What its parts read beside features, see :data:`models.inputs.READS`."""
+        """What its parts read besides features, see :data:`models.inputs.READS`."""
         return frozenset(name for part in self.parts for name in part.reads)
 
     @property
     def survey(self) -> str:
-        """Whose alerts it was trained for: LSST's where it does not say, as all once were."""
+        """The survey that it was trained for; LSST if its settings name none, as in old manifests."""
         return str(self.training.get("settings", {}).get("survey", LSST.name))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A model before it is written: its parts, and what training says of them."""
+    """A model before it is written: its parts, and what the manifest records of its training."""
 
     class_ids: tuple[int, ...]
     parts: tuple[Part, ...]
@@ -116,12 +116,13 @@ class Trained:
 
 
 def save_model(trained: Trained, folder: Path) -> Manifest:
-    """Write a model as the artifact `folder`, whole or not at all; replace what was there."""
+    """Write a model as the artifact `folder`, whole or not at all; replace an existing folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".model-") as name:
         draft = Path(name) / "draft"
         draft.mkdir()
         manifest = _manifest(trained, tuple(_write_part(part, draft) for part in trained.parts))
+        _check_parts(manifest, folder)
         _write_manifest(manifest, draft)
         if folder.exists():
             shutil.rmtree(folder)
@@ -159,21 +160,15 @@ def _manifest(trained: Trained, parts: tuple[PartEntry, ...]) -> Manifest:
 
 
 def version_of(manifest: Manifest) -> str:
-    """Return the digest of everything in `manifest` that decides a score, or tells how it came about."""
-    text = json.dumps(_deciding(asdict(manifest)), sort_keys=True)
+    """Return the digest of all in `manifest` that decides a score or records how the model was trained."""
+    told = {k: v for k, v in asdict(manifest).items() if k not in _DECIDES_NOTHING}
+    parts = [{k: v for k, v in part.items() if k != "cost_us"} for part in told["parts"]]
+    text = json.dumps({**told, "parts": parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _deciding(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _deciding(v) for k, v in value.items() if k not in _DECIDES_NOTHING}
-    if isinstance(value, list | tuple):
-        return [_deciding(item) for item in value]
-    return value
-
-
 def note_costs(folder: Path, cost_us: Mapping[str, float]) -> Manifest:
-    """Write into a saved model what its parts cost, by kind; its version does not change."""
+    """Write the cost of each kind of part into a saved model; its version does not change."""
     manifest = read_manifest(folder)
     if manifest.format != FORMAT:
         raise ConfigurationError(f"{folder}: a model of format {manifest.format} holds no costs")
@@ -193,8 +188,8 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     ConfigurationError
-        There is no model, its format is unknown, a file was changed, or this version computes its
-        features no longer, or otherwise.
+        There is no model, its format is unknown, a file was changed, or this version no longer computes
+        its features, or declares them differently.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -203,12 +198,12 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         raw = json.loads(path.read_text())
-        told = raw["format"]
-        if told not in {first_format.FORMAT, FORMAT}:
+        file_format = raw["format"]
+        if file_format not in {first_format.FORMAT, FORMAT}:
             raise ConfigurationError(
-                f"{folder}: model format {told}, this version reads {FORMAT} and older"
+                f"{folder}: model format {file_format}, this version reads {FORMAT} and older"
             )
-        if told == first_format.FORMAT:
+        if file_format == first_format.FORMAT:
             expected, raw = first_format.version_of(raw), first_format.translated(raw)
             manifest = _read(raw)
         else:
@@ -225,7 +220,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _read(raw: dict[str, Any]) -> Manifest:
     if unknown := raw.keys() ^ {f.name for f in fields(Manifest)}:
-        raise ValueError(f"its fields are other ones: {', '.join(sorted(unknown))}")
+        raise ValueError(f"fields missing or unknown: {', '.join(sorted(unknown))}")
     parts = tuple(PartEntry(**_tuples(part)) for part in raw["parts"])
     return Manifest(**{**_tuples(raw), "parts": parts})
 
@@ -243,6 +238,9 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 
 def _check_parts(manifest: Manifest, folder: Path) -> None:
     roles = [part.role for part in manifest.parts]
+    kinds = [part.kind for part in manifest.parts]
+    if len(set(kinds)) < len(kinds):  # files and strangenesses are named after the kind
+        raise ConfigurationError(f"{folder}: it has two parts of one kind: {', '.join(kinds)}")
     for role in ROLES:
         if roles.count(role) != 1 and (role not in SEVERAL or not roles.count(role)):
             raise ConfigurationError(f"{folder}: it has {roles.count(role)} parts as {role}")
@@ -271,7 +269,16 @@ def load_parts(folder: Path) -> tuple[Manifest, tuple[Part, ...]]:
         See :func:`read_manifest`; or a part cannot be read, or its classes are not the model's.
     """
     manifest = read_manifest(folder)
-    return manifest, tuple(_load_part(entry, manifest, folder) for entry in manifest.parts)
+    parts = tuple(_load_part(entry, manifest, folder) for entry in manifest.parts)
+    asked = {part.kind for part in parts if part.role == "detector"}
+    for part in parts:
+        known = set(getattr(part, "detectors", asked))
+        if known != asked:
+            raise ConfigurationError(
+                f"{folder}: its part {part.kind} ranks {', '.join(sorted(known))}, and its detectors are "
+                f"{', '.join(sorted(asked))}"
+            )
+    return manifest, parts
 
 
 def _load_part(entry: PartEntry, manifest: Manifest, folder: Path) -> Part:
@@ -282,10 +289,10 @@ def _load_part(entry: PartEntry, manifest: Manifest, folder: Path) -> Part:
         )
     except (ConfigurationError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{folder}: its part {entry.kind}: {error}") from error
-    told = getattr(part, "class_ids", manifest.class_ids)
-    if told != manifest.class_ids:
+    class_ids = getattr(part, "class_ids", manifest.class_ids)
+    if class_ids != manifest.class_ids:
         raise ConfigurationError(
-            f"{folder}: its part {entry.kind} tells {told} apart, the model {manifest.class_ids}"
+            f"{folder}: its part {entry.kind} tells {class_ids} apart, the model {manifest.class_ids}"
         )
     return part
 

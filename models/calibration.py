@@ -1,4 +1,4 @@
-"""Make probabilities mean what they say: fitted on what a model says of unseen rows."""
+"""Calibrate probabilities so that they match frequencies: fitted on a model's scores of unseen rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class VectorScaling(PlainPart):
     Attributes
     ----------
     slope
-        Below 1 where the classifier is too sure.
+        Below 1 if the classifier is overconfident.
     bias
         One number per class, in the classes' order.
     """
@@ -57,7 +57,7 @@ def fit_calibration(
     truth
         int64 (rows): column of the true class.
     weights
-        float64 (rows): one object's rows together should weigh 1.
+        float64 (rows): the weights of one object's rows should add up to 1.
     """
     logits = np.log(np.maximum(probabilities, _FLOOR))
     n_classes = logits.shape[1]
@@ -77,7 +77,7 @@ def fit_calibration(
 
     start = np.concatenate([[1.0], np.zeros(n_classes)])
     bounds: list[Any] = [(0.05, 5.0)] + [(-5.0, 5.0)] * n_classes
-    from scipy.optimize import minimize  # noqa: PLC0415 - 0.3 s, which applying need not take
+    from scipy.optimize import minimize  # noqa: PLC0415 - 0.3 s, for fitting only
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return VectorScaling(float(found.x[0]), tuple(float(b) for b in found.x[1:]))
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return VectorScaling(float(best.x[0]), tuple(float(b) for b in best.x[1:]))

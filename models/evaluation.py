@@ -1,4 +1,4 @@
-"""How good scores are: proper scores, calibration, and the novelty of what no class explains."""
+"""How good scores are: proper scores, calibration, and the novelty of objects of unknown classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROBABILITY_FLOOR: Final = 1e-3
-"""What a class that a model does not know counts as having been given; bounds the log-loss."""
+"""The least probability that the log-loss counts, also for classes unknown to a model; bounds the loss."""
 _N_BINS: Final = 15
 DAY_EDGES: Final = (0.0, 1.0, 3.0, 7.0, 14.0, 30.0, 60.0, 180.0, np.inf)
 
@@ -41,8 +41,8 @@ def log_loss(
 
 def row_losses(p: NDArray[np.float64], truth: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return ``-ln max(p(true class), floor)`` of each row."""
-    given = np.where(truth >= 0, p[np.arange(truth.size), np.maximum(truth, 0)], 0.0)
-    losses: NDArray[np.float64] = -np.log(np.maximum(given, PROBABILITY_FLOOR))
+    p_true = np.where(truth >= 0, p[np.arange(truth.size), np.maximum(truth, 0)], 0.0)
+    losses: NDArray[np.float64] = -np.log(np.maximum(p_true, PROBABILITY_FLOOR))
     return losses
 
 
@@ -85,8 +85,8 @@ def auroc(
 ) -> float:
     """Return the probability that a strange score exceeds an ordinary one; ties count half.
 
-    `weights` are those of the strange and the ordinary ones, equal by default. NaN where there is
-    none of either.
+    `weights` are those of the strange and the ordinary scores, equal by default. NaN if there are
+    no strange or no ordinary scores.
     """
     if strange.size == 0 or ordinary.size == 0:
         return float("nan")
@@ -103,7 +103,7 @@ def evaluate(scores: pa.Table, objects: pa.Table) -> dict[str, Any]:
     Parameters
     ----------
     scores
-        From ``Model.score``, with ``object_id`` and, where the rows are moments of objects' lives,
+        From ``Model.score``, with ``object_id`` and, if the rows are moments of objects' lives,
         ``days_since_first_detection``.
     objects
         ``object_id`` and ``class_id``; rows without a class are left out.
@@ -114,8 +114,8 @@ def evaluate(scores: pa.Table, objects: pa.Table) -> dict[str, Any]:
         ``n_rows``, ``n_not_evaluated`` by reason, ``log_loss``, ``macro_f1``, ``ece``,
         ``coverage`` and ``set_size`` of the prediction sets, over the classes that the model knows;
         ``novelty_auroc`` of the true classes that it does not know against those that it does,
-        together and by class; the same by days since first detection under ``by_days``, where
-        given. Weights: every object counts equally within a figure.
+        together and by class; the same by days since first detection under ``by_days``, if `scores`
+        have that column. Weights: every object counts equally within a figure.
 
     Raises
     ------
@@ -144,8 +144,8 @@ def true_classes(scores: pa.Table, objects: pa.Table) -> NDArray[np.int64]:
     labelled = objects.filter(pc.is_valid(objects["class_id"]))
     at = pc.index_in(scores["object_id"], value_set=labelled["object_id"].combine_chunks())
     classes = labelled["class_id"].take(at).combine_chunks().cast(pa.int64()).fill_null(-1)
-    found: NDArray[np.int64] = classes.to_numpy(zero_copy_only=False)
-    return found
+    class_ids: NDArray[np.int64] = classes.to_numpy(zero_copy_only=False)
+    return class_ids
 
 
 def _by_days(table: pa.Table, labels: NDArray[Any], days: NDArray[Any]) -> list[dict[str, Any]]:

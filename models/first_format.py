@@ -1,4 +1,4 @@
-"""Manifests as they were before a model was made of parts, translated: such models load and score as ever."""
+"""Translates manifests from before models were made of parts: such models load and score as before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FOREST: Final = "forest.npz"
 
 
 def version_of(raw: dict[str, Any]) -> str:
-    """Return the digest that such a manifest vouches for itself by."""
+    """Return the digest that such a manifest has as its version."""
     content = {
         "files": raw["files"],
         "features": raw["feature_digest"],
@@ -25,7 +25,7 @@ def version_of(raw: dict[str, Any]) -> str:
 
 
 def translated(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return what such a manifest says, in the words of today's."""
+    """Return the content of such a manifest in the present format."""
     raw = dict(raw)
     files, calibration, scale = (raw.pop(name) for name in ("files", "calibration", "novelty"))
     sets = {"threshold": raw.pop("set_threshold"), "coverage": raw.pop("coverage")}

@@ -1,6 +1,6 @@
 """An isolation forest as plain arrays: trained by scikit-learn, scored by one numba loop.
 
-scikit-learn's own form travels only by pickle, which executes code; these arrays do not.
+scikit-learn's own form can only be saved by pickle, which executes code; these arrays need no pickle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EULER: Final = 0.5772156649015329
 
 
 class Forest(NamedTuple):
-    """Isolation trees, one behind the other.
+    """Isolation trees, concatenated.
 
     Attributes
     ----------
@@ -35,9 +35,9 @@ class Forest(NamedTuple):
     threshold
         float64 (nodes): ``value <= threshold`` goes left.
     length
-        float64 (nodes): in a leaf, the expected path length of what ended there.
+        float64 (nodes): in a leaf, the expected path length of the rows that end there.
     medians
-        float64 (features): stand in for values that were not evaluated.
+        float64 (features): used in place of values that were not evaluated.
     scale
         float64 (1): the average path length of the training sample, c(psi).
     """
@@ -81,12 +81,12 @@ class IsolationDetector:
         return isolation(self.forest, inputs.features(self.features))
 
     def pack(self) -> Packed:
-        """Return the detector as it travels."""
+        """Return the detector in the form that is saved."""
         return Packed({}, {"npz": arrays_to_bytes(**self.forest._asdict())}, self.features)
 
     @classmethod
     def unpack(cls, packed: Packed) -> Self:
-        """Return the detector again."""
+        """Return the detector that :meth:`pack` packed."""
         return cls(packed.features, Forest(**arrays_of(packed.files["npz"])))
 
 
@@ -104,13 +104,13 @@ def average_path_length(n: NDArray[Any]) -> NDArray[np.float64]:
 
 def train_forest(values: NDArray[np.float64], seed: int) -> Forest:
     """Grow a forest on (rows, features) `values`; NaN counts as the column's median."""
-    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - serving does without scikit-learn
+    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - serving does not need scikit-learn
 
     medians = np.array(
         [np.median(c[~np.isnan(c)]) if (~np.isnan(c)).any() else 0.0 for c in values.T]
     )
     filled = np.where(np.isnan(values), medians, values)
-    # 32-bit thresholds are what scikit-learn compares in; ours must fall the same way.
+    # scikit-learn compares in 32 bits; our comparisons must have the same results.
     sample = min(256, len(filled))
     fitted = IsolationForest(n_estimators=N_TREES, max_samples=sample, random_state=seed).fit(
         filled.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What the parts of a model see of a batch of objects; each thing is computed once, when first asked for."""
+"""The inputs of a model's parts, for a batch of objects; each is computed once, when it is first needed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ FEATURES: Final = "features"
 LIGHT_CURVES: Final = "light_curves"
 CONTEXT: Final = "context"
 READS: Final = (FEATURES, LIGHT_CURVES, CONTEXT)
-"""What a part may say it reads; a column of the alerts is named ``column:<name>``."""
+"""What a part may declare that it reads; a column of the alerts is named ``column:<name>``."""
 
 AGE: Final = "age_days"
-"""Days since the first detection: known of every object that has a usable point."""
+"""Days since the first detection: known for every object that has a usable point."""
 
 
 class _Block(NamedTuple):
-    """Features that are known: (rows, features) and the index of the reason where there is no value."""
+    """Features that are known: (rows, features), and the index of the reason for each missing value."""
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
@@ -47,11 +47,11 @@ class Inputs:
     table
         From ``read_alerts`` or ``read_light_curves``.
     curves
-        Its light curves, where they are at hand as arrays; else they are unpacked when asked for.
+        Its light curves, if they are at hand as arrays; else they are unpacked when first needed.
 
     Notes
     -----
-    Nothing that is given out may be written to: the next part sees the same arrays.
+    No part may write to the arrays that it gets: the next part sees the same arrays.
     """
 
     def __init__(self, table: pa.Table, curves: LightCurves | None = None) -> None:
@@ -73,11 +73,11 @@ class Inputs:
         Parameters
         ----------
         table
-            The objects; it needs no light curves where no other feature is asked for.
+            The objects; it needs no light curves if no other feature is requested.
         names, values
             float64 (rows, features), NaN where not evaluated.
         why
-            int8 of the same shape, 0 where evaluated; where None, NaN says what is not.
+            int8 of the same shape, 0 where evaluated; None: NaN marks what was not evaluated.
         """
         inputs = cls(table)
         if why is None:
@@ -89,15 +89,15 @@ class Inputs:
     def of_stored(cls, table: pa.Table) -> Inputs:
         """Return inputs whose features are those of the column ``features``, as the stream stored them.
 
-        Stored features do not keep their reasons: all of them count as one.
+        The reasons for missing values are not stored: all of them count as too few points.
         """
         column = table["features"].combine_chunks()
         names = [field.name for field in column.type]
         values = np.full((table.num_rows, len(names)), np.nan)
         for k, name in enumerate(names):
             feature = pc.struct_field(column, name)
-            there = np.asarray(feature.is_valid())
-            values[there, k] = np.asarray(feature.drop_null(), np.float64)
+            evaluated = np.asarray(feature.is_valid())
+            values[evaluated, k] = np.asarray(feature.drop_null(), np.float64)
         return cls.of_features(table, names, values)
 
     def __len__(self) -> int:
@@ -106,7 +106,7 @@ class Inputs:
 
     @cached_property
     def table(self) -> pa.Table:
-        """All that was given of the objects; no part may look at a label or at truth in it."""
+        """The objects' table, all columns; no part may read labels or true classes from it."""
         table, _ = self._source
         return table if self._rows is None else table.take(pa.array(self._rows))
 
@@ -120,7 +120,7 @@ class Inputs:
 
     @cached_property
     def context(self) -> Context:
-        """What is known of each object beside its light curve; NaN where unknown."""
+        """What is known of each object besides its light curve; NaN where unknown."""
         return context_of(self.table)
 
     def column(self, name: str) -> pa.ChunkedArray:
@@ -130,8 +130,8 @@ class Inputs:
     def features(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Return float64 (rows, len(names)), C-contiguous; NaN where not evaluated.
 
-        Families that compute missing ones are run together, in one pass over the points: whoever
-        needs several sets of features asks for all of them first.
+        Families that compute missing ones are run together, in one pass over the points: a caller that
+        needs several sets of features should first request all of them at once.
 
         Raises
         ------
@@ -149,11 +149,11 @@ class Inputs:
         return np.ascontiguousarray(self.features([AGE])[:, 0])
 
     def known(self) -> tuple[str, ...]:
-        """Return the names of the features that are known by now."""
+        """Return the names of the features that are already known."""
         return tuple(name for block in self._blocks for name in block.names)
 
     def take(self, rows: NDArray[np.int64]) -> Inputs:
-        """Return the inputs of some rows, with all features that are known by now."""
+        """Return the inputs of some rows, with all features that are already known."""
         part = Inputs(*self._source)
         part._rows = rows if self._rows is None else self._rows[rows]
         part._n = rows.size
@@ -163,14 +163,17 @@ class Inputs:
     def _chosen(self, names: Iterable[str], what: str) -> NDArray[Any]:
         names = tuple(names)
         self._know(names)
-        # What was given comes first: training hides there what packets do not say.
+        # Features that were passed in take precedence: training hides in them what packets do not carry.
         where = {n: (b, k) for b in reversed(self._blocks) for k, n in enumerate(b.names)}
+        blocks = {id(where[name][0]): where[name][0] for name in names}
+        if len(blocks) == 1:  # almost always so, and the whole of it
+            (block,) = blocks.values()
+            if block.names == names:
+                whole: NDArray[Any] = getattr(block, what)
+                return whole
         out = np.empty((len(self), len(names)), np.int8 if what == "why" else np.float64)
         for at, name in enumerate(names):
             block, k = where[name]
-            if at == k == 0 and block.names == names:  # as it is asked for almost always
-                whole: NDArray[Any] = getattr(block, what)
-                return whole
             out[:, at] = getattr(block, what)[:, k]
         return out
 
@@ -178,5 +181,5 @@ class Inputs:
         missing = set(names).difference(self.known())
         if missing:
             families = families_of(missing)
-            found = compute(self.light_curves, self.context, families)
-            self._blocks.append(_Block(names_in(families), *found))
+            values_and_why = compute(self.light_curves, self.context, families)
+            self._blocks.append(_Block(names_in(families), *values_and_why))

@@ -1,4 +1,4 @@
-"""Every kind of part that a model may be made of: a file of its own, and a line here."""
+"""Every kind of part that a model may be made of: each has a file of its own, and a line in this one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS: Final[tuple[type[Part], ...]] = (
     MahalanobisDetector,
     RankProduct,
 )
-"""Names of kinds are permanent: they stand in the manifests of saved models."""
+"""Names of kinds are permanent: the manifests of saved models contain them."""
 
 
 def kinds_of(role: str) -> dict[str, Any]:

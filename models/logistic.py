@@ -1,7 +1,7 @@
-"""A multinomial logistic regression: the plain baseline that every cleverer classifier has to beat.
+"""A multinomial logistic regression: the plain baseline that more complex classifiers have to beat.
 
 Trained by scikit-learn, scored by one numba loop. Matrix products of a whole batch would be faster, but
-their last bits depend on how many rows there are.
+their last bits depend on the number of rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PENALTY: Final = 1.0
 
 @dataclass(frozen=True)
 class LogisticClassifier(PlainPart):
-    """``softmax(coefficients z + intercept)`` of features as :func:`models.scaling.scaled` gives them.
+    """``softmax(coefficients z + intercept)`` of z, the features scaled by :func:`models.scaling.scaled`.
 
     Hastie, Tibshirani & Friedman 2009, The Elements of Statistical Learning, eq. 4.17, with a
     quadratic penalty.
@@ -64,7 +64,7 @@ class LogisticClassifier(PlainPart):
         cls, rows: TrainingRows, class_ids: tuple[int, ...], settings: TrainingSettings
     ) -> Self:
         """Maximise the weighted likelihood; see :class:`models.parts.Classifier`."""
-        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - for training alone
+        from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - for training only
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         values = rows.inputs.features(rows.names)
@@ -74,19 +74,19 @@ class LogisticClassifier(PlainPart):
             regression.fit(scaled(values, median, scale), rows.truth, sample_weight=rows.weights)
         shape = len(class_ids), len(rows.names)
         coefficients, intercept = np.zeros(shape), np.full(shape[:1], -np.inf)
-        if len(regression.classes_) == 2:  # noqa: PLR2004 - scikit-learn gives the second one alone
-            of_second, beside = regression.coef_[0] / 2, regression.intercept_[0] / 2
-            found, offset = np.stack([-of_second, of_second]), np.array([-beside, beside])
+        if len(regression.classes_) == 2:  # noqa: PLR2004 - scikit-learn gives only the second class's
+            slopes, offset = regression.coef_[0] / 2, regression.intercept_[0] / 2
+            fitted, offsets = np.stack([-slopes, slopes]), np.array([-offset, offset])
         else:
-            found, offset = regression.coef_, regression.intercept_
-        coefficients[regression.classes_], intercept[regression.classes_] = found, offset
+            fitted, offsets = regression.coef_, regression.intercept_
+        coefficients[regression.classes_], intercept[regression.classes_] = fitted, offsets
         return cls(rows.names, class_ids, median, scale, coefficients, intercept)
 
     def probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
         """Return the softmax of each row; see :class:`models.parts.Classifier`."""
         z = scaled(inputs.features(self.features), self.median, self.scale)
-        said: NDArray[np.float64] = _softmax_of(z, self.coefficients, self.intercept)
-        return said
+        p: NDArray[np.float64] = _softmax_of(z, self.coefficients, self.intercept)
+        return p
 
 
 @nb.njit(nogil=True, cache=True)

@@ -1,4 +1,4 @@
-"""How far a row lies from the nearest class, measured by the spread within classes."""
+"""The distance of a row from the nearest class, measured by the spread within classes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class MahalanobisDetector(PlainPart):
     median, scale
         float64 (features): see :func:`models.scaling.fit_scale`.
     means
-        float64 (classes, features): on the scale.
+        float64 (classes, features): of the scaled features.
     whitening
         float64 (features, features): W with ``W' W = S^-1``.
     """
@@ -54,24 +54,24 @@ class MahalanobisDetector(PlainPart):
         class_ids: tuple[int, ...],
         settings: TrainingSettings,  # noqa: ARG003 - nothing is random
     ) -> Self:
-        """Measure means and covariance, every object of the same weight."""
-        from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - for training alone
+        """Estimate means and covariance, each object with the same weight."""
+        from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - for training only
         from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
         values = rows.inputs.features(rows.names)
         median, scale = fit_scale(values)
         z = scaled(values, median, scale)
-        there = np.unique(rows.truth)
+        present = np.unique(rows.truth)
         means = np.stack(
             [np.average(z[at], axis=0, weights=rows.weights[at])
-             for at in (rows.truth == k for k in there)]
+             for at in (rows.truth == k for k in present)]
         )  # fmt: skip
         assert len(means) <= len(class_ids)  # noqa: S101 - a fold may lack a class
-        apart = (z - means[np.searchsorted(there, rows.truth)]) * np.sqrt(
+        residuals = (z - means[np.searchsorted(present, rows.truth)]) * np.sqrt(
             rows.weights / rows.weights.mean()
         )[:, None]
         with threadpool_limits(1):  # the order of a sum decides its last bits
-            covariance, _ = ledoit_wolf(apart, assume_centered=True)
+            covariance, _ = ledoit_wolf(residuals, assume_centered=True)
             floor = np.eye(len(covariance)) * 1e-9
             whitening = np.linalg.inv(np.linalg.cholesky(covariance + floor))
         return cls(rows.names, median, scale, means, np.ascontiguousarray(whitening))
@@ -83,8 +83,8 @@ class MahalanobisDetector(PlainPart):
     ) -> NDArray[np.float64]:
         """Return the distance of each row; see :class:`models.parts.Detector`."""
         z = scaled(inputs.features(self.features), self.median, self.scale)
-        found: NDArray[np.float64] = _distances(z, self.means, self.whitening)
-        return found
+        distances: NDArray[np.float64] = _distances(z, self.means, self.whitening)
+        return distances
 
 
 @nb.njit(nogil=True, cache=True)

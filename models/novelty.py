@@ -1,8 +1,8 @@
-"""How strange an object is: isolated in feature space, and claimed by no class.
+"""How strange an object is: isolated in feature space, and not clearly of any class.
 
-An isolation forest alone finds what lies at the edge of the features, mostly bright variables that
-every class explains well; the classifier's entropy alone finds what lies between known classes.
-What no class explains is both: the score is the product of the two ranks among training objects.
+An isolation forest alone finds objects at the edge of feature space, mostly bright variables that
+a known class explains well; the classifier's entropy alone finds objects between known classes.
+Objects that no class explains are both: the score is the product of the two ranks among training objects.
 ``docs/decisions/0005-novelty.md`` has the comparison, ``python -m benchmarks.novelty`` makes it.
 """
 
@@ -27,15 +27,15 @@ _N_QUANTILES: Final = 501
 
 @dataclass(frozen=True)
 class RankProduct(PlainPart):
-    """The product of the ranks that a row's strangenesses have among training rows.
+    """The product of the ranks, among training rows, of a row's strangeness by each detector.
 
     Attributes
     ----------
     reference
-        Detector's kind to what it found of training rows that the model in question has not seen: a
-        list of quantiles at equally spaced ranks, ascending.
+        By kind of detector, the quantiles (ascending, at equally spaced ranks) of its strangeness of
+        training rows, each measured by a detector that was not trained on the row.
     novelty
-        The same of the products.
+        The same for the products.
     """
 
     role: ClassVar[str] = "novelty"
@@ -44,10 +44,15 @@ class RankProduct(PlainPart):
     reference: Mapping[str, tuple[float, ...]]
     novelty: tuple[float, ...]
 
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """The kinds of the detectors that it ranks."""
+        return tuple(self.reference)
+
     @classmethod
     def fit(cls, strangeness: Mapping[str, NDArray[np.float64]]) -> Self:
-        """Return the scale of what the detectors found out of fold."""
-        reference = {kind: _quantiles(found) for kind, found in strangeness.items()}
+        """Return the quantiles of the detectors' out-of-fold strangeness, and of their products."""
+        reference = {kind: _quantiles(values) for kind, values in strangeness.items()}
         products = cls(reference, (0.0, 1.0)).novelty_of(strangeness)
         return cls(reference, _quantiles(products))
 
@@ -64,7 +69,7 @@ class RankProduct(PlainPart):
 
 @dataclass(frozen=True)
 class EntropyDetector(PlainPart):
-    """Strange is what the classifier cannot decide: the entropy of the calibrated probabilities."""
+    """Strange are objects that the classifier cannot decide: the entropy of calibrated probabilities."""
 
     role: ClassVar[str] = "detector"
     kind: ClassVar[str] = "entropy"
@@ -76,7 +81,7 @@ class EntropyDetector(PlainPart):
         class_ids: tuple[int, ...],  # noqa: ARG003
         settings: TrainingSettings,  # noqa: ARG003
     ) -> Self:
-        """There is nothing to learn."""
+        """Return the detector; it learns nothing."""
         return cls()
 
     def strangeness(

@@ -1,9 +1,9 @@
-"""What a model is made of: parts that declare what they read, and travel as plain numbers and text.
+"""The parts of a model: they declare what they read, and are saved as plain numbers and text.
 
-A *classifier* gives probabilities from inputs. A *combiner* makes one of those of several classifiers.
-A *calibration* makes them mean what they say, *sets* turn them into prediction sets that cover. A
-*detector* gives a strangeness from inputs and calibrated probabilities, and *novelty* makes one score of
-the strangeness that all detectors found. :mod:`models.kinds` lists what there is of each.
+A *classifier* gives probabilities from inputs. A *combiner* turns those of several classifiers into one set.
+A *calibration* makes them match frequencies, *sets* turn them into prediction sets of a chosen coverage. A
+*detector* gives a strangeness from inputs and calibrated probabilities, and *novelty* turns the strangeness
+from all detectors into one score. :mod:`models.kinds` lists the kinds of each.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from models.rows import TrainingRows, TrainingSettings
 
 ROLES: Final = ("classifier", "combiner", "calibration", "sets", "detector", "novelty")
-"""Of a part, in the order in which parts are asked; a model has one of each, of two of them several."""
+"""Roles of parts, in the order in which parts run; a model has one part per role, except :data:`SEVERAL`."""
 
 SEVERAL: Final = ("classifier", "detector")
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A part as it travels.
+    """A part as it is saved.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Packed:
     features
         Names of the features that the part reads, in the order in which it reads them.
     reads
-        What else: of :data:`models.inputs.READS`, or ``column:<name>``.
+        What else it reads: of :data:`models.inputs.READS`, or ``column:<name>``.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -56,30 +56,30 @@ class Part(Protocol):
     kind: ClassVar[str]
 
     def pack(self) -> Packed:
-        """Return the part as it travels; :meth:`unpack` makes an equal one of it."""
+        """Return the part in the form that is saved; :meth:`unpack` makes an equal part from it."""
         ...
 
     @classmethod
     def unpack(cls, packed: Packed) -> Self:
-        """Return the part again.
+        """Return the part that :meth:`pack` packed.
 
         Raises
         ------
         ConfigurationError, ValueError, KeyError
-            What was packed is no part of this kind.
+            `packed` is no part of this kind.
         """
         ...
 
 
 class PlainPart:
-    """What packs a frozen dataclass by its fields, whatever they are.
+    """A base class that packs a frozen dataclass by its fields.
 
-    ``features`` and ``reads`` are what :class:`Packed` calls so; arrays go into one ``.npz`` file; all
+    ``features`` and ``reads`` become those of :class:`Packed`; arrays go into one ``.npz`` file; all
     else is a setting: numbers, texts, and tuples or dictionaries of them.
     """
 
     def pack(self) -> Packed:
-        """Return the part as it travels."""
+        """Return the part in the form that is saved."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
         declared = {name: values.pop(name) for name in ("features", "reads") if name in values}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
@@ -89,7 +89,7 @@ class PlainPart:
 
     @classmethod
     def unpack(cls, packed: Packed) -> Self:
-        """Return the part again."""
+        """Return the part that :meth:`pack` packed."""
         names = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         arrays = arrays_of(packed.files["npz"]) if packed.files else {}
         declared = {n: getattr(packed, n) for n in ("features", "reads") if n in names}
@@ -110,7 +110,7 @@ def _tupled(value: Any) -> Any:
 
 
 class Classifier(Part, Protocol):
-    """Gives probabilities from inputs; ``class_ids`` are its columns."""
+    """Gives probabilities from inputs; their columns are the classes ``class_ids``."""
 
     @property
     def class_ids(self) -> tuple[int, ...]:
@@ -128,7 +128,7 @@ class Classifier(Part, Protocol):
     def fit(
         cls, rows: TrainingRows, class_ids: tuple[int, ...], settings: TrainingSettings
     ) -> Self:
-        """Return the classifier that `rows` make; equal rows and settings give equal bits."""
+        """Return a classifier trained on `rows`; equal rows and settings give equal bits."""
         ...
 
 
@@ -138,7 +138,7 @@ class Detector(Part, Protocol):
     def strangeness(
         self, inputs: Inputs, probabilities: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return float64 (rows); larger is stranger, on a scale of the detector's own.
+        """Return float64 (rows); larger is stranger, on the detector's own scale.
 
         A row's value depends on nothing but that row, to the last bit.
         """
@@ -148,30 +148,30 @@ class Detector(Part, Protocol):
     def fit(
         cls, rows: TrainingRows, class_ids: tuple[int, ...], settings: TrainingSettings
     ) -> Self:
-        """Return the detector that `rows` make; equal rows and settings give equal bits."""
+        """Return a detector trained on `rows`; equal rows and settings give equal bits."""
         ...
 
 
 class Combiner(Part, Protocol):
-    """Makes one set of probabilities of those of several classifiers."""
+    """Turns the probabilities of several classifiers into one set of probabilities."""
 
-    def combine(self, said: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Return float64 (rows, classes) of arrays of that shape, in the order of the classifiers."""
+    def combine(self, outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return float64 (rows, classes) from arrays of that shape, in the order of the classifiers."""
         ...
 
     @classmethod
     def fit(
         cls,
-        said: Sequence[NDArray[np.float64]],
+        outputs: Sequence[NDArray[np.float64]],
         truth: NDArray[np.int64],
         weights: NDArray[np.float64],
     ) -> Self:
-        """Return the combiner that out-of-fold probabilities make."""
+        """Return a combiner fitted to out-of-fold probabilities."""
         ...
 
 
 class Calibration(Part, Protocol):
-    """Makes probabilities mean what they say."""
+    """Makes probabilities match frequencies."""
 
     def apply(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return calibrated probabilities, float64 (rows, classes)."""
@@ -182,12 +182,12 @@ class Sets(Part, Protocol):
     """Turns calibrated probabilities into prediction sets."""
 
     def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return bool (rows, classes): is the class in the set."""
+        """Return bool (rows, classes): whether the class is in the set."""
         ...
 
 
 class Novelty(Part, Protocol):
-    """Makes one score of the strangeness that all detectors found."""
+    """Turns the strangeness from all detectors into one score."""
 
     def novelty_of(self, strangeness: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the novelty score in [0, 1]; larger is stranger. Keys are the detectors' kinds."""
@@ -206,12 +206,12 @@ def arrays_to_bytes(**arrays: NDArray[Any]) -> bytes:
 
 
 def arrays_of(content: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays that :func:`arrays_to_bytes` took.
+    """Return the arrays that :func:`arrays_to_bytes` saved.
 
     Raises
     ------
     ValueError
-        It holds objects, which would have to be unpickled.
+        `content` holds objects, which would have to be unpickled.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return {name: np.ascontiguousarray(arrays[name]) for name in arrays.files}

@@ -1,4 +1,4 @@
-"""Several classifiers as one: a weighted mean of what they say."""
+"""Several classifiers as one: a weighted mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ class LinearPool(PlainPart):
     @classmethod
     def fit(
         cls,
-        said: Sequence[NDArray[np.float64]],
+        outputs: Sequence[NDArray[np.float64]],
         truth: NDArray[np.int64],
         weights: NDArray[np.float64],
     ) -> Self:
-        """Return the pool of out-of-fold probabilities; see :class:`models.parts.Combiner`."""
+        """Return the pool fitted to out-of-fold probabilities; see :class:`models.parts.Combiner`."""
         rows = np.arange(truth.size)
-        likelihood = np.stack([np.maximum(p[rows, truth], _FLOOR) for p in said])
-        pool = np.full(len(said), 1.0 / len(said))
-        for _ in range(_STEPS if len(said) > 1 else 0):
+        likelihood = np.stack([np.maximum(p[rows, truth], _FLOOR) for p in outputs])
+        pool = np.full(len(outputs), 1.0 / len(outputs))
+        for _ in range(_STEPS if len(outputs) > 1 else 0):
             share = pool[:, None] * likelihood
             pool = np.average(share / share.sum(axis=0), axis=1, weights=weights)
         return cls(tuple(pool.tolist()))
 
-    def combine(self, said: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    def combine(self, outputs: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the weighted mean; see :class:`models.parts.Combiner`."""
-        if len(said) == 1:
-            return said[0]
-        total = np.zeros_like(said[0])
-        for weight, p in zip(self.weights, said, strict=True):
+        if len(outputs) == 1:
+            return outputs[0]
+        total = np.zeros_like(outputs[0])
+        for weight, p in zip(self.weights, outputs, strict=True):
             total += weight * p
         return total

@@ -1,12 +1,12 @@
-"""What noctule says of one alert, declared once.
+"""The fields of noctule's record of one alert, declared once.
 
-From this list are made: the rows that workers hand to the driver and the columns of the Delta table
+This list defines the rows that workers hand to the driver and the columns of the Delta table
 (:mod:`stream.rows`), the SQL table ``classifications`` (:mod:`store.tables`), the Avro schema of a
 classification (:mod:`stream.messages`), the JSON of an alert (:mod:`portal.shapes`), the table that
-``Model.score`` gives, and the page ``docs/record.md`` (``python -m models.record > docs/record.md``).
+``Model.score`` returns, and the page ``docs/record.md`` (``python -m models.record > docs/record.md``).
 
 The order is the Avro schema's: a new field is appended, may be null, and names the version of the schema
-that brought it.
+that introduced it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 
 class Kind(StrEnum):
-    """What a value is; each place that shows it has its own type for that."""
+    """The kind of a value; each place that shows it has its own type for the kind."""
 
     INT64 = "int64"
     INT32 = "int32"
@@ -62,7 +62,7 @@ class Null(StrEnum):
 
 
 class Group(StrEnum):
-    """Who knows the value: the packet, the stream that read it, or the model that scored it."""
+    """Where a value comes from: the packet, the stream that read it, or the model that scored it."""
 
     PACKET = "packet"
     STREAM = "stream"
@@ -86,7 +86,7 @@ class Field:
     null
         When it is null.
     group
-        Who knows it.
+        Where it comes from.
     meaning
         One sentence.
     since
@@ -188,11 +188,11 @@ RECORD: Final[tuple[Field, ...]] = (
 )  # fmt: skip
 
 AVRO_VERSION: Final = RECORD[-1].since
-"""Of the Avro schema that the list makes: fields are appended, so the newest is the last."""
+"""Version of the Avro schema that this list defines: fields are appended, so the last one is the newest."""
 
 BY_NAME: Final = {field.name: field for field in RECORD}
 ROW_FIELDS: Final = tuple(field for field in RECORD if field.group is not Group.STREAM)
-"""What a worker knows of an alert once it is scored."""
+"""The fields that a worker knows once it has scored an alert."""
 SCORE_FIELDS: Final = tuple(field for field in RECORD if field.group is Group.SCORE)
 
 _HEAD: Final = """# The record of a score

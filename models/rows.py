@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """All that a training depends on beside its data.
+    """All that a training depends on besides its data.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class TrainingSettings:
     learning_rate, leaves, min_rows
         LightGBM's ``learning_rate``, ``num_leaves``, ``min_data_in_leaf``.
     moments
-        At most this many moments of each light curve are learnt from, besides the whole.
+        At most this many moments of each light curve are used, besides the whole.
     hide_host
         Fraction of rows whose host and extinction are hidden, since packets do not carry them.
     coverage
@@ -39,9 +39,9 @@ class TrainingSettings:
     classifiers, detectors
         Kinds of :mod:`models.kinds` that the model is made of.
     features
-        Names of the features that its parts may read; all default ones where empty.
+        Names of the features that its parts may read; empty: all default ones.
     survey
-        Whose alerts the model is meant for.
+        The survey whose alerts the model is to score.
     """
 
     seed: int = 20260310

@@ -1,4 +1,4 @@
-"""Features on one scale, for parts that measure distances: every row by itself, to the last bit."""
+"""Features on one scale, for parts that measure distances; each row is scaled independently of others."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def fit_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return median and scale of each of the features.
 
-    The scale is half the distance of the 16th and the 84th percentile; 1 where that is 0.
+    The scale is half the distance between the 16th and the 84th percentile; 1 where that is 0.
 
     Parameters
     ----------
     values
-        float64 (rows, features), NaN where not evaluated; a feature that never is has median 0.
+        float64 (rows, features), NaN where not evaluated; a feature that is NaN in all rows has median 0.
     """
     low, median, high = np.zeros((3, values.shape[1]))
     for k, column in enumerate(values.T):
-        there = column[~np.isnan(column)]
-        if there.size:
-            low[k], median[k], high[k] = np.quantile(there, [0.16, 0.5, 0.84])
+        evaluated = column[~np.isnan(column)]
+        if evaluated.size:
+            low[k], median[k], high[k] = np.quantile(evaluated, [0.16, 0.5, 0.84])
     scale = (high - low) / 2
     return median, np.where(scale > 0, scale, 1.0)
 
@@ -34,7 +34,7 @@ def fit_scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 def scaled(values: Any, median: Any, scale: Any) -> Any:
     """Return ``arcsinh((x - median) / scale)`` of (rows, features) `values`, 0 where not evaluated.
 
-    The inverse hyperbolic sine leaves the bulk as it is and takes the logarithm of what lies far out.
+    The inverse hyperbolic sine is about linear in the bulk and logarithmic far out.
     """
     out = np.zeros(values.shape)
     for row in range(values.shape[0]):

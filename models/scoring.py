@@ -32,13 +32,13 @@ class Scores:
     Attributes
     ----------
     inputs
-        What was scored.
+        The objects that were scored.
     probabilities
         float64 (rows, classes): calibrated; each scored row sums to 1.
     members
         bool (rows, classes): the prediction set.
     reals
-        Fields of :data:`models.record.SCORE_FIELDS` that are one number a row, by name, float64.
+        Fields of :data:`models.record.SCORE_FIELDS` that are one number per row, by name, float64.
     reason
         object: a reason code where not evaluated, else None.
     """
@@ -68,7 +68,7 @@ class Model:
 
     @cached_property
     def reads_light_curves(self) -> bool:
-        """Whether a part reads light curves beside features."""
+        """Whether a part reads light curves besides features."""
         return LIGHT_CURVES in self.manifest.reads
 
     def score(self, table: pa.Table) -> pa.Table:
@@ -98,9 +98,9 @@ class Model:
     def score_inputs(self, inputs: Inputs) -> Scores:
         """Score a batch of objects; see :meth:`score`.
 
-        Every part sees the rows that can be evaluated, and nothing else.
+        Every part sees only the rows that can be evaluated.
         """
-        inputs.features(self.manifest.features)  # all that the parts will ask for, in one pass
+        inputs.features(self.manifest.features)  # all that the parts will read, in one pass
         reason = not_evaluated(inputs)
         rows = np.flatnonzero(~is_given(reason))
         n, n_classes = len(inputs), len(self.manifest.class_ids)
@@ -121,7 +121,7 @@ class Model:
         members: NDArray[np.bool_],
         rows: NDArray[np.int64],
     ) -> dict[str, NDArray[np.float64]]:
-        """Fill in `rows` of probabilities and sets; return what is one number a row."""
+        """Fill in `rows` of probabilities and sets; return the scores that are one number per row."""
         raw = self.only("combiner").combine(
             [part.probabilities(some) for part in self.all_of("classifier")]
         )
@@ -142,7 +142,7 @@ class Model:
 
 
 _TOP: Final = {"class_id", "probability", "probabilities"}
-"""What ``p_<classId>`` says already."""
+"""The fields that ``p_<classId>`` already expresses."""
 _REALS: Final = frozenset(f.name for f in SCORE_FIELDS if f.kind is Kind.FLOAT64)
 
 
@@ -157,7 +157,7 @@ def is_given(reasons: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def not_evaluated(inputs: Inputs) -> NDArray[np.object_]:
-    """Return the reason why each row gets no score, or None where it does."""
+    """Return the reason why each row gets no score, or None if it gets one."""
     table = inputs.table
     reason = np.full(len(inputs), None, object)
     reason[np.isnan(inputs.ages())] = str(NotEvaluated.NO_FINITE_FLUX)
@@ -180,7 +180,7 @@ def _identified(table: pa.Table, name: str) -> NDArray[np.bool_]:
 
 
 def scores_table(model: Model, scores: Scores) -> pa.Table:
-    """Lay `scores` out as the table that :meth:`Model.score` promises."""
+    """Return `scores` as the table that :meth:`Model.score` describes."""
     missing, table = is_given(scores.reason), scores.inputs.table
     columns: dict[str, Any] = {name: table[name] for name in _IDS if name in table.column_names}
     for k, class_id in enumerate(model.manifest.class_ids):
@@ -199,7 +199,7 @@ _GIVEN: Final = (
     *_FIRST,
     *(f.name for f in SCORE_FIELDS if f.null is Null.NOT_SCORED and f.name not in {*_FIRST, *_TOP}),
 )
-"""The fields of a score that stand beside ``p_<classId>``: the first ones, and all that came later."""
+"""The fields of a score beside ``p_<classId>`` in the table: the first ones, then all that came later."""
 
 
 def score_columns(model: Model, scores: Scores) -> dict[str, pa.Array]:

@@ -1,4 +1,4 @@
-"""Prediction sets: the classes that together hold the true one as often as they are asked to."""
+"""Prediction sets: classes that together contain the true one with a chosen frequency, the coverage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LeastAmbiguousSets(PlainPart):
-    """Every class whose calibrated probability reaches the threshold, and the likeliest in any case.
+    """Every class whose calibrated probability reaches the threshold, and always the likeliest class.
 
     Attributes
     ----------
     threshold
         From :func:`conformal_threshold`.
     coverage
-        What it was chosen for.
+        The coverage for which the threshold was chosen.
     """
 
     role: ClassVar[str] = "sets"
@@ -32,7 +32,7 @@ class LeastAmbiguousSets(PlainPart):
     coverage: float
 
     def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return bool (rows, classes): is the class in the set."""
+        """Return bool (rows, classes): whether the class is in the set."""
         return prediction_sets(probabilities, self.threshold)
 
 
@@ -56,7 +56,7 @@ def conformal_threshold(
 
 
 def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Return (rows, classes): is the class in the set. The likeliest class always is."""
+    """Return bool (rows, classes): whether the class is in the set. The likeliest class always is."""
     members: NDArray[np.bool_] = probabilities >= threshold
     members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
     return members

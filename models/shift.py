@@ -1,6 +1,6 @@
-"""Weights that make labelled objects count as the target needs them.
+"""Weights that give labelled objects the distribution of the target.
 
-Objects with spectra are brighter and nearer than those that want a class. A classifier that tells
+Objects with spectra are brighter and nearer than those to be classified. A classifier that separates
 labelled rows from target rows gives the density ratio, by which labelled rows are weighted:
 Sugiyama et al. 2012, Density Ratio Estimation in Machine Learning, section 4.2 (probabilistic
 classification).
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST_WEIGHT: Final = 5.0
-"""And its inverse the smallest: a handful of rows must not decide for all others."""
+"""Its inverse is the smallest weight: a handful of rows must not decide for all others."""
 
 _PARAMETERS: Final[dict[str, Any]] = {
     "objective": "binary",
@@ -44,13 +44,13 @@ def target_weights(
     Parameters
     ----------
     labelled, target
-        float64 (rows, features): what has labels, and what the model is meant for.
+        float64 (rows, features): labelled rows, and rows like those that the model is to score.
     fold
         int64: each labelled row's fold; its weight comes from a classifier that has not seen it.
     seed
         Of the classifier.
     """
-    import lightgbm  # noqa: PLC0415 - a second, which reading settings need not take
+    import lightgbm  # noqa: PLC0415 - one second, for training only
 
     weights = np.ones(len(labelled))
     half = np.arange(len(target)) % 2

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from models.parts import Classifier, Detector, Sets
 
 CONTEXT_COLUMNS: Final = tuple(n for n in Context._fields if n not in {"ra_deg", "dec_deg"})
-"""What a light-curve folder may know of an object and LSST's packets do not say."""
+"""What a light-curve folder may have of an object that LSST's packets do not carry."""
 
 
 def train(
@@ -56,15 +56,15 @@ def train(
     settings
         See :class:`TrainingSettings`.
     progress
-        Called with what is being done and the fraction done.
+        Called with the name of the step and the fraction done.
     target
-        Moments of unlabelled objects that the model is meant for. In calibration and prediction sets
-        a labelled row then weighs as much as the target has of its kind, see :mod:`models.shift`;
-        the trees grow on the labelled rows as they are. Their ``class_id`` is not read.
+        Moments of unlabelled objects like those that the model is to score. Combiner, calibration and sets
+        are then fitted to labelled rows weighted to match their distribution, see :mod:`models.shift`;
+        classifiers and detectors are fitted without these weights. Its ``class_id`` is not read.
     threads
-        So many folds are trained at a time, each on one core: no bit of the model depends on it, and
-        nothing spins for a core that another process has (two threads in one booster, beside Spark,
-        took four times as long as one).
+        At most this many folds are trained at a time, each on one core: the model is the same to the bit, and
+        no thread waits, spinning, for a core that another process uses (two threads in one booster, beside
+        Spark, took four times as long as one).
 
     Raises
     ------
@@ -78,36 +78,36 @@ def train(
     report("features", 0.0)
     rows = training_rows(moments, class_ids, settings)
     fold = object_folds(rows, settings)
-    wanted = rows.weights if target is None else weights_for(rows, fold, target, settings)
-    said = [np.zeros((len(rows.truth), len(class_ids))) for _ in settings.classifiers]
+    weights = rows.weights if target is None else weights_for(rows, fold, target, settings)
+    raw = [np.zeros((len(rows.truth), len(class_ids))) for _ in settings.classifiers]
     unseen = [rows.take(fold[rows.owner] == k) for k in range(settings.folds)]
-    learnt = []
+    fitted = []
     with ThreadPoolExecutor(threads) as pool:
         parts = [fold[rows.owner] != k for k in range(settings.folds)]
         everything = np.ones(len(rows.truth), bool)
         grown = pool.map(lambda some: _grow(rows, some, class_ids, settings), [*parts, everything])
         for k, part in enumerate(parts):
             report(f"fold {k + 1} of {settings.folds}", k / (settings.folds + 1))
-            learnt.append(next(grown))
-            for p, classifier in zip(said, learnt[k].classifiers, strict=True):
+            fitted.append(next(grown))
+            for p, classifier in zip(raw, fitted[k].classifiers, strict=True):
                 p[~part] = classifier.probabilities(unseen[k].inputs)
         report("final model", settings.folds / (settings.folds + 1))
         final = next(grown)
-    pool_of = LinearPool.fit(said, rows.truth, wanted)
-    combined = pool_of.combine(said)
-    calibration = fit_calibration(combined, rows.truth, wanted)
+    combiner = LinearPool.fit(raw, rows.truth, weights)
+    combined = combiner.combine(raw)
+    calibration = fit_calibration(combined, rows.truth, weights)
     p = calibration.apply(combined)
-    threshold = conformal_threshold(p, rows.truth, wanted, settings.coverage)
+    threshold = conformal_threshold(p, rows.truth, weights, settings.coverage)
     sets = LeastAmbiguousSets(threshold, settings.coverage)
     strangeness = {kind: np.zeros(len(p)) for kind in settings.detectors}
-    for part, fold_of, seen in zip(parts, learnt, unseen, strict=True):
-        for detector in fold_of.detectors:
-            strangeness[detector.kind][~part] = detector.strangeness(seen.inputs, p[~part])
+    for part, of_fold, held_out in zip(parts, fitted, unseen, strict=True):
+        for detector in of_fold.detectors:
+            strangeness[detector.kind][~part] = detector.strangeness(held_out.inputs, p[~part])
     return Trained(
         class_ids=class_ids,
         parts=(
             *final.classifiers,
-            pool_of,
+            combiner,
             calibration,
             sets,
             *final.detectors,
@@ -131,13 +131,13 @@ def labelled(moments: pa.Table, fewest: int) -> tuple[pa.Table, tuple[int, ...]]
         moments.select(["object_id", "class_id"]).group_by(["object_id", "class_id"]).aggregate([])
     )
     classes, counts = np.unique(pairs["class_id"].drop_null().to_numpy(), return_counts=True)
-    kept = classes[counts >= fewest]
-    if kept.size < 2:  # noqa: PLR2004 - one class is no question
+    usable = classes[counts >= fewest]
+    if usable.size < 2:  # noqa: PLR2004 - with one class there is nothing to decide
         raise ConfigurationError(
-            f"training needs at least 2 classes with {fewest} labelled objects each, found {kept.size}"
+            f"training needs at least 2 classes with {fewest} labelled objects each, found {usable.size}"
         )
-    chosen = pc.is_in(moments["class_id"], value_set=pa.array(kept, pa.int32()))
-    return moments.filter(chosen), tuple(int(c) for c in kept)
+    chosen = pc.is_in(moments["class_id"], value_set=pa.array(usable, pa.int32()))
+    return moments.filter(chosen), tuple(int(c) for c in usable)
 
 
 MOMENT_COLUMNS: Final = ("object_id", "class_id", *Context._fields, "light_curve")
@@ -151,7 +151,7 @@ def moments_of(table: pa.Table, at_most: int = TrainingSettings.moments) -> pa.T
     table
         From ``read_light_curves``.
     at_most
-        Moments of each object beside the whole; see :func:`choose_moments`.
+        Moments of each object, besides the whole; see :func:`choose_moments`.
     """
     curves = light_curves_of(table)
     curve, point = choose_moments(curves, at_most)
@@ -168,7 +168,7 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
         ``object_id``, ``class_id`` (int32), ``t_mjd_tai``, ``ra_deg``, ``dec_deg`` and
         ``light_curve`` of alerts; packets do not carry a host redshift, so it is null.
     at_most
-        Alerts of each object, dense at first; see :func:`choose_moments`.
+        Alerts of each object, densest early on; see :func:`choose_moments`.
     """
     alerts = alerts.sort_by([("object_id", "ascending"), ("t_mjd_tai", "ascending")])
     _, first, counts = np.unique(
@@ -181,7 +181,7 @@ def moments_of_alerts(alerts: pa.Table, at_most: int = TrainingSettings.moments)
 
 
 def _moment_columns(table: pa.Table) -> pa.Table:
-    """Return :data:`MOMENT_COLUMNS`; what is not known of any object is null."""
+    """Return :data:`MOMENT_COLUMNS`; columns that `table` lacks are null."""
     for name in Context._fields:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.float64()))
@@ -189,16 +189,17 @@ def _moment_columns(table: pa.Table) -> pa.Table:
 
 
 def as_in_packets(table: pa.Table) -> pa.Table:
-    """Return `table` without what packets do not say: what the stream will see."""
+    """Return `table` without what packets do not carry: what the stream will see."""
     return table.drop_columns([name for name in CONTEXT_COLUMNS if name in table.column_names])
 
 
 def training_rows(
     moments: pa.Table, class_ids: tuple[int, ...], settings: TrainingSettings
 ) -> TrainingRows:
-    """Return the rows of `moments`; what packets do not say is hidden in a seeded part of them.
+    """Return the rows of `moments`; in a seeded part of them hide what packets do not carry.
 
-    It is hidden in the columns, too, so that no part can see it there.
+    It is hidden in the columns, too, so that no part can read it from them; nor can a part see whose
+    rows they are, or their classes.
     """
     rng = np.random.default_rng(settings.seed)
     everything = Inputs(moments)
@@ -215,7 +216,9 @@ def training_rows(
             values[hidden, k], why[hidden, k] = np.nan, NOT_PROVIDED
     _, owner = np.unique(moments["object_id"].to_numpy(), return_inverse=True)
     return TrainingRows(
-        Inputs.of_features(moments, settings.names, values, why),
+        Inputs.of_features(
+            moments.drop_columns(["object_id", "class_id"]), settings.names, values, why
+        ),
         settings.names,
         np.searchsorted(class_ids, moments["class_id"].to_numpy()),
         owner,
@@ -226,9 +229,9 @@ def training_rows(
 def choose_moments(
     curves: LightCurves, at_most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose detections of each light curve: the first, then ever rarer, and the last.
+    """Choose detections of each light curve: the first, then at growing intervals, and the last.
 
-    Early epochs are what the stream asks about most, so they are taken densely: detections 1, 2, 3,
+    The stream scores objects mostly at early epochs, so these are taken densely: detections 1, 2, 3,
     ... up to the last in geometric steps.
     """
     curve, point = detections(curves)
@@ -254,14 +257,14 @@ def with_light_curves(table: pa.Table, curves: LightCurves, owner: NDArray[np.in
 def weights_for(
     rows: TrainingRows, fold: NDArray[np.int64], target: pa.Table, settings: TrainingSettings
 ) -> NDArray[np.float64]:
-    """Return the weights of `rows` that `target` asks for."""
+    """Return the weights of `rows` that match the distribution of `target`."""
     inputs = Inputs(target)
     values = inputs.features(rows.names)[~np.isnan(inputs.ages())]
     return rows.weights * target_weights(rows.values, fold[rows.owner], values, seed=settings.seed)
 
 
 def object_folds(rows: TrainingRows, settings: TrainingSettings) -> NDArray[np.int64]:
-    """Deal the objects of each class over the folds in a seeded order; an object is in one fold."""
+    """Distribute the objects of each class over the folds in a seeded order; an object is in one fold."""
     rng = np.random.default_rng(settings.seed + 1)
     truth = np.zeros(rows.owner.max() + 1, np.int64)
     truth[rows.owner] = rows.truth
@@ -283,7 +286,7 @@ def _grow(
     class_ids: tuple[int, ...],
     settings: TrainingSettings,
 ) -> _Grown:
-    """Fit on some of the rows all that learns from inputs."""
+    """Fit classifiers and detectors, the parts that learn from inputs, on some of the rows."""
     inside = rows.take(some)
 
     def fitted(role: str, kinds: tuple[str, ...]) -> tuple[Any, ...]:
@@ -307,8 +310,8 @@ def _metrics(p: NDArray[np.float64], rows: TrainingRows, sets: Sets) -> dict[str
 
 
 def in_order(moments: pa.Table) -> pa.Table:
-    """Return the rows by object and number of points: neither the order of a folder nor that in
-    which labels came in changes a model.
+    """Return the rows sorted by object and number of points, so that neither the order of a folder
+    nor that of the labels changes a model.
     """  # noqa: D205 - one sentence
     counts = light_curves_of(moments).counts()
     return moments.take(pa.array(np.lexsort((counts, moments["object_id"].to_numpy()))))

@@ -1,8 +1,8 @@
 """LightGBM's trees, scored as plain arrays by one numba loop: the same bits, a third of the time.
 
 LightGBM walks all trees for one row, then for the next; its model is larger than a core's nearest cache,
-so each row reads it anew. Here a tree is walked for a block of rows, four at a time, whose loads wait
-together instead of one after the other. It needs no LightGBM, so serving does without.
+so each row loads it again. Here a tree is walked for a block of rows, four at a time, whose loads wait
+together instead of one after the other. Scoring needs no LightGBM, so serving does not either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _BLOCK: Final = 32
 _ZERO: Final = float(np.float32(1e-35))
-"""What LightGBM takes for 0 (kZeroThreshold)."""
+"""LightGBM treats values up to this size as 0 (kZeroThreshold)."""
 _OBJECTIVE: Final = "multiclass"
 # Bits of LightGBM's decision_type (include/LightGBM/tree.h).
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_SHIFT = 1, 2, 2
@@ -35,7 +35,7 @@ _MISSING_NONE, _MISSING_ZERO, _MISSING_NAN = 0, 1, 2
 
 
 class Trees(NamedTuple):
-    """Trees of a multi-class classifier, one behind the other, class after class in each round.
+    """Trees of a multi-class classifier, concatenated: round by round, and in each round class by class.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class Trees(NamedTuple):
     nan_left
         bool (splits): whether a value that was not evaluated goes left.
     child
-        int32 (2 x splits): the right and the left child of each; below 0 it is leaf ``~child``.
-        Both count from their tree's first.
+        int32 (2 x splits): the right and the left child of each; if below 0, it is leaf ``~child``.
+        Splits and leaves are counted from the first of their tree.
     value
         float64 (leaves).
     n_classes
@@ -75,7 +75,7 @@ class TreeClassifier:
     features, class_ids
         Columns of its inputs, and of its probabilities.
     text
-        LightGBM's own text form, which is what travels.
+        LightGBM's own text form, which is saved.
     """
 
     role: ClassVar[str] = "classifier"
@@ -89,9 +89,9 @@ class TreeClassifier:
     def __post_init__(self) -> None:
         """Read the trees; see :func:`read_trees`."""
         object.__setattr__(self, "trees", read_trees(self.text))
-        told = int(self.trees.n_classes[0])
-        if told != len(self.class_ids):
-            raise ValueError(f"it tells {told} classes apart, not {len(self.class_ids)}")
+        n_classes = int(self.trees.n_classes[0])
+        if n_classes != len(self.class_ids):
+            raise ValueError(f"it tells {n_classes} classes apart, not {len(self.class_ids)}")
 
     @classmethod
     def fit(
@@ -102,17 +102,17 @@ class TreeClassifier:
         return cls(rows.names, class_ids, booster.model_to_string())
 
     def probabilities(self, inputs: Inputs) -> NDArray[np.float64]:
-        """Return what the trees say of each row; see :class:`models.parts.Classifier`."""
+        """Return the trees' probabilities of each row; see :class:`models.parts.Classifier`."""
         return probabilities(self.trees, inputs.features(self.features))
 
     def pack(self) -> Packed:
-        """Return the classifier as it travels."""
+        """Return the classifier in the form that is saved."""
         settings = {"class_ids": list(self.class_ids)}
         return Packed(settings, {"txt": self.text.encode()}, self.features)
 
     @classmethod
     def unpack(cls, packed: Packed) -> Self:
-        """Return the classifier again."""
+        """Return the classifier that :meth:`pack` packed."""
         return cls(
             packed.features, tuple(packed.settings["class_ids"]), packed.files["txt"].decode()
         )
@@ -122,7 +122,7 @@ def boost(
     rows: TrainingRows, names: Sequence[str], n_classes: int, settings: TrainingSettings
 ) -> lightgbm.Booster:
     """Grow trees on the features `names` of the rows, on one core; the settings decide every bit."""
-    import lightgbm  # noqa: PLC0415 - a second, which scoring need not take
+    import lightgbm  # noqa: PLC0415 - one second, for training only
 
     data = lightgbm.Dataset(
         rows.inputs.features(names),
@@ -158,7 +158,7 @@ def read_trees(text: str) -> Trees:
     Raises
     ------
     ConfigurationError
-        It is no multi-class model of this form, or a tree points outside of itself.
+        `text` is no multi-class model of this form, or a tree refers to nodes that it does not have.
     """
     try:
         head, *blocks = text.split("\nTree=")
@@ -220,7 +220,7 @@ def _tree(fields: dict[str, str], n_features: int) -> dict[str, NDArray[Any]]:
             raise ValueError("a split's child does not exist")
     if not ((feature >= 0) & (feature < n_features)).all():
         raise ValueError("a split's feature does not exist")
-    # Where training saw no value missing, one that is counts as 0.
+    # If no value was missing in training, a missing one counts as 0.
     default = (kind & _DEFAULT_LEFT) != 0
     return {
         "feature": feature,
@@ -232,7 +232,7 @@ def _tree(fields: dict[str, str], n_features: int) -> dict[str, NDArray[Any]]:
 
 
 def probabilities(trees: Trees, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the classifier says of each row, not calibrated.
+    """Return the classifier's probabilities of each row, not calibrated.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def probabilities(trees: Trees, values: NDArray[np.float64]) -> NDArray[np.float
 
 
 def raw_scores(trees: Trees, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return float64 (rows, classes): the sums of the leaves, to the bit those of LightGBM."""
+    """Return float64 (rows, classes): the sums of the leaves, bit for bit those of LightGBM."""
     out = np.zeros((len(values), int(trees.n_classes[0])))
     values = np.ascontiguousarray(np.where(np.abs(values) <= _ZERO, 0.0, values))
     _walk(values, *trees[:-1], out)
@@ -278,7 +278,7 @@ def _step(values, i, at, root, feature, threshold, nan_left, child):  # type: ig
         return at
     j = root + at
     value = values[i, feature[j]]
-    # Without a branch: which way a row goes cannot be foreseen.
+    # Without a branch: which way a row goes cannot be predicted.
     left = (value <= threshold[j]) | ((value != value) & nan_left[j])  # noqa: PLR0124 - NaN
     return child[2 * j + left]
 

@@ -3,22 +3,22 @@
 Steps, in order:
 
 1. SQL, one transaction: classifications, objects, duplicates, rejected, label requests, accounting.
-   Where the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
-   What was found ahead of its turn (:mod:`stream.priority`) is written with it, but accounted for by the
-   batch whose turn it is, to which its rows then pass, with the time at which they were made if the model
-   is the same.
+   If the accounting rows of this (run, batch) exist, the batch is a replay: nothing is written.
+   Urgent alerts found by looking ahead (:mod:`stream.priority`) are written with the batch that found them;
+   the batch that reads them in turn accounts for them and takes over their rows. If its model is the same,
+   the rows keep the time at which they were first scored.
 2. Delta: the workers' files become part of the table, under (run, batch).
-3. Kafka (:mod:`stream.outputs`): at least once; what is sent are the rows of step 1, from memory or,
+3. Kafka (:mod:`stream.outputs`): at least once; it sends the rows of step 1, from memory or,
    at a replay, from the tables: the bytes are the same.
 4. Spark writes the batch's commit into its checkpoint.
 
-Between them a crash leaves, and the replay does (``tests/stream/test_windows.py`` kills in each):
+What a crash leaves, and what the replay then does (``tests/stream/test_windows.py`` kills at each point):
 
-- before 1: the workers' files, in no table; it writes new ones, then everything;
-- between 1 and 2: the rows; it finds its accounting rows, Delta and Kafka get theirs;
-- between 2 and 3: rows and files; both are no-ops, Kafka gets everything;
-- within 3: some messages; it sends all again, the same bytes;
-- between 3 and 4: everything; it sends all again, the same bytes.
+- before 1: the workers' files, in no table; the replay writes new files, then everything;
+- between 1 and 2: the rows; the replay finds its accounting rows, then writes to Delta and Kafka;
+- between 2 and 3: rows and files; writing them is a no-op, Kafka gets everything;
+- within 3: some messages; the replay sends all of them again, the same bytes;
+- between 3 and 4: everything; the replay sends all messages again, the same bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Partition = tuple[str, int]
 
 @dataclass(frozen=True)
 class BatchId:
-    """What identifies a batch and what made it.
+    """What identifies a batch, and the settings it was made with.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class BatchId:
 
 @dataclass(frozen=True)
 class BatchCounts:
-    """What came of a batch."""
+    """How many alerts or offsets of a batch came to each outcome."""
 
     n_read: int = 0
     n_classified: int = 0
@@ -88,19 +88,19 @@ class BatchCounts:
 
 
 class Committed(NamedTuple):
-    """What came of a batch.
+    """The result of committing a batch.
 
     Attributes
     ----------
     counts
-        How many of each.
+        How many alerts or offsets came to each outcome.
     classified
         Its rows of ``classifications`` in the order of their key, probabilities with their classes named;
         None at a replay.
     requested, differing
-        The requests for spectra that it made, and the repeats that say something else.
+        The requests for spectra that it made, and the repeated alerts whose content differs.
     early_arrival_ms
-        When the alerts arrived that it found ahead of their turn.
+        When the urgent alerts that it found by looking ahead had arrived.
     """
 
     counts: BatchCounts
@@ -133,16 +133,16 @@ def commit_sql(
     batch, policy
         Which batch this is, and how requests for spectra are chosen.
     class_ids
-        Version of a model to its classes, in the order of ``probabilities``; of all that scored the batch.
+        The classes of each model that scored the batch, by version, in the order of ``probabilities``.
     now_ms
         The commit's wall-clock time.
     routes
-        By which the batch will go out.
+        The routes on which the batch will be sent.
     features
         Names of the features that ``rows`` hold for the policy's strategy.
     keep_stored
-        What the tables have of an offset stays, and the offset counts as a duplicate; else what is said
-        last stands.
+        Keep what the tables already hold for an offset and count the offset as a duplicate; otherwise the
+        new result replaces the old.
     """
     with engine.begin() as connection:
         if _is_committed(connection, batch):
@@ -164,16 +164,16 @@ def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
 
 
 class Split(NamedTuple):
-    """The rows of a batch, each table by offset.
+    """The rows of a batch, each table in the order of offsets.
 
     Attributes
     ----------
     ranges
-        What was read.
+        The offset ranges that were read.
     alerts, rejected
         Messages that could be read, and those that could not.
     early
-        Alerts that were found ahead of their turn.
+        Urgent alerts that were found by looking ahead.
     """
 
     ranges: list[Row]
@@ -183,7 +183,7 @@ class Split(NamedTuple):
 
 
 def split_rows(rows: pa.Table) -> Split:
-    """Return rows by what they are."""
+    """Return the rows separated by kind."""
     rows = rows.sort_by([(name, "ascending") for name in _WHERE])
     is_message = pc.equal(rows["kind"], MESSAGE)
     bad = pc.is_valid(rows["reject_reason"])
@@ -196,11 +196,11 @@ def split_rows(rows: pa.Table) -> Split:
 
 
 def _without_zero_ids(alerts: pa.Table) -> pa.Table:
-    """Return the alerts with null where a packet says 0: there is no such object."""
+    """Return the alerts with null instead of the object ids that are 0: no object has that id."""
     for name in ("object_id", "ss_object_id"):
         ids = alerts[name]
-        there = pc.if_else(pc.equal(ids, 0), pa.scalar(None, ids.type), ids)
-        alerts = alerts.set_column(alerts.schema.get_field_index(name), name, there)
+        without_zeros = pc.if_else(pc.equal(ids, 0), pa.scalar(None, ids.type), ids)
+        alerts = alerts.set_column(alerts.schema.get_field_index(name), name, without_zeros)
     return alerts
 
 
@@ -220,17 +220,17 @@ def _only(rows: pa.Table, wanted: list[bool]) -> pa.Table:
 
 
 class _Outcome(NamedTuple):
-    """What a batch's messages came to: alerts that count, repeats, rejects, and those found before."""
+    """A batch's messages by outcome: alerts that count, repeats, rejects, and those already classified."""
 
     first: pa.Table
     repeated: list[Where]
     rejected: pa.Table
-    before: frozenset[Where]
+    already_classified: frozenset[Where]
 
 
 @dataclass
 class _Commit:
-    """One transaction's work. What is wide stays in columns until it is inserted."""
+    """The work of one transaction. Alerts and scores stay columnar until they are inserted."""
 
     connection: sa.Connection
     batch: BatchId
@@ -241,30 +241,31 @@ class _Commit:
 
     def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
         ranges, alerts, rejected, early = split_rows(rows)
-        held = self._held(ranges) if self.keep_stored else frozenset[Where]()
-        passed = [w for part in (alerts, rejected) for w in places_of(part) if w in held]
+        stored = self._stored(ranges) if self.keep_stored else frozenset[Where]()
+        skipped = [w for part in (alerts, rejected) for w in places_of(part) if w in stored]
         alerts, rejected = (
-            _only(part, [place not in held for place in places_of(part)])
+            _only(part, [place not in stored for place in places_of(part)])
             for part in (alerts, rejected)
         )
         known = self._known([*keys_of(alerts), *keys_of(early)])
-        alerts = self._keep_what_was_told(alerts, known)
+        alerts = self._with_first_times(alerts, known)
         first, repeated, differing = _split_duplicates(alerts, known)
-        early = _found_first(early, known.keys() | set(keys_of(first)))
-        before = self._found_before(ranges, alerts, rejected)
-        rejected = _only(rejected, [place not in before for place in places_of(rejected)])
+        early = _without_repeats(early, known.keys() | set(keys_of(first)))
+        done = self._already_classified(ranges, alerts, rejected)
+        rejected = _only(rejected, [place not in done for place in places_of(rejected)])
         for part in () if self.keep_stored else ranges:
-            self._forget(part)
-        self._forget_at(places_of(early))
+            self._delete_within(part)
+        self._delete_at(places_of(early))
         written = pa.concat_tables([first, early])
+        self._forget_others([] if self.keep_stored else ranges, written)
         is_new = np.array([key not in known for key in keys_of(written)], bool)
         classified = self._put_classified(written)
         self._put(tables.duplicates, repeated, _DUPLICATE)
         self._put(tables.rejected, rejected, _REJECTED)
         fold_objects(self.connection, classified, is_new)
         requested = self._request(written.filter(pa.array(is_new)), policy)
-        of = _Outcome(first, places_of(repeated) + passed, rejected, before)
-        counts = self._account(ranges, of, alerts)
+        outcome = _Outcome(first, places_of(repeated) + skipped, rejected, done)
+        counts = self._account(ranges, outcome, alerts)
         counts = replace(counts, n_requested=len(requested), n_early=early.num_rows)
         in_order = classified.sort_by([("survey", "ascending"), ("dia_source_id", "ascending")])
         arrivals = early["arrival_ms"].to_pylist()
@@ -277,15 +278,20 @@ class _Commit:
         return rows
 
     def _put(self, table: sa.Table, rows: pa.Table, columns: Mapping[str, str]) -> None:
-        """Write `columns` of rows, the table's name to theirs, under their place."""
-        given = pa.table({name: rows[of] for name, of in columns.items()})
-        upsert_table(self.connection, table, self._stamped(given), _WHERE)
+        """Write rows, keyed by topic, partition and offset; `columns` maps the table's names to theirs."""
+        renamed = pa.table({name: rows[source] for name, source in columns.items()})
+        upsert_table(self.connection, table, self._stamped(renamed), _WHERE)
 
     def _put_classified(self, alerts: pa.Table) -> pa.Table:
-        """Write scored alerts; return them as the table has them, probabilities with classes named."""
+        """Write scored alerts; return them with the table's columns, probabilities with classes named."""
         named = named_probabilities(alerts, self.class_ids)
         at = alerts.schema.get_field_index("probabilities")
         rows = alerts.set_column(at, "probabilities", named).select([*_CLASSIFIED, *_WHERE])
+        for at, column in enumerate(rows.schema):
+            if pa.types.is_floating(
+                column.type
+            ):  # SQLite has no -0.0, and a replay reads from there
+                rows = rows.set_column(at, column.name, pc.add(rows[column.name], 0.0))
         texts = self._stamped(rows)
         for name, text in (("probabilities", _named_json), ("prediction_set", _list_json)):
             at = texts.schema.get_field_index(name)
@@ -293,12 +299,26 @@ class _Commit:
         upsert_table(self.connection, tables.classifications, texts, ("survey", "dia_source_id"))
         return rows
 
-    def _forget(self, part: Row) -> None:
-        """Remove what an earlier run said of these offsets: read anew, they may end elsewhere."""
+    def _forget_others(self, ranges: list[Row], alerts: pa.Table) -> None:
+        """Remove alerts of earlier runs at these places that have another key now that they are read anew."""
+        table = tables.classifications
+        keys = dict(zip(places_of(alerts), keys_of(alerts), strict=True))
+        columns = [table.c[name] for name in (*_WHERE, "survey", "dia_source_id")]
+        for part in ranges:
+            for row in self.connection.execute(
+                sa.select(*columns).where(_inside(table, part))
+            ).all():
+                key = row.survey, row.dia_source_id
+                if keys.get((row.topic, row.kafka_partition, row.kafka_offset), key) != key:
+                    mine = sa.and_(table.c.survey == key[0], table.c.dia_source_id == key[1])
+                    self.connection.execute(sa.delete(table).where(mine))
+
+    def _delete_within(self, part: Row) -> None:
+        """Delete an earlier run's rejects and duplicates in this range: the outcome may now differ."""
         for table in (tables.rejected, tables.duplicates):
             self.connection.execute(sa.delete(table).where(_inside(table, part)))
 
-    def _held(self, ranges: list[Row]) -> frozenset[Where]:
+    def _stored(self, ranges: list[Row]) -> frozenset[Where]:
         """Return which offsets of `ranges` are in the tables."""
         return frozenset(
             (part["topic"], part["kafka_partition"], offset)
@@ -310,7 +330,7 @@ class _Commit:
         )
 
     def _known(self, keys: list[Key]) -> dict[Key, Row]:
-        """Return which of the alerts have been classified: from which offset, and what they said."""
+        """Return the alerts that are already classified: their offset, content, run, version and time."""
         table = tables.classifications.c
         names = (
             *("survey", "dia_source_id", *_WHERE, *_CONTENT),
@@ -319,62 +339,63 @@ class _Commit:
         columns = sa.select(*(table[name] for name in names))
         return {
             (row["survey"], row["dia_source_id"]): dict(row)
-            for mine in of_keys(table.dia_source_id, keys)
-            for row in self.connection.execute(columns.where(mine)).mappings()
+            for condition in of_keys(table.dia_source_id, keys)
+            for row in self.connection.execute(columns.where(condition)).mappings()
         }
 
-    def _keep_what_was_told(self, alerts: pa.Table, known: Mapping[Key, Row]) -> pa.Table:
-        """Leave alerts that this run scored ahead of their turn as they were: their messages repeat."""
+    def _with_first_times(self, alerts: pa.Table, known: Mapping[Key, Row]) -> pa.Table:
+        """Keep ``processed_ms`` of alerts that this run and version scored before: messages stay equal."""
         if not known:
             return alerts
         versions, times = (alerts[n].to_pylist() for n in ("model_version", "processed_ms"))
         for k, key in enumerate(keys_of(alerts)):
-            told = known.get(key)
-            mine = self.batch.run_id, versions[k]
-            if told is not None and (told["run_id"], told["model_version"]) == mine:
-                times[k] = told["processed_ms"]
+            stored = known.get(key)
+            scored_by = self.batch.run_id, versions[k]
+            if stored is not None and (stored["run_id"], stored["model_version"]) == scored_by:
+                times[k] = stored["processed_ms"]
         at = alerts.schema.get_field_index("processed_ms")
         return alerts.set_column(at, "processed_ms", pa.array(times, pa.int64()))
 
-    def _found_before(
+    def _already_classified(
         self, ranges: list[Row], alerts: pa.Table, rejected: pa.Table
     ) -> frozenset[Where]:
-        """Return which offsets this run has classified ahead of their turn and cannot read in it.
+        """Return the offsets that this run classified by looking ahead but cannot read in turn.
 
-        Kafka has removed them, or they are rejected now: what was said stays.
+        Kafka has removed them, or they are rejected now: their classification stays.
         """
         if not (rejected.num_rows or any(part["n_lost"] for part in ranges)):
             return frozenset()
         table = tables.classifications
-        mine = table.c.run_id == self.batch.run_id
-        found = {
+        of_this_run = table.c.run_id == self.batch.run_id
+        classified = {
             (part["topic"], part["kafka_partition"], offset)
             for part in ranges
             for offset in self.connection.execute(
-                sa.select(table.c.kafka_offset).where(_inside(table, part), mine)
+                sa.select(table.c.kafka_offset).where(_inside(table, part), of_this_run)
             ).scalars()
         }
-        return frozenset(found.difference(places_of(alerts)))
+        return frozenset(classified.difference(places_of(alerts)))
 
-    def _forget_at(self, places: list[Where]) -> None:
-        """Remove what an earlier run said of these offsets."""
+    def _delete_at(self, places: list[Where]) -> None:
+        """Delete an earlier run's rejects and duplicates at these offsets."""
         for table in (tables.rejected, tables.duplicates):
-            here = sa.and_(*(table.c[name] == sa.bindparam(f"at_{name}") for name in _WHERE))
-            at = [
+            at_place = sa.and_(*(table.c[name] == sa.bindparam(f"at_{name}") for name in _WHERE))
+            values = [
                 {f"at_{name}": value for name, value in zip(_WHERE, place, strict=True)}
                 for place in places
             ]
-            if at:
-                self.connection.execute(sa.delete(table).where(here), at)
+            if values:
+                self.connection.execute(sa.delete(table).where(at_place), values)
 
-    def _account(self, ranges: list[Row], of: _Outcome, alerts: pa.Table) -> BatchCounts:
-        """Write what came of the ranges, and by which models `alerts` were scored; return the sums."""
-        scored = pc.is_null(of.first["reason"])
+    def _account(self, ranges: list[Row], outcome: _Outcome, alerts: pa.Table) -> BatchCounts:
+        """Write each range's outcome and the models that scored `alerts`; return the sums."""
+        first, done = outcome.first, outcome.already_classified
+        scored = pc.is_null(first["reason"])
         parts = {
-            "n_classified": _by_partition([*places_of(of.first.filter(scored)), *of.before]),
-            "n_not_evaluated": _by_partition(places_of(of.first.filter(pc.invert(scored)))),
-            "n_duplicate": _by_partition(of.repeated),
-            "n_rejected": _by_partition(places_of(of.rejected)),
+            "n_classified": _by_partition([*places_of(first.filter(scored)), *done]),
+            "n_not_evaluated": _by_partition(places_of(first.filter(pc.invert(scored)))),
+            "n_duplicate": _by_partition(outcome.repeated),
+            "n_rejected": _by_partition(places_of(outcome.rejected)),
         }
         versions, digest = _scored_by(alerts)
         accounts = [
@@ -398,14 +419,14 @@ class _Commit:
                 "committed_ms": self.now_ms,
             }
             for part in ranges
-            for n_saved in [_n_lost_of(part, of.before)]
+            for n_saved in [_n_lost_of(part, done)]
         ]
         upsert(self.connection, tables.accounting, accounts, _ACCOUNT)
         names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
     def _request(self, new: pa.Table, policy: RequestPolicy) -> list[Row]:
-        """Ask for spectra of what the policy chooses of new alerts."""
+        """Write requests for spectra of the objects that the policy chooses among new alerts."""
         candidates = asking.candidates_of(self._with_features(new))
         if not candidates.num_rows:
             return []
@@ -423,7 +444,7 @@ class _Commit:
         return rows
 
     def _with_features(self, alerts: pa.Table) -> pa.Table:
-        """Return alerts with the features that the strategy wants to see, as a struct."""
+        """Return alerts with the features that the strategy reads, as a struct."""
         columns = [
             pc.list_element(alerts["strategy_features"], k).combine_chunks()
             for k in range(len(self.features) if alerts.num_rows else 0)
@@ -451,9 +472,9 @@ _REJECTED: Final = {
 def _split_duplicates(
     alerts: pa.Table, known: Mapping[Key, Row]
 ) -> tuple[pa.Table, pa.Table, list[Row]]:
-    """Split off alerts whose id was classified from another offset, in the past or just now.
+    """Split off alerts whose id was classified from another offset, earlier or in this batch.
 
-    Returns the others, these with in what they differ, and those of them that do.
+    Returns the other alerts, the repeats with a column ``differs``, and the rows of those that differ.
     """
     keys, places = keys_of(alerts), places_of(alerts)
     seen = {key: _place(row) for key, row in known.items()}
@@ -463,8 +484,8 @@ def _split_duplicates(
     rows = repeated.to_pylist()
     originals = dict(known)
     wanted = set(keys_of(repeated)).difference(originals)
-    here = _only(first, [key in wanted for key in keys_of(first)]) if wanted else first[:0]
-    originals |= zip(keys_of(here), here.to_pylist(), strict=True)
+    in_batch = _only(first, [key in wanted for key in keys_of(first)]) if wanted else first[:0]
+    originals |= zip(keys_of(in_batch), in_batch.to_pylist(), strict=True)
     for row in rows:
         row["differs"] = _difference(originals[row["survey"], row["dia_source_id"]], row)
     differs = pa.array([row["differs"] for row in rows], pa.string())
@@ -476,9 +497,9 @@ def _place(row: Row) -> Where:
     return row["topic"], row["kafka_partition"], row["kafka_offset"]
 
 
-def _found_first(early: pa.Table, told: AbstractSet[Key]) -> pa.Table:
-    """Return the first of each alert, but those that are told."""
-    taken = set(told)
+def _without_repeats(early: pa.Table, known: AbstractSet[Key]) -> pa.Table:
+    """Return the first row of each alert that is not `known`."""
+    taken = set(known)
     wanted = []
     for key in keys_of(early):
         wanted.append(key not in taken)
@@ -500,7 +521,7 @@ def named_probabilities(alerts: pa.Table, class_ids: Mapping[str, tuple[int, ...
         counts[scored & (versions == version)] = len(class_ids[version])
     ends = np.cumsum(counts)
     if ends.size and ends[-1] != values.size:
-        raise ValueError("an alert has not one probability of each class of its model")
+        raise ValueError("an alert does not have one probability for each class of its model")
     classes = np.zeros(values.size, np.int32)
     order = np.arange(values.size)
     for version in set(versions[scored].tolist()):
@@ -518,7 +539,7 @@ def named_probabilities(alerts: pa.Table, class_ids: Mapping[str, tuple[int, ...
 
 
 def _named_json(column: pa.ChunkedArray) -> pa.Array:
-    """Return ``{"111": 0.6, ...}`` of each row: what `json.dumps` writes, at a third of its price."""
+    """Return ``{"111": 0.6, ...}`` for each row: the text of `json.dumps`, in a third of its time."""
     array = column.combine_chunks()
     names = [f'"{class_id}": ' for class_id in array.flatten().field("classId").to_pylist()]
     values = array.flatten().field("probability").to_pylist()
@@ -541,21 +562,21 @@ def _list_json(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _inside(table: sa.Table, part: Row) -> sa.ColumnElement[bool]:
-    """Return what holds for rows of `table` that are within the range."""
+    """Return the condition that a row of `table` is within the range."""
     where = part["topic"], part["kafka_partition"], part["kafka_offset"], part["end_offset"]
     return tables.within(table, *where)
 
 
 def _difference(original: Row, alert: Row) -> str | None:
-    """Return in which columns two alerts of one id differ; None where in none."""
+    """Return the columns in which two alerts of one id differ; None if there are none."""
     return ", ".join(name for name in _CONTENT if original[name] != alert[name]) or None
 
 
 def _n_lost_of(part: Row, places: frozenset[Where]) -> int:
-    """Return how many of the places Kafka has removed before the range of `part` was read."""
+    """Return how many of `places` Kafka had removed before the range `part` was read."""
     lost = range(part["kafka_offset"], part["kafka_offset"] + part["n_lost"])
-    mine = part["topic"], part["kafka_partition"]
-    return sum(where[:2] == mine and where[2] in lost for where in places)
+    partition = part["topic"], part["kafka_partition"]
+    return sum(where[:2] == partition and where[2] in lost for where in places)
 
 
 def _by_partition(places: list[Where]) -> dict[Partition, int]:
@@ -566,6 +587,6 @@ def _by_partition(places: list[Where]) -> dict[Partition, int]:
 
 
 def _scored_by(alerts: pa.Table) -> tuple[str, str]:
-    """Return the versions that scored the alerts, as one text, and the digest of the features of one."""
+    """Return the versions that scored the alerts, as one text, and the feature digest of one of them."""
     digests = alerts["feature_digest"].drop_null()
     return str(Versions.of_rows(alerts)), digests[0].as_py() if len(digests) else ""

@@ -18,9 +18,15 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lightcurves.errors import ConfigurationError
 from models.record import AVRO_VERSION, RECORD, Field, Kind, Null
 
 SCHEMA_FOLDER: Final = Path(__file__).with_name("schemas")
+
+_LABEL_REQUEST: Final = "noctule.v1.LabelRequest.avsc"
+_DESC: Final = "elasticc.v0_9_1.brokerClassification.avsc"
+_FIRST: Final = "1.0"
+_UNNUMBERED: Final = "0.0"
 
 BROKER_NAME: Final = "noctule"
 BROKER_VERSION: Final = version_of("noctule")
@@ -86,9 +92,11 @@ _AVRO: Final[dict[Kind, Any]] = {
 
 def _avro_field(field: Field) -> dict[str, Any]:
     kind = _AVRO[field.kind]
+    since = {} if field.since == _FIRST else {"since": field.since}
     if field.null is Null.NEVER:
-        return {"name": field.name, "type": kind, "doc": _doc(field)}
-    return {"name": field.name, "type": ["null", kind], "default": None, "doc": _doc(field)}
+        return {"name": field.name, "type": kind, "doc": _doc(field), **since}
+    null = {"type": ["null", kind], "default": None}
+    return {"name": field.name, **null, "doc": _doc(field), **since}
 
 
 def _doc(field: Field) -> str:
@@ -99,38 +107,57 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
-@cache
-def classification(version: str = AVRO_VERSION) -> MessageSchema:
-    """Return the schema of a classification as it was in `version`: the fields that there were then."""
-    fields = [_avro_field(f) for f in RECORD if _version(f.since) <= _version(version)]
-    record = {
+def _classification() -> dict[str, Any]:
+    return {
         "type": "record",
         "namespace": "noctule.v1",
         "name": "Classification",
-        "version": version,
+        "version": AVRO_VERSION,
         "doc": "What noctule says of one alert: its score, or the reason why there is none. Null is never "
         "zero: where reason is set, all score fields are null.",
-        "fields": fields,
+        "fields": [_avro_field(field) for field in RECORD],
     }
-    return _schema("noctule.v1.Classification.avsc", record)
 
 
-@cache
-def _schema_in(file: str) -> MessageSchema:
-    return _schema(file, json.loads((SCHEMA_FOLDER / file).read_text()))
+def _in_file(file: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((SCHEMA_FOLDER / file).read_text())
+    return record
 
 
 def _schema(file: str, record: dict[str, Any]) -> MessageSchema:
-    version = record.get("version", "0.0")
+    version = record.get("version", _UNNUMBERED)
     major, minor = _version(version)
     return MessageSchema(
         file, version, json.dumps(record, separators=(",", ":")), 100 * major + minor
     )
 
 
-CLASSIFICATION: Final = classification()
-LABEL_REQUEST: Final = _schema_in("noctule.v1.LabelRequest.avsc")
-DESC: Final = _schema_in("elasticc.v0_9_1.brokerClassification.avsc")
+@cache
+def as_of(schema: MessageSchema, version: str) -> MessageSchema:
+    """Return the schema as it was in `version`: without the fields that came later (``since``).
+
+    Raises
+    ------
+    ConfigurationError
+        There has been no such version yet.
+    """
+    if version == schema.version:
+        return schema
+    if _version(version) > _version(schema.version):
+        raise ConfigurationError(
+            f"{schema.file} is {schema.version} in this release: it cannot write {version}"
+        )
+    then = [
+        field
+        for field in schema.record["fields"]
+        if _version(field.get("since", _FIRST)) <= _version(version)
+    ]
+    return _schema(schema.file, {**schema.record, "version": version, "fields": then})
+
+
+CLASSIFICATION: Final = _schema("noctule.v1.Classification.avsc", _classification())
+LABEL_REQUEST: Final = _schema(_LABEL_REQUEST, _in_file(_LABEL_REQUEST))
+DESC: Final = _schema(_DESC, _in_file(_DESC))
 
 NAMED_PROBABILITIES: Final = pa.list_(
     pa.struct([("classId", pa.int32()), ("probability", pa.float64())])

@@ -1,9 +1,9 @@
-"""What cannot wait, where a stream is behind: young and bright objects, found ahead of their turn.
+"""Urgent alerts, if a stream is behind: of young and bright objects, found by looking ahead.
 
-Alerts are read in the order of their offsets, and nothing ever changes that: it is what makes every one of
-them accountable. A stream that is behind looks ahead besides. It reads what waits, steps over the histories,
-and scores the few alerts that somebody would want tonight; their rows and messages are there at once. When
-their turn comes they are read again as all others are, and what was said of them stays.
+Alerts are always read in the order of their offsets, so that every one of them can be accounted for. A
+stream that is behind also looks ahead: it reads the waiting alerts, skips their histories, and scores the few
+that somebody would want tonight; their rows are written and their messages sent at once. When their turn
+comes they are read again like all others, and the results of looking ahead stay.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 LOG: Final = logging.getLogger("noctule")
 
 SHARE: Final = 0.25
-"""So many of the alerts that are looked at together are scored at most, and one in any case: the brightest.
-If everything were urgent, nothing would be."""
+"""At most this share of the alerts that are looked at together, rounded up, is scored: the brightest. If
+everything were urgent, nothing would be."""
 
 
 @dataclass(frozen=True)
 class Priority:
-    """Which alerts cannot wait: of an object, and all of what is given.
+    """Which alerts are urgent: those of an object that meet each condition that is not None.
 
     Attributes
     ----------
     young_days
-        The object was detected first at most so many days before, by its light curve.
+        The object's first detection, by its light curve, is at most this many days old.
     bright_sigma
-        The alert's difference flux is at least so many times its error, of either sign.
+        The alert's difference flux is at least this many times its error, of either sign.
     """
 
     young_days: float | None = None
@@ -53,41 +53,41 @@ class Priority:
 
 
 class Lookout:
-    """Finds and scores what cannot wait; may be used by several threads.
+    """Finds and scores urgent alerts; may be used by several threads.
 
     Parameters
     ----------
     scorer
-        Whose schemas and models are used.
+        Its schemas and models are used.
     priority
-        What is looked for.
+        Which alerts are urgent.
     """
 
     def __init__(self, scorer: Scorer, priority: Priority) -> None:
         self._scorer = scorer
         self._priority = priority
         self._heads = scorer.decoder.without_history()
-        self._told = False
+        self._has_logged = False
 
     def find(self, packets: list[bytes], versions: str) -> tuple[NDArray[np.int64], Scored | None]:
-        """Return which of the framed packets cannot wait, in their order, and their scores.
+        """Return which of the framed packets are urgent, in their order, and their scores.
 
-        Alerts of a survey without a model can. Of a list on which the program fails nothing is returned:
-        the batch whose turn it is finds the guilty packet.
+        Alerts of a survey without a model never are. If the program fails on a list, none of it is returned:
+        the batch that reads it in turn finds the guilty packet.
 
         Raises
         ------
         NoctuleError
-            A service is away, or something is set up wrongly.
+            A service is unavailable, or the configuration is wrong.
         """
         try:
             return self._find(packets_in_place(packets), versions)
         except NoctuleError:
             raise
         except Exception:
-            if not self._told:  # once: it may be every list
-                LOG.exception("looking ahead fails; alerts come in their turn alone")
-            self._told = True
+            if not self._has_logged:  # once: every list may fail
+                LOG.exception("looking ahead failed; urgent alerts wait for their turn")
+            self._has_logged = True
             return np.zeros(0, np.int64), None
 
     def _find(self, packets: Packets, versions: str) -> tuple[NDArray[np.int64], Scored | None]:
@@ -104,10 +104,12 @@ class Lookout:
         if not rows.size:
             return rows, None
         rows = _brightest(rows, sigmas_of(alerts)[rows], packets.starts.size)
-        return chosen[rows], score_batch(inputs.take(rows), models)
+        features = self._scorer.config.strategy_features
+        scored = score_batch(inputs.take(rows), models, strategy_features=features)
+        return chosen[rows], scored
 
     def _bright(self, packets: Packets, surveys: Iterable[str]) -> NDArray[np.int64]:
-        """Return which packets are of an object of the surveys, and bright enough."""
+        """Return which packets belong to an object of the surveys and are bright enough."""
         heads = self._heads.decode(packets)
         wanted = np.asarray(heads["object_id"].fill_null(0)) != 0
         wanted &= np.asarray(pc.is_in(heads["survey"], pa.array(list(surveys), pa.string())))
@@ -115,7 +117,7 @@ class Lookout:
         if self._priority.bright_sigma is not None:
             wanted &= sigmas >= self._priority.bright_sigma
         chosen = np.flatnonzero(wanted)
-        if self._priority.young_days is None:  # then nothing else is asked
+        if self._priority.young_days is None:  # then there is no other condition
             chosen = _brightest(chosen, sigmas[chosen], packets.starts.size)
         return chosen
 
@@ -123,13 +125,13 @@ class Lookout:
 def _brightest(
     rows: NDArray[np.int64], sigmas: NDArray[np.float64], n_looked_at: int
 ) -> NDArray[np.int64]:
-    """Return those of the rows that may be taken, in their order."""
+    """Return the brightest of the rows, at most :data:`SHARE` of `n_looked_at`, in their order."""
     at_most = math.ceil(SHARE * n_looked_at)
     return np.sort(rows[np.argsort(-sigmas, kind="stable")[:at_most]])
 
 
 def sigmas_of(alerts: pa.Table) -> NDArray[np.float64]:
-    """Return how many errors each alert's flux is away from 0; -1 where either is missing or absurd."""
+    """Return each alert's ``|flux| / error``; -1 if either is missing or not usable."""
     flux, sigma = (
         alerts[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
         for name in ("flux_njy", "sigma_njy")

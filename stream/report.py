@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from stream.stages import Stages
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
-_DIFFERING: Final = ("dia_source_id", "topic", "kafka_partition", "kafka_offset", "differs")
+_DIFFERING: Final = (
+    *("dia_source_id", "topic", "kafka_partition", "kafka_offset", "differs"),
+    "survey",
+)
+_REQUESTED: Final = ("object_id", "dia_source_id", "survey")
 _TOLD: Final = 20
 
 
@@ -45,6 +49,7 @@ class Requested(NamedTuple):
 
     object_id: int
     dia_source_id: int
+    survey: str = "lsst"
 
 
 class Differing(NamedTuple):
@@ -55,6 +60,7 @@ class Differing(NamedTuple):
     partition: int
     offset: int
     differs: str
+    survey: str = "lsst"
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def report_of(
         committed_ms,
         _latency_s(early_ms, committed_ms),
         tuple(
-            Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_TOLD]
+            Requested(*(row[name] for name in _REQUESTED)) for row in committed.requested[:_TOLD]
         ),
         tuple(
             Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_TOLD]

@@ -276,6 +276,11 @@ def rescore_delta(
         ) from error
     within = times.expression() & (pc.field("survey") == rescoring.survey)
     model = rescoring.model
+    read_by_parts = [name[7:] for name in model.manifest.reads if name.startswith("column:")]
+    if absent := sorted(set(read_by_parts).difference(dataset.schema.names)):
+        raise ConfigurationError(
+            f"the model reads {', '.join(absent)}, which the Delta table does not have: try --from kafka"
+        )
     stored = pc.field("feature_digest") == model.manifest.feature_digest
     if model.reads_light_curves:
         stored = pc.scalar(False)  # noqa: FBT003 - Arrow takes it by position
@@ -289,8 +294,9 @@ def rescore_delta(
             (stored, _FEATURE_READS, score.from_features),
             (anew, _CURVE_READS, score.from_light_curves),
         ):
+            names = dict.fromkeys((*rescored_schema().names, *read, *read_by_parts))
             # A table of the release before may lack a field of the score, which is made anew in any case.
-            columns = [n for n in (*rescored_schema().names, *read) if n in dataset.schema.names]
+            columns = [n for n in names if n in dataset.schema.names]
             for alerts in _chunks_of(dataset, columns, within & condition):
                 rescoring.take(alerts, made)
                 rescoring.progress(rescoring.outcome.n_read, total)

@@ -22,7 +22,7 @@ from stream.messages import (
     DESC,
     LABEL_REQUEST,
     MessageSchema,
-    classification,
+    as_of,
     for_desc,
     frame,
     key_of,
@@ -121,7 +121,8 @@ def kind_of(route: Route) -> RouteKind:
 
 def _framed(route: Route, schema: MessageSchema, rows: pa.Table) -> list[bytes]:
     prefix = b"" if route.schema_id is None else frame(route.schema_id)
-    values: list[bytes] = encode(schema.record, rows, prefix).to_pylist()
+    record = as_of(schema, route.schema).record
+    values: list[bytes] = encode(record, rows, prefix).to_pylist()
     return values
 
 
@@ -136,7 +137,7 @@ def _keyed(topic: str, keys: list[str], values: list[bytes]) -> Iterator[Message
 
 
 def _classified(route: Route, rows: pa.Table) -> Iterator[Message]:
-    values = _framed(route, classification(route.schema), rows)
+    values = _framed(route, CLASSIFICATION, rows)
     yield from _keyed(route.topic, _keys(rows, "dia_source_id"), values)
 
 

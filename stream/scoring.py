@@ -1,4 +1,4 @@
-"""score_batch: framed packets in, rows and a table of light curves out. Pure but for the clock.
+"""score_batch: framed packets in, rows and a table of light curves out. Pure except for the clock.
 
 The same function serves the live stream, a plain loop and ``mapInArrow``; a test proves that the
 three agree to the last bit.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Of each survey a worker serves the champion and, during a replay or a swap, one version beside it.
+# For each survey a worker keeps the champion and, during a replay or a swap, one other version.
 _MODELS_KEPT: Final = 2
 _TOO_MANY_GUILTY: Final = 16
 _DETAIL_LENGTH: Final = 500
@@ -43,18 +43,18 @@ _DETAIL_LENGTH: Final = 500
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """All that a worker needs to score; plain values, so that Spark can carry them as text.
+    """All that a worker needs to score; plain values, so that Spark can pass them as text.
 
     Attributes
     ----------
     models_folder
-        Artifacts lie here by version.
+        Folder of the artifacts, each under its version.
     schema_source, schema_location, schema_timeout_s
         ``package``, ``folder`` or ``registry``, its folder or URL, and the time-out of one request.
     max_packet_bytes
         Longer packets are rejected.
     strategy_features
-        Features that the strategy of requests wants to see of every scored alert.
+        Features that the strategy of requests reads of every scored alert.
     """
 
     models_folder: str
@@ -74,7 +74,7 @@ class ScorerConfig:
 
 
 class Scored(NamedTuple):
-    """What came of a batch of packets, one row each, in their order.
+    """The results of a batch of packets, one row each, in their order.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Scored(NamedTuple):
     stages_s: Mapping[str, float]
 
     def for_delta(self, where: dict[str, pa.Array]) -> pa.Table:
-        """Return what goes to Delta of the readable packets; `where` are columns of all rows."""
+        """Return the rows for Delta, of readable packets only; `where` holds further columns of all rows."""
         scores = {name: self.rows[name] for name in SCORE_COLUMNS}
         table = pa.table(
             {**where, **scores, "light_curve": self.light_curves, "features": self.features}
@@ -106,7 +106,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class Scorer:
-    """Scores packets with any versions of the models, in any thread; keeps models and plans."""
+    """Scores packets with any versions of the models, from any thread; caches models and plans."""
 
     config: ScorerConfig
     decoder: Decoder = field(init=False)
@@ -121,10 +121,10 @@ class Scorer:
         """Return the models by survey, each loaded once; `versions` is a text of :class:`Versions`."""
         named = Versions.parse(versions).by_survey
         with self._loading:
-            found = {survey: self._model(version) for survey, version in named.items()}
+            models = {survey: self._model(version) for survey, version in named.items()}
             while len(self._models) > _MODELS_KEPT * max(1, len(named)):
                 self._models.popitem(last=False)
-        return found
+        return models
 
     def _model(self, version: str) -> Model:
         if version not in self._models:
@@ -138,28 +138,28 @@ class Scorer:
     def score_packets(self, packets: list[bytes] | Packets, versions: str) -> Scored:
         """Decode framed packets, and score each with its survey's model of `versions`.
 
-        A packet on which the program fails, whatever lies around it, is rejected as ``failed``.
+        A packet on which the program fails, even when it is scored alone, is rejected as ``failed``.
 
         Raises
         ------
         NoctuleError
-            A service is away, or something is set up wrongly: no packet's fault.
+            A service is unavailable, or the configuration is wrong: no packet is to blame.
         Exception
-            The program fails on all of many packets, or not again: no packet's fault either.
+            The program fails on each of many packets, or does not fail again: no packet is to blame.
         """
-        laid = packets_in_place(packets) if isinstance(packets, list) else packets
+        buffer = packets_in_place(packets) if isinstance(packets, list) else packets
         models = self.models(versions)
         try:
-            return self._score(laid, models)
+            return self._score(buffer, models)
         except NoctuleError:
             raise
         except Exception:
-            guilty = self._guilty(laid, np.arange(laid.starts.size), models)
-            if not guilty or laid.starts.size == len(guilty) >= _TOO_MANY_GUILTY:
+            guilty = self._guilty(buffer, np.arange(buffer.starts.size), models)
+            if not guilty or buffer.starts.size == len(guilty) >= _TOO_MANY_GUILTY:
                 raise
-        ends = laid.ends.copy()
-        ends[list(guilty)] = laid.starts[list(guilty)]
-        return with_failed(self._score(laid._replace(ends=ends), models), guilty)
+        ends = buffer.ends.copy()
+        ends[list(guilty)] = buffer.starts[list(guilty)]
+        return with_failed(self._score(buffer._replace(ends=ends), models), guilty)
 
     def _score(self, packets: Packets, models: Mapping[str, Model]) -> Scored:
         stages = Stages()
@@ -170,7 +170,7 @@ class Scorer:
     def _guilty(
         self, packets: Packets, members: NDArray[np.int64], models: Mapping[str, Model]
     ) -> dict[int, str]:
-        """Return which of the packets fail alone, and how, by halving."""
+        """Return the packets that fail when scored alone, with the error of each; found by halving."""
         part = Packets(packets.data, packets.starts[members], packets.ends[members])
         try:
             self._score(part, models)
@@ -189,7 +189,7 @@ class Scorer:
     ) -> Iterator[pa.RecordBatch]:
         """Score the column ``packet`` of Arrow batches: the body of a ``mapInArrow`` function.
 
-        There is no table of rejects here: a packet that cannot be read has why as its ``reason``.
+        The result has no table of rejects: the ``reason`` of an unreadable packet is its reject reason.
         """
         for batch in batches:
             inputs = Inputs(*self.decoder.decode_both(packets_of(batch.column("packet"))))
@@ -202,11 +202,11 @@ class Scorer:
 
 
 def with_failed(scored: Scored, guilty: Mapping[int, str]) -> Scored:
-    """Return what was scored, the `guilty` packets, which were left out, rejected with what they did."""
+    """Return `scored` with the `guilty` packets, which were left out, rejected, their errors as details."""
     failed = dict.fromkeys(guilty, str(RejectReason.FAILED))
     rows = dict(scored.rows)
-    for name, told in (("reject_reason", failed), ("detail", guilty)):
-        texts = [told.get(k, text) for k, text in enumerate(rows[name].to_pylist())]
+    for name, text_of in (("reject_reason", failed), ("detail", guilty)):
+        texts = [text_of.get(k, text) for k, text in enumerate(rows[name].to_pylist())]
         rows[name] = pa.array(texts, pa.string())
     return scored._replace(rows=rows)
 
@@ -219,29 +219,29 @@ def score_batch(
 ) -> Scored:
     """Score decoded alerts, each with its survey's model.
 
-    An alert of a survey without a model is not evaluated (``no_model_for_survey``): its light curve and its
-    age are known, nothing else is.
+    An alert of a survey without a model is not evaluated (``no_model_for_survey``): only its light curve and
+    its age are given.
 
     Parameters
     ----------
     inputs
-        What :meth:`lightcurves.decode.Decoder.decode_both` gives.
+        The result of :meth:`lightcurves.decode.Decoder.decode_both`.
     models
         By survey; one version of each scores the whole batch.
     stages
-        What has been spent on these alerts already.
+        The time that has already been spent on these alerts.
     strategy_features
         See :class:`ScorerConfig`.
     """
     stages = Stages() if stages is None else stages
-    kept = stored_names(models.values())
+    stored = stored_names(models.values())
     parts = _by_survey(inputs)
     columns = [
         {
             **(
-                _scored(part, models[survey], kept, stages)
+                _scored(part, models[survey], stored, stages)
                 if survey in models
-                else _not_scored(part, kept)
+                else _not_scored(part, stored)
             ),
             "strategy_features": _listed(part, strategy_features),
         }
@@ -259,15 +259,15 @@ def score_batch(
 
 
 def stored_names(models: Iterable[Model]) -> tuple[str, ...]:
-    """Return the features that are kept of alerts: the default ones, and those that any model reads."""
+    """Return the features that are stored of alerts: the default ones, and those that any model reads."""
     read = (name for model in models for name in model.manifest.features)
     return tuple(dict.fromkeys((*names_in(default_families()), *read)))
 
 
 def _by_survey(inputs: Inputs) -> list[tuple[str, Inputs, NDArray[np.int64]]]:
-    """Return each survey's rows and their numbers; rejected ones are of none, called "".
+    """Return each survey's rows and their numbers; rejected rows belong to no survey, named "".
 
-    Where there is one survey alone it has all rows, rejected ones too: nothing is copied.
+    If there is only one survey, it gets all rows, rejected ones too: nothing is copied.
     """
     column = inputs.column("survey").combine_chunks().dictionary_encode()
     surveys = column.dictionary.to_pylist()
@@ -280,21 +280,21 @@ def _by_survey(inputs: Inputs) -> list[tuple[str, Inputs, NDArray[np.int64]]]:
 
 
 def _scored(
-    inputs: Inputs, model: Model, kept: tuple[str, ...], stages: Stages
+    inputs: Inputs, model: Model, stored: tuple[str, ...], stages: Stages
 ) -> dict[str, pa.Array]:
-    """Return what `model` says of one survey's alerts, and the features that are kept of them."""
+    """Return the scores of one survey's alerts by `model`, and their features named in `stored`."""
     names = stored_names([model])
     with stages("features"):
         inputs.features(names)
     with stages("score"):
         scores = model.score_inputs(inputs)
     with stages("rows"):
-        features = _features(inputs, names, kept)
+        features = _features(inputs, names, stored)
         return {**score_columns(model, scores), "features": features}
 
 
 def _listed(inputs: Inputs, names: Sequence[str]) -> pa.Array:
-    """Return the features `names` of each row as a list, null where there are none to see."""
+    """Return the features `names` of each row as a list, null if `names` is empty."""
     kind = pa.list_(pa.float64())
     if not names:
         return pa.nulls(len(inputs), kind)
@@ -303,21 +303,21 @@ def _listed(inputs: Inputs, names: Sequence[str]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, len(names)).cast(kind)
 
 
-def _not_scored(inputs: Inputs, kept: tuple[str, ...]) -> dict[str, pa.Array]:
-    """Return the same of alerts that no model scores."""
+def _not_scored(inputs: Inputs, stored: tuple[str, ...]) -> dict[str, pa.Array]:
+    """Return the same columns for alerts that no model scores."""
     n, ages = len(inputs), inputs.ages()
     return {
         **{field.name: pa.nulls(n, field.arrow) for field in SCORE_FIELDS},
         "reason": pa.repeat(pa.scalar(str(NotEvaluated.NO_MODEL_FOR_SURVEY)), n),
         "days_since_first_detection": pa.array(ages, mask=np.isnan(ages)),
-        "features": _features(inputs, (), kept),
+        "features": _features(inputs, (), stored),
     }
 
 
 def _lay_out(
     alerts: pa.Table, columns: dict[str, pa.Array], stages_s: Mapping[str, float]
 ) -> Scored:
-    """Return alerts and what is said of them as rows; `stages_s` is what it took."""
+    """Return the rows of alerts, with `columns` computed from them; `stages_s` are the seconds spent."""
     rejected = alerts["reject_reason"].combine_chunks()
     readable: NDArray[np.bool_] = np.asarray(rejected.is_null())
     rows = {**_alert_columns(alerts), **columns}
@@ -337,7 +337,7 @@ def _lay_out(
 
 
 def delta_schema() -> pa.Schema:
-    """Return the columns of the Delta table of alerts, in memory's types.
+    """Return the columns of the Delta table of alerts, with their Arrow types.
 
     Its features are all that this version computes; a file holds those that were computed for its alerts.
     """
@@ -373,10 +373,10 @@ def _degrees(column: pa.Array) -> NDArray[np.float64]:
     return np.asarray(column.fill_null(float("nan")), np.float64)
 
 
-def _features(inputs: Inputs, names: tuple[str, ...], kept: tuple[str, ...]) -> pa.StructArray:
-    """Return the features `names` among those that are `kept`; null where not evaluated, and all others."""
+def _features(inputs: Inputs, names: tuple[str, ...], stored: tuple[str, ...]) -> pa.StructArray:
+    """Return a struct of the features `stored`; null if not evaluated, or not among `names`."""
     values, absent = inputs.features(names), inputs.why(names) != 0
-    columns = {name: pa.nulls(len(inputs), pa.float64()) for name in kept if name not in names}
+    columns = {name: pa.nulls(len(inputs), pa.float64()) for name in stored if name not in names}
     for k, name in enumerate(names):
         columns[name] = pa.array(np.ascontiguousarray(values[:, k]), mask=absent[:, k])
-    return pa.StructArray.from_arrays([columns[name] for name in kept], names=list(kept))
+    return pa.StructArray.from_arrays([columns[name] for name in stored], names=list(stored))

@@ -1,18 +1,18 @@
 """The Spark data source: offset ranges in, packed rows of :mod:`stream.rows` out.
 
-It plans ranges and knows nothing of science: what happens to a range is the function that the
-option ``run`` names. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
+It plans ranges and knows nothing of science: the function that the option ``run`` names processes
+a range. Options are text: ``topics`` and ``client`` (librdkafka's settings) as JSON,
 ``starting`` (earliest or latest), ``checkpoint`` (Spark's folder), ``offsets`` (JSON: the first and one
 past the last that are read, by ``topic:partition``; empty: from ``starting`` on), ``max_alerts`` of a
-batch (0: no limit), ``behind`` (where more than so many wait, a batch looks ahead; 0: never),
-``tasks`` that a batch is cut into, ``pace_s`` from the plan of a batch to that of the next, ``lost``
-(stop or skip, where Kafka has removed what was not read yet), ``timeout_s``; ``run`` and
-``choose_version`` as ``module:function``, which get all options to read their own from.
+batch (0: no limit), ``behind`` (a batch looks ahead if more than this many alerts wait; 0: never),
+``tasks`` that a batch is split into, ``pace_s`` from planning a batch to planning the next, ``lost``
+(stop or skip, if Kafka has removed what was not read yet), ``timeout_s``; ``run`` and
+``choose_version`` as ``module:function``; these functions get all options.
 
 An offset is ``{"<topic>:<partition>": next offset, ..., "model": versions}``. The versions, a text that
 :mod:`stream.versions` reads, are chosen when a batch is planned and Spark writes them into its checkpoint
 with the offsets, so a batch has one version for each survey, and a batch that is replayed after a crash is
-scored by the versions that scored it first.
+scored by the same versions as before.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ SOURCE_NAME: Final = "noctule"
 MODEL_KEY: Final = "model"
 AHEAD_KEY: Final = "ahead"
 LOOK: Final = 20_000
-"""So many alerts does a batch look at ahead, at most: a few seconds' work."""
+"""A batch looks ahead at no more than this many alerts: a few seconds' work."""
 LOOKING: Final = 4
-"""While there is much to look at a batch reads so many times less: what cannot wait is found the sooner."""
+"""While a batch looks ahead at much, it reads this many times fewer alerts: urgent ones are found sooner."""
 MUCH: Final = 2
-"""More than so many full batches read. Who looks at what has just come reads as much as ever, or a stream
-that is behind would stay so."""
+"""It looks ahead at much if it is more than this many full batches. A batch that looks ahead only at what has
+just arrived reads as much as always, or a stream that is behind would never catch up."""
 _PATIENCE_S: Final = 0.2
 """Spark is kept waiting no longer than this at a time, so that it can be stopped."""
 _IDLE_S: Final = 0.2
-"""Kafka is asked so often whether something new has come, at most."""
+"""While nothing new arrives, Kafka is queried at intervals of at most this."""
 FIRST_FILE: Final = "noctule-first-offsets"
 
 
@@ -83,7 +83,7 @@ class AlertSource(DataSource):
 
 
 class PlannedTask(InputPartition):
-    """One task: ranges of its partitions, what to look at ahead, the model versions that score."""
+    """One task: the ranges to read, the ranges to look ahead at, the model versions that score."""
 
     def __init__(
         self, parts: tuple[Range, ...], look_ahead: tuple[Range, ...], version: str
@@ -108,17 +108,17 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._fixed: dict[str, tuple[int, int]] = json.loads(options.get("offsets") or "{}")
         self._marks: Watermarks | None = None
         self._target: dict[str, int] | None = None
-        self._seen: dict[str, tuple[int, int]] = {}  # what the broker said last
-        self._next_s = 0.0  # when the next batch may be planned; of the monotonic clock
-        self._in_parts = 1  # such parts of a batch are planned at a time
+        self._seen: dict[str, tuple[int, int]] = {}  # the broker's latest answer
+        self._next_s = 0.0  # when the next batch may be planned, by the monotonic clock
+        self._in_parts = 1  # one over this is the share of a full batch that is planned at a time
 
     # -- on the driver -------------------------------------------------------------------------
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802 - Spark's
         """Return where the run begins: the topics' first or next offsets at its start, or those given.
 
-        They are kept in the checkpoint: Spark asks again when it starts anew before the first batch is
-        committed, and what had come until then would be passed over.
+        They are saved in the checkpoint: Spark asks again if it restarts before the first batch is
+        committed, and alerts that arrived in the meantime would be skipped.
         """
         if self._fixed:
             return {key: start for key, (start, _) in self._fixed.items()} | {MODEL_KEY: ""}
@@ -128,26 +128,26 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             draft = file.with_suffix(".draft")
             draft.write_text(json.dumps({**first, MODEL_KEY: ""}))
             draft.rename(file)
-        found: dict[str, Any] = json.loads(file.read_text())
-        return found
+        offset: dict[str, Any] = json.loads(file.read_text())
+        return offset
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
         """Return how far the next batch goes, with the model versions that score it.
 
-        A partition that `start` does not know is new: the batch takes note of where it begins, the
+        A partition that is not in `start` is new: the batch records where it begins, the
         next one reads it. One that was added to a topic begins at its first offset, whatever
-        ``starting`` says: what is in it came while we were reading.
+        ``starting`` is: all that it holds arrived while the stream was running.
 
         Raises
         ------
         UnavailableError
             A topic ends before `start`: it is not the one that was read.
         ConfigurationError
-            Kafka has removed what was to be read, and ``lost`` is stop.
+            Kafka has removed offsets before they were read, and ``lost`` is stop.
 
         Notes
         -----
-        Spark's own triggers wait by the wall clock: put back an hour, it would wait as long.
+        Spark's own triggers wait by the wall clock: if it is set back by an hour, they wait an hour longer.
         """
         early_s = self._next_s - time.monotonic()
         if early_s > 0:
@@ -191,9 +191,9 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def _look(
         self, start: dict[str, Any], goal: dict[str, int], ends: dict[str, int]
     ) -> tuple[dict[str, int], int]:
-        """Return how far has been looked at by the end of a batch that reads to `goal`, and how much is new.
+        """Return how far a batch that reads to `goal` looks ahead, and how many of these alerts are new.
 
-        A partition of which the batch reads nothing is in no task, so it is not looked at either.
+        A partition of which the batch reads nothing is in no task, so the batch does not look ahead there.
         """
         behind = int(self._options["behind"])
         seen = start.get(AHEAD_KEY, {})
@@ -210,7 +210,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return 0 if self._options["starting"] == "earliest" else 1
 
     def getDefaultReadLimit(self) -> ReadLimit:  # noqa: N802 - Spark's
-        """Return the most alerts of one batch."""
+        """Return the maximum number of alerts of one batch."""
         at_most = int(self._options["max_alerts"])
         return ReadMaxRows(at_most) if at_most else ReadAllAvailable()
 
@@ -219,7 +219,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         return {key: bounds[1] for key, bounds in (self._seen or self._bounds()).items()}
 
     def prepareForTriggerAvailableNow(self) -> None:  # noqa: N802 - Spark's
-        """Fix the end: what is in the topics now, and nothing that comes later; or what is given."""
+        """Fix where to stop reading: at the topics' present ends, or at those that ``offsets`` gives."""
         self._options["pace_s"] = "0"
         if self._fixed:
             self._target = {key: end for key, (_, end) in self._fixed.items()}
@@ -229,16 +229,18 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
         """Return the tasks that have something to read, each with all ranges of its partitions.
 
-        A partition always goes to the task of the same number, so that the worker that ran it finds
-        its consumer, as far as Spark lets it: with one task it always does.
+        A partition always goes to the task of the same number, so that, if Spark runs the task in the same
+        worker as before, its consumer is still there; with one task it always is.
 
         Raises
         ------
         ConfigurationError
-            Kafka has removed what a batch of old, now replayed, was to read, and ``lost`` is stop.
+            Kafka has removed offsets of a batch that is now replayed, and ``lost`` is stop.
         """
         keys = [key for key in sorted(places(end)) if key in start]
-        bounds = self._seen or self._bounds()  # a replay plans no offset before
+        bounds = (
+            self._seen or self._bounds()
+        )  # in a replay nothing was planned, so nothing is known yet
         refuse_other_topics(
             {key: end[key] for key in keys}, {k: high for k, (_, high) in bounds.items()}
         )
@@ -260,7 +262,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         keys: Sequence[str],
         bounds: dict[str, tuple[int, int]],
     ) -> list[Range]:
-        """Return what is looked at ahead, of what Kafka still has; empty ranges where nothing is new."""
+        """Return the ranges to look ahead at, within what Kafka still has; empty if nothing is new."""
         if AHEAD_KEY not in end:
             return []
         seen, looked = start.get(AHEAD_KEY, {}), end[AHEAD_KEY]
@@ -313,7 +315,7 @@ def split_key(key: str) -> tuple[str, int]:
 
 
 def places(offset: Mapping[str, Any]) -> dict[str, int]:
-    """Return what an offset says of partitions.
+    """Return the part of an offset that concerns partitions: the next offset of each.
 
     Examples
     --------
@@ -329,12 +331,12 @@ def topic_of(key: str) -> str:
 
 
 def refuse_other_topics(start: Mapping[str, Any], ends: Mapping[str, int]) -> None:
-    """Raise if a topic is shorter than what was read of it: it was deleted and made anew.
+    """Raise if a topic ends before the offsets that were read of it: it was deleted and created again.
 
     Raises
     ------
     UnavailableError
-        With what to do; reading on would skip what the new topic has.
+        The message says what to do; reading on would skip alerts of the new topic.
     """
     topics = {topic_of(key) for key in ends}
     for key in places(start):
@@ -353,7 +355,7 @@ def refuse_lost_offsets(start: Mapping[str, Any], lows: Mapping[str, int]) -> No
     Raises
     ------
     ConfigurationError
-        With the offsets, and what to do.
+        The message gives the offsets, and says what to do.
     """
     lost = [f"{start[key]} to {low - 1} of {key}" for key, low in lows.items() if low > start[key]]
     if lost:
@@ -364,7 +366,7 @@ def refuse_lost_offsets(start: Mapping[str, Any], lows: Mapping[str, int]) -> No
 
 
 def what_is_left(key: str, start: int, end: int, low: int) -> Range:
-    """Return the range of a partition whose first offset is `low`.
+    """Return the range from `start` to `end` of a partition that now begins at `low`, less what is lost.
 
     Examples
     --------
@@ -380,7 +382,7 @@ def plan_batch(
 ) -> dict[str, int]:
     """Return one past the last offset of each partition in the next batch.
 
-    With `at_most` every partition gets an equal share; what one leaves goes to the others.
+    With `at_most` every partition gets an equal share; what one does not need goes to the others.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""What one Spark task does, in a Python worker that stays: consume, score, write, hand on.
+"""What one Spark task does, in a Python worker that Spark reuses: consume, score, write, pass on rows.
 
-Everything dear is module state, made once in a worker's life: consumers with their position and
+Everything expensive is module state, made once in a worker's life: consumers with their position and
 prefetched messages, compiled plans, models. That is why this module must be importable by name:
 Spark then pickles a reference to it, and a worker that runs the next task finds its state.
 """
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 
 
 PREFETCH_KB: Final = 128 * 1024
-"""So much do the consumers of a worker fetch ahead, together; those that look ahead fetch as much again."""
+"""The consumers of a worker together prefetch at most this much; those that look ahead as much again."""
 LOOK_AHEAD: Final = 512
-"""So many messages of a partition are looked at beyond what a batch looks at."""
+"""At most this many messages of a partition are prefetched beyond those that a batch looks ahead at."""
 TIDY_EVERY: Final = 50_000
-"""After so many messages a worker gives memory back that lies free between what it holds. What Kafka's client
-fetches comes in pieces of up to 32 MB, and leaves a little more of it behind now and then: see
+"""After this many messages a worker returns free memory to the operating system. Kafka's client fetches in
+pieces of up to 32 MB, and the free memory between what is in use slowly grows: see
 :data:`stream.session.KEEP_MEMORY`."""
 ROWS_A_GROUP: Final = 1024
-"""A Parquet file is written so many rows at a time: few large groups are half the work of many small."""
+"""Rows per row group of a Parquet file: a few large groups take half the work of many small ones."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """All that a task needs beside its range.
+    """All that a task needs besides its ranges.
 
     Attributes
     ----------
@@ -59,21 +59,21 @@ class WorkerConfig:
     scorer
         See :class:`stream.scoring.ScorerConfig`.
     delta_folder
-        Where Parquet files of light curves and features are written; empty writes none.
+        Where Parquet files of light curves and features are written; empty: none are written.
     run_id
         Of the checkpoint that this run belongs to.
     timeout_s
-        How long a silent broker is waited for.
+        How long to wait for a silent broker.
     threads
-        So many lists of messages are decoded and scored at a time.
+        At most this many lists of messages are decoded and scored at a time.
     chunk
         Messages that are decoded and scored together; bounds a worker's memory.
     prefetch
-        At most this many messages of a partition are scored before a batch asks for them.
+        At most this many messages of a partition are scored before a batch requests them.
     careful
-        Whether a process of its own scores; see :mod:`stream.isolated`. Then nothing is looked at ahead.
+        Whether a separate process scores; see :mod:`stream.isolated`. Looking ahead is then off.
     priority
-        What is looked for ahead; None: nothing is.
+        The urgent alerts to look ahead for; None: do not look ahead.
     """
 
     client: dict[str, Any]
@@ -88,7 +88,7 @@ class WorkerConfig:
     priority: Priority | None = None
 
     def to_options(self) -> dict[str, str]:
-        """Return the same as text, for Spark to carry to the workers."""
+        """Return the same as text, for Spark to pass to the workers."""
         return {"client": json.dumps(self.client), "worker": json.dumps(asdict(self))}
 
     @classmethod
@@ -100,9 +100,9 @@ class WorkerConfig:
 
 
 class Worked(NamedTuple):
-    """What a list of messages becomes.
+    """The results of a list of messages.
 
-    ``rows`` for Spark, ``for_delta`` of the readable ones, seconds by stage for the report.
+    ``rows`` for Spark, ``for_delta`` for the readable ones, seconds by stage for the report.
     """
 
     rows: pa.RecordBatch
@@ -110,7 +110,7 @@ class Worked(NamedTuple):
     stages_s: Mapping[str, float]
 
     def part(self, low: int, high: int) -> Worked:
-        """Return what messages `low` to `high` (exclusive) became."""
+        """Return the results of messages `low` to `high` (exclusive)."""
         if (low, high) == (0, self.rows.num_rows):
             return self
         share = (high - low) / self.rows.num_rows
@@ -123,13 +123,13 @@ class Worked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found among messages that were looked at ahead: their offsets, and rows for Spark."""
+    """The offsets of messages that were read by looking ahead, and Spark's rows of the urgent ones."""
 
     offsets: list[int]
     rows: pa.RecordBatch
 
     def part(self, low: int, high: int) -> pa.RecordBatch:
-        """Return what was found among messages `low` to `high` (exclusive)."""
+        """Return the rows of the urgent ones among messages `low` to `high` (exclusive)."""
         at = self.rows["kafka_offset"].to_numpy()
         first, last = np.searchsorted(at, (self.offsets[low], self.offsets[high - 1] + 1))
         return self.rows[int(first) : int(last)]
@@ -149,7 +149,7 @@ class _WorkerState:
             IsolatedScorer(config.scorer, Scorer) if config.careful else Scorer(config.scorer)
         )
         self.pool = ThreadPoolExecutor(config.threads, "score")
-        # One list for each thread to begin with next.
+        # For each thread the list that it works on, and the next one.
         self.budget = threading.Semaphore(2 * config.threads)
         self.lookout: Lookout | None = None
         if config.priority is not None and isinstance(self.scorer, Scorer):
@@ -159,15 +159,15 @@ class _WorkerState:
         self.n_untidied = 0
 
     def readers_of(self, parts: Sequence[Range]) -> dict[Range, RangeReader[Worked]]:
-        """Return the readers of `parts`, all that a worker has; those of other partitions are closed."""
+        """Return the readers of `parts`, all of the worker's partitions; close those of other partitions."""
         _close_others(self.readers, parts)
         _close_others(self.lookers, parts)
         return self._opened(self.readers, parts, self.work, self.config.prefetch)
 
     def lookers_of(self, look_ahead: Sequence[Range]) -> dict[Range, RangeReader[Found]]:
-        """Return the readers of what is looked at ahead, which have consumers of their own.
+        """Return the readers that look ahead, which have consumers of their own.
 
-        They stay open, at rest, while the stream is not behind: it may be so once a minute.
+        They stay open, at rest, while the stream keeps up: it may fall behind once a minute.
         """
         for key in self.lookers.keys() - {_key(part) for part in look_ahead}:
             self.lookers[key].rest()
@@ -202,8 +202,8 @@ class _WorkerState:
         return Worked(rows, for_delta, stages.seconds)
 
     def look(self, messages: list[Message], version: str) -> Found:
-        """Find and score what cannot wait among messages of one partition."""
-        assert self.lookout is not None  # noqa: S101 - nobody looks without
+        """Find and score the urgent alerts among messages of one partition."""
+        assert self.lookout is not None  # noqa: S101 - without one there are no lookers
         chosen, scored = self.lookout.find([m.value() or b"" for m in messages], version)
         rows = padded({}, 0)
         if scored is not None:
@@ -213,7 +213,7 @@ class _WorkerState:
         return Found([offset_of(message) for message in messages], rows)
 
     def tidy(self, n_messages: int) -> None:
-        """Note so many messages, and give memory back where it is time."""
+        """Count `n_messages`; return free memory once :data:`TIDY_EVERY` messages have been counted."""
         self.n_untidied += n_messages
         if self.n_untidied >= TIDY_EVERY:
             self.n_untidied = 0
@@ -236,7 +236,7 @@ def _key(part: Range) -> Key:
 
 
 def _close_others(readers: dict[Key, RangeReader[Made]], parts: Sequence[Range]) -> None:
-    """Close the readers of other partitions than those of `parts`."""
+    """Close the readers of all partitions but those of `parts`."""
     for key in readers.keys() - {_key(part) for part in parts}:
         readers.pop(key).close()
 
@@ -247,7 +247,7 @@ _STATES: dict[str, _WorkerState] = {}
 
 
 def _state_for(config: WorkerConfig) -> _WorkerState:
-    """Return the state for `config`; that of another stream, which has ended, is let go."""
+    """Return the state for `config`; close that of another stream, which has ended."""
     key = repr(config)
     if key not in _STATES:
         while _STATES:
@@ -266,13 +266,13 @@ def run(task: PlannedTask, options: Mapping[str, str]) -> Iterator[pa.RecordBatc
 def run_ranges(
     parts: Sequence[Range], version: str, config: WorkerConfig, look_ahead: Sequence[Range] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """Consume `parts`, score them with `version` (:mod:`stream.versions`), give rows of :mod:`stream.rows`.
+    """Consume `parts`, score them with `version` (:mod:`stream.versions`), yield rows of :mod:`stream.rows`.
 
-    An empty range says that its partition is this worker's too: it is prefetched.
+    An empty range means that its partition belongs to this worker too: it is prefetched.
 
-    What cannot wait among `look_ahead` comes first, then the messages' rows, partition by partition in offset
-    order, then the ranges' own rows; the first of these names the file that was written, and where the
-    time went.
+    The urgent alerts among `look_ahead` come first, then the messages' rows, partition by partition in offset
+    order, then the ranges' own rows; the first of these names the file that was written, and the seconds
+    spent by stage.
     """
     started_ms = now_ms()
     stages = Stages()
@@ -334,15 +334,15 @@ def run_ranges(
 def _look(
     state: _WorkerState, look_ahead: Sequence[Range], version: str
 ) -> Iterator[pa.RecordBatch]:
-    """Give the rows of what cannot wait."""
+    """Yield the rows of urgent alerts."""
     lookers = state.lookers_of(look_ahead if state.lookout is not None else ())
     for part, looker in lookers.items():
         looker.begin(part.start, version)
     for part, looker in lookers.items():
         if part.is_empty:
             continue
-        for found, low, high in looker.read(part.start, part.end, version):
-            rows = found.part(low, high)
+        for urgent, low, high in looker.read(part.start, part.end, version):
+            rows = urgent.part(low, high)
             if rows.num_rows:
                 yield rows
 
@@ -353,7 +353,7 @@ def _next(pieces: Iterator[Piece], stages: Stages) -> Piece | None:
 
 
 def read_where(messages: list[Message]) -> dict[str, pa.Array]:
-    """Return where and when each message was read."""
+    """Return the topic, partition, offset, arrival time and processing time of each message."""
     n = len(messages)
     return {
         "topic": pa.array([message.topic() for message in messages]),

@@ -1,4 +1,4 @@
-"""Every strategy: a file of its own, and a line here. Names are permanent: they stand in requests."""
+"""Every strategy has a file of its own and a line in this one. Names are permanent: requests store them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def strategy_of(name: str, settings: Mapping[str, Any]) -> Strategy:
     Raises
     ------
     ConfigurationError
-        There is none.
+        There is none of that name.
     """
     if name not in STRATEGIES:
         raise ConfigurationError(f"no strategy {name!r}: choose one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[name]
-    made: Strategy = kind(**{field.name: settings[field.name] for field in fields(kind)})
-    return made
+    strategy: Strategy = kind(**{field.name: settings[field.name] for field in fields(kind)})
+    return strategy

@@ -1,4 +1,4 @@
-"""What a strategy is: how much a spectrum of each candidate would be worth, and why.
+"""The interface of strategies, which estimate how much a spectrum of each candidate is worth, and why.
 
 A strategy never spends budget and never learns; :mod:`active_learning.requests` chooses.
 """
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Worth(NamedTuple):
-    """What a strategy says of candidates, one of each in their order.
+    """A strategy's judgement of candidates, one value each in their order.
 
     Attributes
     ----------
     utility
-        float64; compares within one strategy. NaN: not worth a spectrum.
+        float64; comparable only within one strategy. NaN: not worth a spectrum.
     why
-        The same for people, one line each; what is said of a NaN is not used.
+        The same in words, one line each; unused where the utility is NaN.
     """
 
     utility: NDArray[np.float64]
@@ -37,15 +37,15 @@ class Strategy(Protocol):
 
     name: ClassVar[str]
     features: ClassVar[tuple[str, ...]]
-    """Features that it wants to see, in the struct column ``features`` of the candidates."""
+    """Features that it reads, in the struct column ``features`` of the candidates."""
 
     def worth(self, candidates: pa.Table) -> Worth:
-        """Return what each candidate is worth.
+        """Return the worth of each candidate.
 
         Parameters
         ----------
         candidates
-            One scored alert a row: the columns of :data:`active_learning.requests.CANDIDATE_COLUMNS`,
+            One scored alert per row: the columns of :data:`active_learning.requests.CANDIDATE_COLUMNS`,
             and ``features``.
         """
         ...

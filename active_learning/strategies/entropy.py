@@ -1,4 +1,4 @@
-"""Ask where the model is least sure of everything."""
+"""Request spectra of objects whose class probabilities have the largest entropy."""
 
 from __future__ import annotations
 

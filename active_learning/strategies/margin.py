@@ -1,4 +1,4 @@
-"""Ask where two classes are nearly equally likely."""
+"""Request spectra of objects for which two classes are nearly equally likely."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MarginStrategy:
-    """One less the margin between the likeliest and the second likeliest class.
+    """One minus the margin between the likeliest and the second likeliest class.
 
-    Scheffer, Decomain & Wrobel 2001, IDA, section 4 (doi:10.1007/3-540-44816-0_31): a spectrum settles
-    most where two classes contend, whatever the others get.
+    Scheffer, Decomain & Wrobel 2001, IDA, section 4 (doi:10.1007/3-540-44816-0_31): a spectrum decides
+    most if two classes are close, whatever the probabilities of the others.
 
     Attributes
     ----------

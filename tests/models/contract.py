@@ -113,6 +113,10 @@ class Contract:
         said = answers(self.fitted(kind))
         np.testing.assert_array_equal(said(less), said(everything))
 
+    def test_it_is_fitted_on_rows_that_do_not_name_their_class(self, kind: Any) -> None:
+        assert not {"class_id", "object_id"} & set(rows().inputs.table.column_names)
+        self.fitted(kind)
+
     def test_nothing_known_of_a_row_is_no_error(self, kind: Any) -> None:
         part = self.fitted(kind)
         names = part.pack().features

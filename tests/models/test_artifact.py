@@ -328,3 +328,29 @@ def test_what_parts_cost_is_noted_and_changes_no_version(copy: Path, unseen: pa.
     assert again.pop("lightgbm") == 31.5
     assert set(again.values()) == {None}
     assert load_model(copy).score(unseen).equals(scores)
+
+
+def test_two_parts_of_one_kind_are_refused(parts: Trained, tmp_path: Path) -> None:
+    """Their files would have one name."""
+    twice = replace(parts, parts=(parts.parts[0], *parts.parts))
+    with pytest.raises(ConfigurationError, match="two parts of one kind: lightgbm, lightgbm"):
+        save_model(twice, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_detectors_and_their_ranks_belong_together(parts: Trained, tmp_path: Path) -> None:
+    without = replace(parts, parts=tuple(p for p in parts.parts if p.kind != "entropy"))
+    save_model(without, tmp_path / "m")
+    with pytest.raises(ConfigurationError, match="ranks entropy, isolation_forest, and its detec"):
+        load_model(tmp_path / "m")
+
+
+def test_a_setting_decides_whatever_its_name(artifact: Path) -> None:
+    """A part may be built on another model, and name it."""
+    manifest = read_manifest(artifact)
+    entries = [
+        replace(manifest.parts[0], settings={**manifest.parts[0].settings, "model_version": name})
+        for name in ("one", "two")
+    ]
+    versions = {version_of(replace(manifest, parts=(e, *manifest.parts[1:]))) for e in entries}
+    assert len(versions) == 2

@@ -312,6 +312,15 @@ def test_an_offset_read_anew_ends_in_one_table(engine: sa.Engine) -> None:
     assert all(part.n_stored == 3 for part in parts)
 
 
+def test_an_offset_read_anew_may_be_another_surveys(engine: sa.Engine) -> None:
+    """A survey's declaration was mended, and the topic is read from a fresh checkpoint."""
+    commit(engine, 0, [alert(0, 1, survey="ztf"), alert(1, 2)])
+    commit(engine, 0, [alert(0, 1, survey="winter"), alert(1, 2)], run="mended")
+    keys = [(row["survey"], row["dia_source_id"]) for row in rows(engine, classifications)]
+    assert keys == [("lsst", 2), ("winter", 1)]
+    assert problems(engine) == []
+
+
 def test_the_audit_lists_what_no_run_has_read(engine: sa.Engine) -> None:
     commit(engine, 0, [alert(0, 1)])
     with engine.connect() as connection:
@@ -321,7 +330,13 @@ def test_the_audit_lists_what_no_run_has_read(engine: sa.Engine) -> None:
 
 def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> None:
     """The two ways to the messages give the same bytes, whatever the database does to a value."""
-    tiny = {"probabilities": [1.0 - 1e-300, 5e-324], "entropy": 0.1 + 0.2, "flux_njy": -1e-7}
+    tiny: dict[str, Any] = {
+        "novelty": -0.0,
+        "margin": float("inf"),
+        "probabilities": [1.0 - 1e-300, 5e-324],
+        "entropy": 0.1 + 0.2,
+        "flux_njy": -1e-7,
+    }
     unscored = alert(4, 1, **NO_SCORE, reason="solar_system_object", object_id=0, ss_object_id=5)
     alerts = [alert(0, 2**62), alert(1, 7, **tiny), alert(2, 7), bad(3), unscored]
     given = (batch(alerts), BatchId("run", 0, "s1"), POLICY, CLASSES, 99)

@@ -71,6 +71,21 @@ def test_looking_ahead_gives_the_same_scores(
         assert found.rows[name].equals(whole.rows[name].take(chosen)), name
 
 
+def test_looking_ahead_shows_a_strategy_its_features(
+    tmp_path: Path, model: Model, packets: list[bytes]
+) -> None:
+    names = ("age_days", "n_points")
+    scorer = Scorer(ScorerConfig(str(tmp_path / "models"), strategy_features=names))
+    version = model.manifest.model_version
+    whole = scorer.score_packets(packets, version)
+    lookout = Lookout(scorer, Priority(young_days=1e4, bright_sigma=1.0))
+    chosen, early = lookout.find(packets, version)
+    assert early is not None
+    shown = early.rows["strategy_features"]
+    assert shown.null_count == 0
+    assert shown.equals(whole.rows["strategy_features"].take(chosen))
+
+
 def kept(scored: Scored) -> pa.Table:
     n = len(scored.readable)
     where = {

@@ -24,6 +24,7 @@ from store.database import migrate, open_database
 from store.tables import batches, classifications, label_requests, request_events
 from stream import routes
 from stream.commit import BatchId, commit_sql, named_probabilities
+from stream.messages import LABEL_REQUEST, as_of
 from stream.outputs import Topics, outgoing, read_rows, stored_routes
 from stream.routes import KINDS, Route, RouteKind
 from tests.stream.test_commit import CLASSES, POLICY, alert, bad, batch
@@ -70,6 +71,21 @@ def test_an_older_form_is_still_spoken(engine: sa.Engine) -> None:
     told: Any = fastavro.schemaless_reader(body, schema, None)
     assert body.read() == b""
     assert told["dia_source_id"] == 1
+
+
+def test_a_form_of_a_later_release_is_refused_and_an_older_request_still_spoken(
+    engine: sa.Engine,
+) -> None:
+    later = (Route("requests", "q", schema="1.9", schema_id=109),)
+    commit_sql(engine, batch([alert(0, 1)]), BATCH, POLICY, CLASSES, 99, routes=later)
+    with pytest.raises(
+        ConfigurationError, match=r"LabelRequest\.avsc is 1\.1 .* cannot write 1\.9"
+    ):
+        sent(engine, TOPICS)
+    then = as_of(LABEL_REQUEST, "1.0")
+    names = [field["name"] for field in LABEL_REQUEST.record["fields"]]
+    assert [field["name"] for field in then.record["fields"]] == names[:-2]
+    assert (names[-2:], then.default_id) == (["survey", "program"], 100)
 
 
 def test_a_route_that_this_release_does_not_know_is_named(engine: sa.Engine) -> None:
