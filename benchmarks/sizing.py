@@ -97,7 +97,7 @@ def compression() -> list[dict[str, Any]]:
     """Return, by codec, what is left of the real packets and the price, each packet by itself."""
     packets = real_packets()
     n_bytes = sum(map(len, packets))
-    rates = []
+    trials = []
     for name, level in CODECS:
         codec = pa.Codec(name, compression_level=level)
         begin = time.process_time()
@@ -106,7 +106,7 @@ def compression() -> list[dict[str, Any]]:
         for one, packet in zip(small, packets, strict=True):
             codec.decompress(one, len(packet), asbytes=True)
         end = time.process_time()
-        rates.append(
+        trials.append(
             {
                 "codec": name if level is None else f"{name} {level}",
                 "left": sum(map(len, small)) / n_bytes,
@@ -114,7 +114,7 @@ def compression() -> list[dict[str, Any]]:
                 "decompress_ms": 1e3 * (end - middle) / len(packets),
             }
         )
-    return rates
+    return trials
 
 
 def commits() -> list[dict[str, Any]]:

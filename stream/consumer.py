@@ -351,13 +351,13 @@ class Watermarks:
         }
 
     def _partitions(self, topic: str) -> list[int]:
-        metadata = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
-        if metadata.error is not None:
+        answer = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
+        if answer.error is not None:
             raise UnavailableError(
                 "Kafka",
-                f"topic {topic}: {metadata.error.str()}: create it or set kafka.alert_topics",
+                f"topic {topic}: {answer.error.str()}: create it or set kafka.alert_topics",
             )
-        return sorted(metadata.partitions)
+        return sorted(answer.partitions)
 
     def close(self) -> None:
         """Close the consumer."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
 _DIFFERING: Final = ("dia_source_id", "topic", "kafka_partition", "kafka_offset", "differs")
-_LISTED: Final = 20
+_MOST: Final = 20
 
 
 class Refused(NamedTuple):
@@ -117,7 +117,7 @@ def report_of(
     messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
-    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _LISTED).to_pylist()
+    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _MOST).to_pylist()
     return BatchReport(
         batch.run_id,
         batch.batch_id,
@@ -130,11 +130,10 @@ def report_of(
         committed_ms,
         _latency_s(early_ms, committed_ms),
         tuple(
-            Requested(row["object_id"], row["dia_source_id"])
-            for row in committed.requested[:_LISTED]
+            Requested(row["object_id"], row["dia_source_id"]) for row in committed.requested[:_MOST]
         ),
         tuple(
-            Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_LISTED]
+            Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_MOST]
         ),
     )
 

@@ -61,17 +61,15 @@ class Registry:
         ConfigurationError
             It refuses a schema, or gives it another id than before.
         """
-        saved = self._read()
-        ids = {
-            topic: self._id(f"{topic}-value", schema, saved) for topic, schema in schemas.items()
-        }
+        old = self._read()
+        ids = {topic: self._id(f"{topic}-value", schema, old) for topic, schema in schemas.items()}
         new = {_key(f"{topic}-value", schemas[topic]): ids[topic] for topic in schemas}
-        if new.items() - saved.items():
-            self._write(saved | new)
+        if new.items() - old.items():
+            self._write(old | new)
         return ids
 
-    def _id(self, subject: str, schema: MessageSchema, saved: dict[str, int]) -> int:
-        before = saved.get(_key(subject, schema))
+    def _id(self, subject: str, schema: MessageSchema, old: dict[str, int]) -> int:
+        before = old.get(_key(subject, schema))
         try:
             schema_id = self._register(subject, schema.text)
         except UnavailableError as error:

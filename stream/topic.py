@@ -141,15 +141,13 @@ class Publisher:
 
     def _check_topic(self) -> None:
         try:
-            metadata = self._producer.list_topics(self._topic, timeout=_ANSWER_S).topics[
-                self._topic
-            ]
+            answer = self._producer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic]
         except KafkaException as error:
             raise self._failure(
                 f"{error.args[0].str()}: is it running, and is kafka.bootstrap_servers right?"
             ) from error
-        if metadata.error is not None:
-            raise self._failure(f"{metadata.error.str()}: create the topic first")
+        if answer.error is not None:
+            raise self._failure(f"{answer.error.str()}: create the topic first")
 
     def _failure(self, hint: str) -> UnavailableError:
         return UnavailableError("Kafka", f"topic {self._topic}: {hint}")
