@@ -1,6 +1,6 @@
 """What each family of features is worth: ``python -m benchmarks.ablation``.
 
-LightGBM with each family left out in turn, with each alone, and with the dear ones added, out of fold (5
+LightGBM with each family left out in turn, with each alone, and with the expensive ones added, out of fold (5
 folds split by object) on PLAsTiCC's training set without host redshift, as packets are, and on SNPCC's
 spectroscopic objects. Objects count equally, over all moments and as a whole (the last moment); the error
 is that of the difference to the default set, over objects.
@@ -40,19 +40,19 @@ THREADS: Final = 2
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", type=int, help="take so many objects of PLAsTiCC, by chance")
-    given = parser.parse_args()
+    parser.add_argument("--objects", type=int, help="use this many random objects of PLAsTiCC")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
         folder = Path(name)
         sets = {
-            "PLAsTiCC": as_in_packets(sample(plasticc(folder / "plasticc"), given.objects)),
+            "PLAsTiCC": as_in_packets(sample(plasticc(folder / "plasticc"), args.objects)),
             "SNPCC": as_in_packets(samples(folder / "snpcc")[0]),
         }
     finish({name: ablation(name, table) for name, table in sets.items()})
 
 
 def sample(table: pa.Table, n: int | None) -> pa.Table:
-    """Return `n` of the rows by chance, all where `n` is None."""
+    """Return `n` random rows; all if `n` is None."""
     if n is None:
         return table
     return table.take(np.random.default_rng(1).permutation(table.num_rows)[:n])
@@ -76,10 +76,10 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
         losses[variant] = -np.log(np.maximum(p[np.arange(len(p)), rows.truth], 1e-9))
         scores[variant] = macro_f1(p.argmax(axis=1), rows.truth, len(class_ids), rows.weights)
     print(file=sys.stderr)
-    found = {}
+    results = {}
     for variant, loss in losses.items():
         change = loss - losses["all"]
-        found[variant] = {
+        results[variant] = {
             "log_loss": float(np.average(loss, weights=rows.weights)),
             "log_loss_change": float(np.average(change, weights=rows.weights)),
             "error": error_of_mean(change, rows),
@@ -98,7 +98,7 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
             f"{one['whole_log_loss_change']:+.4f} ± {one['whole_error']:.4f}",
             f"{one['macro_f1']:.3f}",
         )
-        for variant, one in found.items()
+        for variant, one in results.items()
     ]
     head = (
         f"{name}, {int(rows.owner.max()) + 1:,} objects",
@@ -110,7 +110,7 @@ def ablation(name: str, table: pa.Table) -> dict[str, dict[str, float]]:
         "macro F1",
     )
     print_table(head, table_rows)
-    return found
+    return results
 
 
 def variants_of_families() -> dict[str, tuple[str, ...]]:

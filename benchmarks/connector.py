@@ -1,7 +1,7 @@
-"""Spark's own Kafka connector with a Python function that is called row by row, what brokers began with.
+"""Spark's own Kafka connector with a Python function that is called row by row, as the first brokers did.
 
 Started by ``benchmarks.end_to_end`` in a process of its own, because the connector's jars have to be
-there when Spark starts: ``python -m benchmarks.connector SERVERS N``. The function decodes a packet with
+present when Spark starts: ``python -m benchmarks.connector SERVERS N``. The function decodes a packet with
 fastavro and returns a few of its fields; rows go to Parquet. No features, no model, no database.
 """
 
@@ -89,10 +89,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("servers")
     parser.add_argument("at_most", type=int)
-    given = parser.parse_args()
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="noctule-bench-"))
     try:
-        print(json.dumps({"alerts_per_s": run(given.servers, "alerts", given.at_most, folder)}))
+        print(json.dumps({"alerts_per_s": run(args.servers, "alerts", args.at_most, folder)}))
     finally:
         shutil.rmtree(folder)
 

@@ -113,14 +113,14 @@ def real_packets_s(packets: list[bytes], schema: Any, plan: Plan) -> dict[str, f
         ),
         "a plain pass over the bytes": lambda: np.bitwise_xor.reduce(words),
     }
-    found = {name: shortest_s(work) / len(packets) for name, work in works.items()}
+    results = {name: shortest_s(work) / len(packets) for name, work in works.items()}
     mean_mb = data.size / len(packets) / 1e6
     rows = [
-        (name, f"{1e3 * s:.3f}", f"{mean_mb / s:,.0f}", f"{found[FASTAVRO] / s:,.1f}")
-        for name, s in found.items()
+        (name, f"{1e3 * s:.3f}", f"{mean_mb / s:,.0f}", f"{results[FASTAVRO] / s:,.1f}")
+        for name, s in results.items()
     ]
     print_table(("the real packets", "ms a packet", "MB/s", "x fastavro"), rows)
-    return found
+    return results
 
 
 def history_size(packets: list[bytes], schema: Any, plan: Plan, rows: int) -> dict[str, Any]:
@@ -128,12 +128,12 @@ def history_size(packets: list[bytes], schema: Any, plan: Plan, rows: int) -> di
     packet = with_history(max(packets, key=len), schema, rows)
     batch = [packet] * min(64, BATCH_BYTES // len(packet))
     one = works_of([packet], schema, plan)
-    found: dict[str, Any] = {"packet_mb": len(packet) / 1e6}
+    results: dict[str, Any] = {"packet_mb": len(packet) / 1e6}
     for name, work in works_of(batch, schema, plan).items():
-        found[name] = {"s": shortest_s(work, 1.0) / len(batch), "peak_mb": peak_mb(one[name])}
+        results[name] = {"s": shortest_s(work, 1.0) / len(batch), "peak_mb": peak_mb(one[name])}
     columns = decode_columns(plan, bodies_of([packet]))
     assert columns.offsets[-1] == rows + 1  # and the alert's own source
-    return found
+    return results
 
 
 def with_history(packet: bytes, schema: Any, rows: int) -> bytes:
@@ -162,14 +162,14 @@ def print_sizes(sizes: dict[int, dict[str, Any]]) -> None:
     table = [
         (
             f"{rows:,}",
-            f"{1e3 * found['packet_mb']:,.0f}",
+            f"{1e3 * results['packet_mb']:,.0f}",
             label,
-            f"{1e6 * found[name]['s']:,.1f}",
-            f"{found['packet_mb'] / found[name]['s']:,.0f}",
-            f"{found[FASTAVRO]['s'] / found[name]['s']:,.1f}",
-            f"{found[name]['peak_mb']:.2f}",
+            f"{1e6 * results[name]['s']:,.1f}",
+            f"{results['packet_mb'] / results[name]['s']:,.0f}",
+            f"{results[FASTAVRO]['s'] / results[name]['s']:,.1f}",
+            f"{results[name]['peak_mb']:.2f}",
         )
-        for rows, found in sizes.items()
+        for rows, results in sizes.items()
         for name, label in short.items()
     ]
     print_table(head, table)

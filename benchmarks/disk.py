@@ -93,7 +93,7 @@ def night_rows(n_alerts: int, visits: int) -> Iterator[pa.Table]:
 def changed(
     curves: pa.ListArray, later: NDArray[np.float64], brighter: NDArray[np.float64]
 ) -> pa.ListArray:
-    """Return light curves so many days later and so many times brighter."""
+    """Return light curves `later` by days and `brighter` by a factor."""
     lengths = curves.value_lengths().to_numpy()
     points = pa.Table.from_struct_array(curves.flatten())
     each = np.repeat(brighter, lengths).astype(np.float32)
@@ -203,13 +203,13 @@ def measure(root: Path, n_alerts: int, visits: int) -> dict[str, Any]:
                 reporter="me",
                 now_ms=1,
             )
-    asked = objects[1 :: max(1, len(objects) // 10)][:10]
-    before = state(folder, asked)
+    sampled = objects[1 :: max(1, len(objects) // 10)][:10]
+    before = state(folder, sampled)
     begin = time.perf_counter()
     saved = maintain(engine, folder, Retention(light_curve_days=0))
     seconds = time.perf_counter() - begin
     vacuum(folder, 0)
-    after = state(folder, asked)
+    after = state(folder, sampled)
     n_left = dataset_of(DeltaTable(str(folder)), folder).count_rows()
     assert n_left == n, "no alert was lost"
     engine.dispose()
@@ -222,10 +222,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alerts", type=int, default=50_000)
     parser.add_argument("--visits", type=int, default=20)
-    given = parser.parse_args()
+    args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="noctule-bench-"))
     try:
-        result = measure(root, given.alerts, given.visits)
+        result = measure(root, args.alerts, args.visits)
     finally:
         shutil.rmtree(root)
     before, after = result["before"], result["after"]

@@ -50,12 +50,12 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plots", type=Path, help="where pictures go, one a feature")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
         found = {what: Values(t, *feature_arrays(t)) for what, t in sets(Path(name)).items()}
     result = {what: absent(what, values) for what, values in found.items()}
-    if given.plots:
-        draw(found, given.plots)
+    if args.plots:
+        draw(found, args.plots)
     finish(result)
 
 

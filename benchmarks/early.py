@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument(
         "--redshift", action="store_true", help="give the host redshift where known"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
-        result = measure(Path(name), redshift=given.redshift)
+        result = measure(Path(name), redshift=args.redshift)
     print(table_of(result))
     print("novelty AUROC by withheld class:", result["novelty_auroc_by_class"])
     finish(result)

@@ -52,8 +52,8 @@ def fastavro_per_s(servers: str, n: int) -> float:
 def connector_per_s(servers: str, at_most: int) -> float:
     """Return the same of Spark's connector and a Python function, in batches of `at_most`."""
     command = [sys.executable, "-m", "benchmarks.connector", servers, str(at_most)]
-    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return float(json.loads(told.splitlines()[-1])["alerts_per_s"])
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return float(json.loads(output.splitlines()[-1])["alerts_per_s"])
 
 
 class Drained(NamedTuple):
@@ -68,8 +68,8 @@ class Drained(NamedTuple):
 def drained(stage: Live, n: int) -> Drained:
     """Send `n` alerts and drain them; look at all batches but the first and the last two.
 
-    A worker scores ahead of what it is asked for. Both ends of the window have that before them, so that
-    nothing in it was done in advance.
+    A worker prefetches and scores alerts beyond its batch. It does so before both ends of the window, so
+    that the window holds neither less nor more work than its alerts need.
     """
     stage.send(n)
     cpus: list[Cpu] = []
@@ -94,24 +94,24 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=256.0)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--baseline", type=int, default=300, help="packets of each; 0: none")
-    given = parser.parse_args()
-    result: dict[str, Any] = {"n": given.packets, "rate_per_s": given.rate}
-    # Nothing is looked at ahead here: what that costs, benchmarks.priority tells.
-    with live(kept=given.packets, stream={"priority": "none"}) as stage:
+    args = parser.parse_args()
+    result: dict[str, Any] = {"n": args.packets, "rate_per_s": args.rate}
+    # Looking ahead is off: benchmarks.priority measures its cost.
+    with live(kept=args.packets, stream={"priority": "none"}) as stage:
         servers = stage.kafka.bootstrap_servers
-        stage.send(max(1_000, 4 * given.baseline))
-        if given.baseline:
-            result["fastavro_alerts_per_s"] = fastavro_per_s(servers, given.baseline)
-            result["connector_alerts_per_s"] = connector_per_s(servers, given.baseline)
+        stage.send(max(1_000, 4 * args.baseline))
+        if args.baseline:
+            result["fastavro_alerts_per_s"] = fastavro_per_s(servers, args.baseline)
+            result["connector_alerts_per_s"] = connector_per_s(servers, args.baseline)
         stage.drain()  # starts the workers, compiles
-        found = drained(stage, given.packets)
-        result["alerts_per_s"] = per_s = found.per_s
+        drain = drained(stage, args.packets)
+        result["alerts_per_s"] = per_s = drain.per_s
         for name in ("fastavro", "connector"):
             if f"{name}_alerts_per_s" in result:
                 result[f"times_{name}"] = per_s / result[f"{name}_alerts_per_s"]
         query = stage.stream()
-        n, before = int(given.rate * given.seconds), len(stage.reports)
-        with stage.sender(n, "--rate", str(given.rate)):
+        n, before = int(args.rate * args.seconds), len(stage.reports)
+        with stage.sender(n, "--rate", str(args.rate)):
             stage.await_read(stage.n_read + n, query)
         waited = latencies_s(stage.reports[before:])
         query.stop()
@@ -130,14 +130,14 @@ def main() -> None:
             ("noctule, Kafka to committed rows", *cells("")),
         ],
     )
-    print_table(("stage", "ms an alert", "of the batch"), stage_rows(found.reports))
+    print_table(("stage", "ms an alert", "of the batch"), stage_rows(drain.reports))
     print_table(
         ("process", "processor, ms an alert"),
-        [(who, f"{1e3 * seconds / found.n:.3f}") for who, seconds in found.cpu_s.items()],
+        [(who, f"{1e3 * seconds / drain.n:.3f}") for who, seconds in drain.cpu_s.items()],
     )
     p50, p99 = result["latency_p50_s"], result["latency_p99_s"]
-    print(f"latency at {given.rate:.0f}/s: median {p50:.2f} s, 99 % {p99:.2f} s\n")
-    finish(result | {"stages_ms": {name: float(ms) for name, ms, _ in stage_rows(found.reports)}})
+    print(f"latency at {args.rate:.0f}/s: median {p50:.2f} s, 99 % {p99:.2f} s\n")
+    finish(result | {"stages_ms": {name: float(ms) for name, ms, _ in stage_rows(drain.reports)}})
 
 
 if __name__ == "__main__":

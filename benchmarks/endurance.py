@@ -1,9 +1,9 @@
-"""Whether memory, state and checkpoint stay as they are: alerts by the million through one stream.
+"""Whether memory, state and checkpoint stay constant: millions of alerts through one stream.
 
-Real packets (262 KB), so many at a time, maintenance beside the stream. After each: the most memory that
-driver, workers, Spark's JVM, broker and maintenance had meanwhile, and what they took of the processor; the
+Real packets (262 KB), ``--every`` at a time, maintenance beside the stream. After each: the peak memory of
+driver, workers, Spark's JVM, broker and maintenance meanwhile, and their processor time; the
 checkpoint, the Delta log, files and bytes of the Delta table, the database; and the stages, so that a slower
-stretch says why. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
+stretch can be explained. ``--alerts N``, ``--every N``, ``--rate R``; a plot with ``--plot FILE``.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Watch:
         self._next_s = 0.0
 
     def look(self) -> None:
-        """Look at memory, where it is time."""
+        """Measure memory, if the next look is due."""
         if time.monotonic() < self._next_s:
             return
         self._next_s = time.monotonic() + LOOK_S
@@ -138,30 +138,30 @@ def _mb(paths: list[Path]) -> float:
 
 def keep_small(stage: Live) -> subprocess.Popen[bytes]:
     """Start the maintenance beside the stream, in a process of its own."""
-    given = {
+    variables = {
         "NOCTULE_STATE": str(stage.settings.state),
         "NOCTULE_MAINTENANCE__LIGHT_CURVE_DAYS": "0",
     }
     command = [sys.executable, "-m", "deploy.cli", "maintain", "--every", "120"]
-    return subprocess.Popen(command, env=os.environ | given, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=os.environ | variables, stderr=subprocess.DEVNULL)
 
 
 def run(
-    stage: Live, n: int, every: int, rate: float, told: Callable[[str], None]
+    stage: Live, n: int, every: int, rate: float, report: Callable[[str], None]
 ) -> list[dict[str, float]]:
-    """Stream `n` alerts at `rate` a second at most; return what was seen every so many."""
+    """Stream `n` alerts, at most `rate` per second; return what was measured after each `every` alerts."""
     query, samples = stage.stream(), []
     begin, started = stage.n_read, time.monotonic()
     maintenance = keep_small(stage)
     try:
         for goal in range(every, n + 1, every):
             watch = Watch(stage, maintenance.pid)
-            # No more than that is ever in front of the stream, so Kafka removes nothing unread.
+            # At most `every` alerts wait for the stream at a time, so Kafka removes nothing unread.
             with stage.sender(every, "--rate", str(rate)):
                 stage.await_read(begin + goal, query, watch.look)
             seen = {"alerts": float(goal), "s": time.monotonic() - started, **watch.seen()}
             samples.append(seen)
-            told(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
+            report(f"{goal:,} alerts, {goal / seen['s']:.0f} a second: {json.dumps(seen)}")
     finally:
         maintenance.terminate()
         maintenance.wait()
@@ -201,11 +201,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=25_000)
     parser.add_argument("--rate", type=float, default=2_000.0)
     parser.add_argument("--plot", type=Path)
-    given = parser.parse_args()
-    with live(kept=given.every) as stage:
+    args = parser.parse_args()
+    with live(kept=args.every) as stage:
         stage.send(1_000)
         stage.drain()
-        samples = run(stage, given.alerts, given.every, given.rate, partial(print, flush=True))
+        samples = run(stage, args.alerts, args.every, args.rate, partial(print, flush=True))
     print()
     shown = samples[:: max(1, len(samples) // 8)]
     rows = []
@@ -214,8 +214,8 @@ def main() -> None:
         values = (f"{seen[name]:,.{digits}f}" for seen in shown)
         rows.append((text, *values, f"{slope(samples, name):+,.{digits}f}"))
     print_table(("alerts", *(f"{seen['alerts']:,.0f}" for seen in shown), "a million more"), rows)
-    if given.plot is not None:
-        plot(samples, given.plot)
+    if args.plot is not None:
+        plot(samples, args.plot)
     last = samples[-1]
     result: dict[str, Any] = {name: slope(samples, name) for name in COLUMNS}
     finish({"alerts_per_s": last["alerts"] / last["s"], "growth_per_million": result, "last": last})

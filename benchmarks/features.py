@@ -1,4 +1,4 @@
-"""How long features take, and beside what: ``python -m benchmarks.features``.
+"""How long features take, and compared with what: ``python -m benchmarks.features``.
 
 The same statistics on the same single-band curves with the published package light-curve; then the
 default set on the histories of the real LSST packets, by family; how often the gate of the fit opens
@@ -100,7 +100,7 @@ def same_statistics(curves: LightCurves) -> dict[str, float]:
         column.astype(np.float64)
         for column in (curves.t_mjd_tai, curves.flux_njy, curves.sigma_njy)
     )
-    # Copies: light-curve takes a hundred times as long where the curves are views of one array.
+    # Copies: light-curve takes a hundred times as long if the curves are views of one array.
     split = [
         [part.copy() for part in np.split(column, curves.offsets[1:-1])]
         for column in (t, flux, sigma)
@@ -110,9 +110,9 @@ def same_statistics(curves: LightCurves) -> dict[str, float]:
 
     theirs = partial(extractor.many, listed, sorted=True, check=False, n_jobs=1, fill_value=np.nan)
     ours = partial(compute, curves, nothing, (BANDS,))
-    found = {"light-curve": shortest_s(theirs), "noctule": shortest_s(ours)}
-    a_curve = {name: s / len(curves) for name, s in found.items()}
-    a_curve["ratio"] = found["light-curve"] / found["noctule"]
+    costs = {"light-curve": shortest_s(theirs), "noctule": shortest_s(ours)}
+    a_curve = {name: s / len(curves) for name, s in costs.items()}
+    a_curve["ratio"] = costs["light-curve"] / costs["noctule"]
     n_theirs = extractor.many(listed[:1], sorted=True, check=False, n_jobs=1).shape[1]
     print_table(
         (f"{len(curves):,} bands of PLAsTiCC", "numbers", "us a curve", "x light-curve"),
@@ -146,16 +146,16 @@ def real_histories(curves: LightCurves) -> dict[str, float]:
     works: dict[str, Callable[[], Any]] = {"sorting, bands, weights": partial(prepare, curves)}
     works |= {family.name: partial(run_family, family, points, nothing) for family in FAMILIES}
     works["all"] = lambda: compute(curves, nothing)
-    found = {name: shortest_s(work) / n for name, work in works.items()}
+    costs = {name: shortest_s(work) / n for name, work in works.items()}
     halves = [half(curves, which) for which in range(2)]
     with ThreadPoolExecutor(2) as pool:
         alone = shortest_s(lambda: [all_of(part) for part in halves])
-        found["two threads, times one"] = alone / shortest_s(lambda: list(pool.map(all_of, halves)))
+        costs["two threads, times one"] = alone / shortest_s(lambda: list(pool.map(all_of, halves)))
     mean = curves.counts().mean()
-    rows = [(name, f"{1e6 * s:.1f}") for name, s in found.items() if "times" not in name]
+    rows = [(name, f"{1e6 * s:.1f}") for name, s in costs.items() if "times" not in name]
     print_table((f"{n} real histories, {mean:.0f} points in the mean", "us an alert"), rows)
-    print(f"{found['two threads, times one']:.2f} times faster with two threads\n")
-    return found
+    print(f"{costs['two threads, times one']:.2f} times faster with two threads\n")
+    return costs
 
 
 def by_class(table: pa.Table) -> dict[str, pa.Table]:
@@ -166,7 +166,7 @@ def by_class(table: pa.Table) -> dict[str, pa.Table]:
 
 def gate(sets: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
     """Print how often a fit is tried, how often it succeeds, and what it costs; seconds a fit."""
-    found = {}
+    costs = {}
     for name, table in sets.items():
         points = prepare(light_curves_of(table))
         n = table.num_rows
@@ -178,17 +178,17 @@ def gate(sets: dict[str, pa.Table]) -> dict[str, dict[str, float]]:
         reason = np.zeros(out.shape, np.int8)
         work = partial(FIT.kernel, part, unknown(tried.num_rows), out, reason)
         seconds = shortest_s(work, 1.0) / tried.num_rows
-        found[name] = {
+        costs[name] = {
             "opens": tried.num_rows / n,
             "fitted": float((reason[:, 0] == 0).mean()),
             "fit_s": seconds,
         }
     rows = [
         (name, f"{one['opens']:.1%}", f"{one['fitted']:.0%}", f"{1e6 * one['fit_s']:.0f}")
-        for name, one in found.items()
+        for name, one in costs.items()
     ]
     print_table(("the fit's gate", "opens", "of these fitted", "us a fit"), rows)
-    return found
+    return costs
 
 
 def all_of(curves: LightCurves) -> Any:
@@ -214,7 +214,7 @@ def sizes(curves: LightCurves) -> dict[int, float]:
     """Print the cost by number of points; seconds a curve."""
     longest = int(np.argmax(curves.counts()))
     begin, end = curves.offsets[longest : longest + 2]
-    found = {}
+    costs = {}
     for size in SIZES:
         n = max(1, POINTS_A_SIZE // size)
         rows = begin + np.arange(size) % (end - begin)
@@ -222,19 +222,19 @@ def sizes(curves: LightCurves) -> dict[int, float]:
         one = curves.take(rows, np.array([0, size]))
         one = replace(one, t_mjd_tai=one.t_mjd_tai + years)
         many = one.take(np.tile(np.arange(size), n), np.arange(n + 1) * size)
-        found[size] = shortest_s(partial(all_of, many), 1.0) / n
+        costs[size] = shortest_s(partial(all_of, many), 1.0) / n
     rows_ = [
-        (f"{size:,}", f"{1e6 * s:,.1f}", f"{1e9 * s / size:,.0f}") for size, s in found.items()
+        (f"{size:,}", f"{1e6 * s:,.1f}", f"{1e9 * s / size:,.0f}") for size, s in costs.items()
     ]
     head = (f"points, {len(FEATURES)} features", "us a light curve", "ns a point")
     print_table(head, rows_)
-    return found
+    return costs
 
 
 def dear_families() -> dict[str, dict[int, float]]:
-    """Print what the families cost that must be asked for; seconds a light curve of a year."""
+    """Print the cost of the families that must be requested by name; seconds per light curve of a year."""
     chance = np.random.default_rng(1)
-    found: dict[str, dict[int, float]] = {}
+    costs: dict[str, dict[int, float]] = {}
     for size in DEAR_SIZES:
         n = max(2, DEAR_POINTS // size)
         t = np.sort(chance.uniform(60_000, 60_365, (n, size)), axis=1)
@@ -251,11 +251,11 @@ def dear_families() -> dict[str, dict[int, float]]:
         for family in ALL_FAMILIES:
             if family not in FAMILIES:
                 work = partial(compute, curves, unknown(n), (family,))
-                found.setdefault(family.name, {})[size] = shortest_s(work, 1.0) / n
-    head = ("asked for by name, ms a light curve of", *(f"{size:,} points" for size in DEAR_SIZES))
-    rows = [(name, *(f"{1e3 * s:.2f}" for s in by.values())) for name, by in found.items()]
+                costs.setdefault(family.name, {})[size] = shortest_s(work, 1.0) / n
+    head = ("by name only, ms per light curve of", *(f"{size:,} points" for size in DEAR_SIZES))
+    rows = [(name, *(f"{1e3 * s:.2f}" for s in by.values())) for name, by in costs.items()]
     print_table(head, rows)
-    return found
+    return costs
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Bazin's function on one thread: noctule beside light-curve's and scipy's fits, in one run.
 
-The curves are PLAsTiCC's supernovae in single bands with 30 to 60 points. What a tool says of its own
-chi-square is not used: all are computed here, from the parameters alone. The package ``light-curve``
+The curves are PLAsTiCC's supernovae in single bands with 30 to 60 points. The chi-square that a tool
+reports is not used: all are computed here, from the parameters alone. The package ``light-curve``
 is no dependency: install it into a folder of its own and name that in PYTHONPATH.
 
 ``--plot FILE`` draws fits over twenty of the curves.
@@ -67,7 +67,7 @@ class Curves(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one tool did: seconds a curve, and reduced chi-square of the curves it was given."""
+    """What one tool did: seconds per curve, and reduced chi-square of its curves."""
 
     s: float
     reduced: NDArray[np.float64]
@@ -165,18 +165,18 @@ def reduced_chi2(curves: Curves, values: Any) -> NDArray[np.float64]:
 
     Written for a tau_rise above tau_fall too, which other tools may return.
     """
-    found = np.full(len(curves.title), np.nan)
+    chi_square = np.full(len(curves.title), np.nan)
     for k, (a, b, t0, rise, fall) in enumerate(np.asarray(values)[:, :5]):
         t, flux, sigma = curves.one(k)
-        with np.errstate(all="ignore"):  # a fit that failed may say anything
+        with np.errstate(all="ignore"):  # a failed fit may return anything
             x = t - t0
             model = b + a * np.exp(-x / fall - np.logaddexp(0, -x / rise))
-            found[k] = np.sum(((flux - model) / sigma) ** 2) / (t.size - 5)
-    return found
+            chi_square[k] = np.sum(((flux - model) / sigma) ** 2) / (t.size - 5)
+    return chi_square
 
 
 def compare(curves: Curves) -> dict[str, Result]:
-    """Return every tool's result, and say of those that are not here how to get them."""
+    """Return every tool's result; print how to get those that are not installed."""
     some = curves.take(range(0, len(curves.title), SUBSAMPLE))
     results = {
         f"noctule, starts {starts}, iterations {rounds}": ours(curves, starts, rounds)
@@ -240,15 +240,15 @@ def by_scipy(curves: Curves) -> Result:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Send file descriptor 2 nowhere: Ceres reports every overflow there."""
-    kept = os.dup(2)
+    """Discard standard error: Ceres reports every overflow there."""
+    original = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)
         os.close(nowhere)
 
 

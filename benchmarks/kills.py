@@ -1,10 +1,10 @@
-"""SIGKILL the whole stream again and again, and see that nothing is lost and nothing double.
+"""SIGKILL the whole stream again and again, and check that nothing is lost or duplicated.
 
 A topic of real LSST packets, the smallest ones, with fresh ids; mixed in are packets that come twice,
 in the same topic or in another, and packets that cannot be read. ``noctule stream`` runs as a command and
 is killed ``--kills`` times, in the middle of a batch or while it starts, its process alone or all of its
-group. Then it drains what is left, and everything that was sent is compared with everything that
-came of it: the tables, the Delta table, the outgoing topics, the audit. Exits with 1 if they differ.
+group. Then it drains what is left, and everything that was sent is compared with all the
+results: the tables, the Delta table, the outgoing topics, the audit. Exits with 1 if they differ.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from stream.audit import PartitionAudit
 
 SMALLEST: Final = 12
-"""So many different real packets are used, the smallest ones."""
+"""How many different real packets are used, the smallest ones."""
 RECENT: Final = 50
 REPEATED, CUT, GARBAGE, EMPTY = 0.08, 0.03, 0.015, 0.005
 PARTITIONS: Final = 2
@@ -115,9 +115,9 @@ class Expected:
     ids
         diaSourceIds that were sent, each at least once.
     readable
-        Where each readable packet lies, and its id.
+        Topic, partition and offset of each readable packet, to its id.
     bad
-        Where each packet lies that cannot be read, and its digest.
+        The same of each packet that cannot be read, to its digest.
     """
 
     ids: set[int] = field(default_factory=set)
@@ -126,7 +126,7 @@ class Expected:
     _ends: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def note(self, sent: Sent) -> None:
-        """Note a packet; nobody else may write to its partition."""
+        """Record a packet; nothing else may write to its partition."""
         key = sent.topic, sent.partition
         where = (*key, self._ends[key])
         self._ends[key] += 1
@@ -143,7 +143,7 @@ class Expected:
 
 
 def digest(value: bytes) -> str:
-    """Return what stands for bytes here."""
+    """Return the digest that represents bytes in comparisons."""
     return hashlib.sha256(value).hexdigest()
 
 
@@ -187,7 +187,7 @@ def audited(settings: Settings, engine: sa.Engine) -> list[PartitionAudit]:
 
 def _of_audit(parts: list[PartitionAudit]) -> Iterator[str]:
     for part in parts:
-        yield from (f"audit of {part.topic}:{part.partition}: {told}" for told in part.problems)
+        yield from (f"audit of {part.topic}:{part.partition}: {text}" for text in part.problems)
         if part.n_waiting != 0:
             yield f"audit of {part.topic}:{part.partition}: {part.n_waiting} waiting"
 
@@ -225,12 +225,12 @@ def _of_delta(settings: Settings, expected: Expected) -> Iterator[str]:
     rows = list(zip(*dataset.to_table(names).to_pydict().values(), strict=True))
     if len({row[:4] for row in rows}) != len(rows):
         yield f"Delta: {len(rows) - len({row[:4] for row in rows})} rows are double"
-    found = {(row[1:4], row[4]) for row in rows}
-    yield from _sets("in Delta", found, set(expected.readable.items()))
+    stored = {(row[1:4], row[4]) for row in rows}
+    yield from _sets("in Delta", stored, set(expected.readable.items()))
 
 
 def _of_topics(settings: Settings, engine: sa.Engine) -> Iterator[str]:
-    """Every message is one that the tables say, byte for byte, and each of these is there."""
+    """Compare the messages in the topics with those that the tables give, byte for byte."""
     topics = outgoing_topics(settings)
     names = (topics.classified, topics.novel, topics.requests, topics.rejected)
     with engine.connect() as connection:
@@ -257,7 +257,7 @@ def messages(settings: Settings, topic: str) -> list[Message]:
     )
     partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
-    found: list[Message] = []
+    received: list[Message] = []
     ended: set[int | None] = set()
     while len(ended) < len(partitions):
         for message in consumer.consume(1000, 0.1):
@@ -265,16 +265,16 @@ def messages(settings: Settings, topic: str) -> list[Message]:
             if error is None:
                 key = message.key()
                 text = key.decode() if isinstance(key, bytes) else key
-                found.append(_message(topic, text, message.value() or b"", message.headers()))
+                received.append(_message(topic, text, message.value() or b"", message.headers()))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's name
                 assert offset_of(message) >= 0
                 ended.add(message.partition())
     consumer.close()
-    return found
+    return received
 
 
-def _sets(what: str, found: set[Any], due: set[Any]) -> Iterator[str]:
-    for name, rest in (("missing", due - found), ("too many", found - due)):
+def _sets(what: str, actual: set[Any], due: set[Any]) -> Iterator[str]:
+    for name, rest in (("missing", due - actual), ("too many", actual - due)):
         if rest:
             yield f"{what}: {len(rest)} {name}, {min(rest)} say"
 
@@ -287,7 +287,7 @@ def environment(settings: Settings) -> dict[str, str]:
     kafka, stream = settings.kafka, settings.stream
     names = ("bootstrap_servers", "classified_topic", "novel_topic", "requests_topic",
              "rejected_topic", "timeout_s")  # fmt: skip
-    given = {
+    values = {
         "state": str(settings.state),
         "kafka.alert_topics": ",".join(kafka.alert_topics),
         **{f"kafka.{name}": str(getattr(kafka, name)) for name in names},
@@ -300,11 +300,11 @@ def environment(settings: Settings) -> dict[str, str]:
         "store.url": settings.store.url.get_secret_value(),
         "store.busy_timeout_s": str(settings.store.busy_timeout_s),
     }
-    return {**os.environ, **{environment_name(key): value for key, value in given.items()}}
+    return {**os.environ, **{environment_name(key): value for key, value in values.items()}}
 
 
 def stream(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start ``noctule stream`` in a process group of its own; what it says goes to ``stream.log``."""
+    """Start ``noctule stream`` in a process group of its own; its output goes to ``stream.log``."""
     command = [sys.executable, "-m", "deploy.cli", "stream", *arguments]
     with log_of(settings).open("ab") as log:
         return subprocess.Popen(
@@ -313,25 +313,25 @@ def stream(settings: Settings, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def log_of(settings: Settings) -> Path:
-    """Return where the stream's words go."""
+    """Return the file of the stream's output."""
     return settings.state / "stream.log"
 
 
 def living(settings: Settings) -> list[int]:
-    """Return the processes of the stream: Python, Java, Spark's workers; zombies left out.
+    """Return the ids of the stream's processes: Python, Java, Spark's workers; no zombies.
 
-    Spark's workers have a process group of their own, so we look for whose state it is.
+    Spark's workers have a process group of their own, so processes are matched by their state folder.
     """
     mark = f"{environment_name('state')}={settings.state}\0".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if mark in (entry / "environ").read_bytes() + b"\0":
-                    found.append(int(entry.name))
+                    pids.append(int(entry.name))
             except OSError:
                 continue
-    return found
+    return pids
 
 
 def kill(settings: Settings, process: subprocess.Popen[bytes], rng: random.Random) -> None:
@@ -360,7 +360,7 @@ def kill_at_random(settings: Settings, engine: sa.Engine, rng: random.Random) ->
     Returns
     -------
     str
-        Where it was: ``starting``, ``running`` or ``idle`` (everything is done).
+        What it was doing: ``starting``, ``running`` or ``idle`` (everything is done).
     """
     done = n_batches(engine)
     process = stream(settings)
@@ -377,13 +377,13 @@ def kill_at_random(settings: Settings, engine: sa.Engine, rng: random.Random) ->
 
 
 def drain(settings: Settings) -> None:
-    """Let the stream read what is left; ends the program where it fails."""
+    """Let the stream read what is left; raises if it fails."""
     status = stream(settings, "--once").wait()
     assert status == 0, log_of(settings).read_text()[-2000:]
 
 
 def run(state: Path, n: int, kills: int, seed: int) -> dict[str, Any]:
-    """Do it all below `state`; the result's ``differences`` are empty where all is well."""
+    """Do it all below `state`; the result's ``differences`` are empty if nothing differs."""
     rng = random.Random(seed)
     packets = real_packets()
     with EmbeddedKafka(state / "kafka") as kafka:
@@ -410,7 +410,7 @@ def run(state: Path, n: int, kills: int, seed: int) -> dict[str, Any]:
                   f"{time.monotonic() - begin:.0f} s", flush=True)  # fmt: skip
         drain(settings)
         seconds = time.monotonic() - begin
-        found = differences(settings, expected)
+        unequal = differences(settings, expected)
         parts = audited(settings, engine)
         engine.dispose()
     names = ("n_read", "n_classified", "n_not_evaluated", "n_duplicate", "n_rejected")
@@ -421,7 +421,7 @@ def run(state: Path, n: int, kills: int, seed: int) -> dict[str, Any]:
         "packet_bytes": round(sum(sorted(map(len, packets))[:SMALLEST]) / SMALLEST),
         "audit_closes": not any(part.problems or part.n_waiting for part in parts),
         **{name: sum(getattr(part, name) for part in parts) for name in names},
-        "differences": found,
+        "differences": unequal,
         "seconds": round(seconds, 1),
     }
 
@@ -432,15 +432,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--alerts", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=20260310)
-    given = parser.parse_args()
+    args = parser.parse_args()
     state = Path(tempfile.mkdtemp(prefix="noctule-kills-"))
     try:
-        result = run(state, given.alerts, given.kills, given.seed)
+        result = run(state, args.alerts, args.kills, args.seed)
     finally:
         shutil.rmtree(state)
-    for told in result["differences"]:
-        print(told)
-    print(f"{given.kills} kills, {given.alerts} packets of {result['packet_bytes'] / 1e3:.0f} KB: "
+    for difference in result["differences"]:
+        print(difference)
+    print(f"{args.kills} kills, {args.alerts} packets of {result['packet_bytes'] / 1e3:.0f} KB: "
           f"{'nothing lost, nothing double' if not result['differences'] else 'WRONG'}")  # fmt: skip
     finish(result)
     sys.exit(1 if result["differences"] else 0)

@@ -1,6 +1,6 @@
-"""What the benchmarks of the live path share: a broker, a champion, a stream, and somebody who sends.
+"""What the benchmarks of the live path share: a broker, a champion, a stream, and a sender.
 
-As a command it is the one who sends, in a process of its own: ``python -m benchmarks.live SERVERS N``.
+As a command it is the sender, in a process of its own: ``python -m benchmarks.live SERVERS N``.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Live:
         publish(packets, bootstrap_servers=servers, topic=TOPIC, rate_per_s=rate)
 
     def sender(self, n: int, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start somebody who sends `n` fresh packets; `arguments` are those of this command."""
+        """Start a sender of `n` fresh packets; `arguments` are those of this command."""
         first = ("--first", str(self._ids(n)))
         command = [sys.executable, "-m", "benchmarks.live", self.kafka.bootstrap_servers, str(n)]
         return subprocess.Popen([*command, *first, *arguments])
@@ -139,12 +139,12 @@ class Live:
 
 @contextmanager
 def live(*, kept: int = 22_000, partitions: int = 2, **sections: Any) -> Iterator[Live]:
-    """Make it all in a folder that is gone afterwards.
+    """Create it all in a folder that is removed afterwards.
 
     Parameters
     ----------
     kept
-        Alerts that Kafka keeps, as long as partitions get alike.
+        Alerts that Kafka keeps, if all partitions get equal shares.
     partitions
         Of the alert topic.
     sections
@@ -201,7 +201,7 @@ class Cpu:
     @classmethod
     def now(cls, kafka: EmbeddedKafka) -> Cpu:
         """Look at the broker, and at this process with its children."""
-        return cls({who: sum(p.cpu_s for p in found) for who, found in _by_role(kafka).items()})
+        return cls({who: sum(p.cpu_s for p in group) for who, group in _by_role(kafka).items()})
 
     def since(self, earlier: Cpu) -> dict[str, float]:
         """Return the seconds since then."""
@@ -210,7 +210,7 @@ class Cpu:
 
 def memory_mb(kafka: EmbeddedKafka) -> dict[str, float]:
     """Return the memory of each, in MB: what processes share is counted in parts."""
-    return {who: sum(pss_mb(p.pid) for p in found) for who, found in _by_role(kafka).items()}
+    return {who: sum(pss_mb(p.pid) for p in group) for who, group in _by_role(kafka).items()}
 
 
 class _Process(NamedTuple):
@@ -221,24 +221,24 @@ class _Process(NamedTuple):
 
 
 def _by_role(kafka: EmbeddedKafka) -> dict[str, list[_Process]]:
-    found: dict[str, list[_Process]] = {
+    by_role: dict[str, list[_Process]] = {
         who: [] for who in ("broker", "driver", "Spark's JVM", "workers")
     }
     processes = {process.pid: process for process in _processes()}
     for pid, process in processes.items():
         lineage = _lineage(pid, processes)
         if kafka.pid in lineage:
-            found["broker"].append(process)
+            by_role["broker"].append(process)
         elif pid == os.getpid():
-            found["driver"].append(process)
+            by_role["driver"].append(process)
         elif os.getpid() in lineage and "pyspark" in process.command:
             is_java = "java" in process.command.split(" ", 1)[0]
-            found["Spark's JVM" if is_java else "workers"].append(process)
-    return found
+            by_role["Spark's JVM" if is_java else "workers"].append(process)
+    return by_role
 
 
 def _processes() -> Iterator[_Process]:
-    """Give every process of this machine, as far as it may be looked at."""
+    """Yield every process of this machine that may be inspected."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -252,7 +252,7 @@ def _processes() -> Iterator[_Process]:
 
 
 def pss_mb(pid: int) -> float:
-    """Return the memory of a process, in MB: what it shares is counted in parts; 0 where it is gone."""
+    """Return the memory of a process, in MB: shared pages count by their share; 0 if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -261,7 +261,7 @@ def pss_mb(pid: int) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the processor seconds of a process; 0 where it is gone."""
+    """Return the processor seconds of a process; 0 if it is gone."""
     return sum(process.cpu_s for process in _processes() if process.pid == pid)
 
 
@@ -276,7 +276,7 @@ def _lineage(pid: int, processes: dict[int, _Process]) -> set[int]:
 def send_visits(
     publisher: Publisher, packets: Iterator[bytes], n: int, within_s: float, every_s: float
 ) -> None:
-    """Send `packets` as visits: `n` evenly within so many seconds, every so many seconds."""
+    """Send `packets` as visits: `n` evenly within `within_s`, every `every_s` seconds."""
     begin = time.monotonic()
     for k, packet in enumerate(packets):
         due = begin + (k // n) * every_s + (k % n) / n * within_s
@@ -295,19 +295,19 @@ def main() -> None:
     parser.add_argument("--visit", type=int)
     parser.add_argument("--within", type=float, default=5.0)
     parser.add_argument("--every", type=float, default=39.0)
-    given = parser.parse_args()
-    packets = fresh(real_packets(), given.n, given.first)
-    if given.visit is None:
+    args = parser.parse_args()
+    packets = fresh(real_packets(), args.n, args.first)
+    if args.visit is None:
         publish(
             packets,
-            bootstrap_servers=given.servers,
+            bootstrap_servers=args.servers,
             topic=TOPIC,
-            rate_per_s=given.rate,
+            rate_per_s=args.rate,
             client=LARGE_REQUESTS,
         )
         return
-    with Publisher(given.servers, TOPIC, client=LARGE_REQUESTS) as publisher:
-        send_visits(publisher, packets, given.visit, given.within, given.every)
+    with Publisher(args.servers, TOPIC, client=LARGE_REQUESTS) as publisher:
+        send_visits(publisher, packets, args.visit, args.within, args.every)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     moments, class_ids = labelled(moments_of(held_out(folder)[0]), SETTINGS.folds)
     rows = training_rows(moments, class_ids, SETTINGS)
     ranked = object_folds(rows, SETTINGS)[rows.owner] == 0
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     for k, class_id in enumerate(class_ids):
         known = tuple(c for c in class_ids if c != class_id)
         without = rows._replace(truth=rows.truth - (rows.truth > k))
@@ -54,23 +54,23 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
         }
         strange = rows.truth[ranked] == k
         for name, score in scores.items():
-            found.setdefault(name, {})[class_name(class_id)] = auroc(
+            results.setdefault(name, {})[class_name(class_id)] = auroc(
                 score[strange], score[~strange]
             )
-    return found
+    return results
 
 
 def main() -> None:
     """Run and print."""
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
-        found = measure(Path(name))
-    classes = list(next(iter(found.values())))
+        results = measure(Path(name))
+    classes = list(next(iter(results.values())))
     print("| score | mean | " + " | ".join(classes) + " |")
     print("|---" * (len(classes) + 2) + "|")
-    for name, by_class in found.items():
+    for name, by_class in results.items():
         cells = " | ".join(f"{by_class[c]:.2f}" for c in classes)
         print(f"| {name} | {np.mean(list(by_class.values())):.3f} | {cells} |")
-    finish({name: float(np.mean(list(by_class.values()))) for name, by_class in found.items()})
+    finish({name: float(np.mean(list(by_class.values()))) for name, by_class in results.items()})
 
 
 if __name__ == "__main__":

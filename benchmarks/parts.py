@@ -1,11 +1,10 @@
 """What each part of a model costs: ``python -m benchmarks.parts``.
 
-A model of every kind of classifier and detector that there is, trained on a quarter of PLAsTiCC; its parts
+A model of every kind of classifier and detector, trained on a quarter of PLAsTiCC; its parts
 timed one by one on the whole light curves of the rest, in the batches that the stream scores together. The
 baseline is the pass that computes the default features, which every alert needs in any case.
 
-``--model FOLDER --note`` times the parts of a model that is there, and writes what they cost into its
-manifest.
+``--model FOLDER --note`` times the parts of an existing model, and writes their costs into its manifest.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="time the parts of this model")
     parser.add_argument("--note", action="store_true", help="write the costs into its manifest")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
         folder = Path(name)
         known, rest = split(plasticc(folder / "plasticc"), 0.25, 1)
-        artifact = given.model
+        artifact = args.model
         if artifact is None:
             artifact = folder / "model"
             save_model(train(moments_of(known), SETTINGS), artifact)
         model = load_model(artifact)
         costs = costs_us(model, as_in_packets(rest[:BATCH]))
-        if given.note and given.model is not None:
-            note_costs(given.model, costs)
+        if args.note and args.model is not None:
+            note_costs(args.model, costs)
     features_us = costs.pop("features")
     rows = [
         (kind, f"{us:.1f}", f"{us / features_us:.2f}")
@@ -69,24 +68,24 @@ def costs_us(model: Model, table: pa.Table) -> dict[str, float]:
     default = names_in(default_families())
     ready = Inputs(table)
     ready.features(model.manifest.features)
-    said = [part.probabilities(ready) for part in model.all_of("classifier")]
-    raw = model.only("combiner").combine(said)
+    outputs = [part.probabilities(ready) for part in model.all_of("classifier")]
+    raw = model.only("combiner").combine(outputs)
     p = model.only("calibration").apply(raw)
     strange = {part.kind: part.strangeness(ready, p) for part in model.all_of("detector")}
-    asked: dict[str, Callable[[Any], Any]] = {
+    calls: dict[str, Callable[[Any], Any]] = {
         "classifier": lambda part: part.probabilities(ready),
-        "combiner": lambda part: part.combine(said),
+        "combiner": lambda part: part.combine(outputs),
         "calibration": lambda part: part.apply(raw),
         "sets": lambda part: part.members(p),
         "detector": lambda part: part.strangeness(ready, p),
         "novelty": lambda part: part.novelty_of(strange),
     }
-    found = {"features": shortest_s(lambda: Inputs(table).features(default)) / n * 1e6}
+    results = {"features": shortest_s(lambda: Inputs(table).features(default)) / n * 1e6}
     for part in model.parts:
-        ask = asked[part.role]
-        found[part.kind] = shortest_s(lambda part=part, ask=ask: ask(part)) / n * 1e6  # type: ignore[misc]
-    assert np.isfinite(list(found.values())).all()
-    return found
+        call = calls[part.role]
+        results[part.kind] = shortest_s(lambda part=part, call=call: call(part)) / n * 1e6  # type: ignore[misc]
+    assert np.isfinite(list(results.values())).all()
+    return results
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 YOUNG_DAYS: Final = 20.0
 BRIGHT_SIGMA: Final = 150.0
 WARM_UP: Final = 15_000
-"""So many that the stream looks ahead: what does so is compiled, and that is not measured."""
+"""Enough alerts that the stream looks ahead, so that this code is compiled before anything is measured."""
 
 
 class Seen:
-    """When each alert was first there as a row."""
+    """When each alert was first seen as a row."""
 
     def __init__(self, stage: Live) -> None:
         self._stage = stage
@@ -82,19 +82,19 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alerts", type=int, default=100_000)
-    given = parser.parse_args()
-    found = {name: measure(given.alerts, name) for name in ("none", "young_and_bright")}
+    args = parser.parse_args()
+    results = {name: measure(args.alerts, name) for name in ("none", "young_and_bright")}
     rows = []
-    for name, told in found.items():
-        texts = [f"{seconds:.1f}" for who in ("urgent", "all") for seconds in told[who]]
+    for name, times in results.items():
+        texts = [f"{seconds:.1f}" for who in ("urgent", "all") for seconds in times[who]]
         rows.append((name, *texts))
     head = ("urgent: median", "99 %", "last", "all: median", "99 %", "last")
     print_table(("seconds to the row, `stream.priority`", *head), rows)
-    plain, ahead = found.values()
-    print(f"{ahead['share']:.1%} of {given.alerts:,} alerts are urgent: their median is "
+    plain, ahead = results.values()
+    print(f"{ahead['share']:.1%} of {args.alerts:,} alerts are urgent: their median is "
           f"{plain['urgent'][0] / ahead['urgent'][0]:.1f} times as soon, and all is done after "
           f"{ahead['all'][2] / plain['all'][2]:.2f} times as long\n")  # fmt: skip
-    finish({"alerts": given.alerts, **found})
+    finish({"alerts": args.alerts, **results})
 
 
 if __name__ == "__main__":

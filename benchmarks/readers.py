@@ -1,9 +1,9 @@
-"""Other Avro readers on the same packets, where they are installed: none is a dependency.
+"""Other Avro readers on the same packets, if they are installed: none is a dependency.
 
 They read container files and know no frames, so the packets are written into two of them. One has
 the schema as Rubin publishes it. The other has each named type written out wherever it is used, under
 a name of its own: the records' bytes are the same, and a reader that stumbles over the published
-spelling is not judged by that alone.
+spelling is not judged only by that.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ READERS: Final[dict[str, Callable[[Alerts], Works]]] = {
     "avro-to-arrow line-profiler": _avro_to_arrow,
     "pyruhvro": _pyruhvro,
 }
-"""By the words behind ``pip install``."""
+"""The readers, by the arguments of ``pip install``."""
 
 
 def compare_readers(
@@ -190,9 +190,9 @@ def compare_readers(
             fastavro.writer(file, spelling, records, codec="null")
         forms.append(Alerts(str(path), bodies, spelling, projected(spelled, LSST.tree())))
     with _one_core():
-        found = {name: _figures(reader, forms, rows) for name, reader in READERS.items()}
-    _print(found, fastavro_s)
-    return found
+        results = {name: _figures(reader, forms, rows) for name, reader in READERS.items()}
+    _print(results, fastavro_s)
+    return results
 
 
 def _record(body: bytes, schema: Any) -> Any:
@@ -201,7 +201,7 @@ def _record(body: bytes, schema: Any) -> Any:
 
 @contextmanager
 def _one_core() -> Iterator[None]:
-    """Keep this thread, and those that readers start, on one core: not all can be told to."""
+    """Keep this thread, and those that readers start, on one core: not all have a setting for it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -218,9 +218,9 @@ def _figures(
         published, spelled = (reader(alerts) for alerts in forms)
     except ImportError:
         return {}
-    asked = dict(zip(ASKED, (published.full, spelled.full, spelled.projected), strict=True))
+    works = dict(zip(ASKED, (published.full, spelled.full, spelled.projected), strict=True))
     packets = len(forms[0].bodies)
-    return {what: _seconds(work, packets, rows) for what, work in asked.items() if work}
+    return {what: _seconds(work, packets, rows) for what, work in works.items() if work}
 
 
 def _seconds(work: Callable[[], Any], packets: int, rows: int) -> float | str:
@@ -241,10 +241,10 @@ def _check(answer: Any, packets: int, rows: int) -> None:
             assert pc.sum(pc.list_value_length(table[name])).as_py() == rows
 
 
-def _print(found: dict[str, dict[str, float | str]], fastavro_s: float) -> None:
+def _print(results: dict[str, dict[str, float | str]], fastavro_s: float) -> None:
     rows: list[tuple[str, ...]] = []
     notes = []
-    for packages, figures in found.items():
+    for packages, figures in results.items():
         if not figures:
             notes.append(f"not installed: pip install --target FOLDER {packages}")
             continue

@@ -1,4 +1,4 @@
-"""What the benchmarks share: where the data lie, packets, the last line of JSON."""
+"""What the benchmarks share: the data folder, packets, the last line of JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FRAME_BYTES = 5
 
 
 def data_folder() -> Path:
-    """Return the folder of real packets; ends the program where there is none."""
+    """Return the folder of real packets; ends the program if there is none."""
     folder = Path(os.environ.get("NOCTULE_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         sys.exit(
@@ -48,9 +48,9 @@ def with_id(packet: bytes, dia_source_id: int) -> bytes:
     first = _after_integer(packet, FRAME_BYTES)
     second = first
     for _ in range(2):
-        there = packet[second] != 0
+        has_text = packet[second] != 0
         second += 1
-        if there:
+        if has_text:
             second += 1 + (packet[second] >> 1)  # shorter than 64 bytes in every packet seen
     fresh, rest = zigzag(dia_source_id), packet[_after_integer(packet, second) :]
     return packet[:FRAME_BYTES] + fresh + packet[first:second] + fresh + rest
@@ -111,9 +111,9 @@ def shortest_s(work: Callable[[], Any], budget_s: float = 4.0) -> float:
 
 
 def peak_mb(work: Callable[[], Any]) -> float:
-    """Return the most memory that Python and numpy asked for at once while `work` ran, in MB.
+    """Return the most memory that Python and numpy had allocated at once while `work` ran, in MB.
 
-    Arrow's own buffers and numba's are not seen; pages that were asked for and never touched are.
+    Arrow's own buffers and numba's are not counted; pages that were allocated but never touched are.
     """
     tracemalloc.start()
     work()

@@ -1,4 +1,4 @@
-"""What weighting for a target is worth: SNPCC, from its 1,103 spectroscopic supernovae to the rest.
+"""How much weighting for a target helps: SNPCC, from its 1,103 spectroscopic supernovae to the rest.
 
 Trains on the spectroscopic sample with and without ``--target`` (the rest, unlabelled) and reports on
 that rest, whose classes no training saw.
@@ -44,17 +44,17 @@ def figures(
 
 def main() -> None:
     """Run and print."""
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
         labelled, rest = samples(Path(name) / "snpcc")
         for how, target in (("as they are", None), ("weighted for the target", moments_of(rest))):
-            found[how] = figures(Path(name), labelled, rest, target)
+            results[how] = figures(Path(name), labelled, rest, target)
     names = ("log_loss", "macro_f1", "accuracy", "ece", "coverage", "set_size")
     print("| labelled objects | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
-    for how, result in found.items():
+    for how, result in results.items():
         print(f"| {how} | " + " | ".join(f"{result[name]:.3f}" for name in names) + " |")
-    finish({how: {name: result[name] for name in names} for how, result in found.items()})
+    finish({how: {name: result[name] for name in names} for how, result in results.items()})
 
 
 if __name__ == "__main__":

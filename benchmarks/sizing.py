@@ -1,8 +1,8 @@
-"""How large a system has to be for so many alerts a night, from what an alert costs.
+"""How large a system has to be for a number of alerts per night, from the cost of an alert.
 
 Without arguments: the arithmetic for 10,000,000 alerts a night in visits of 10,000, each done 10 s after
 it began. ``--measure`` first looks at the real packets (how far they can be compressed, and at what
-price) and, where PostgreSQL's server is installed, at one that waits for its disk: rows a second with
+price) and, if PostgreSQL's server is installed, at one that waits for its disk: rows per second with
 ``synchronous_commit`` on and off, and the bytes of its write-ahead log.
 """
 
@@ -97,7 +97,7 @@ def compression() -> list[dict[str, Any]]:
     """Return, by codec, what is left of the real packets and the price, each packet by itself."""
     packets = real_packets()
     n_bytes = sum(map(len, packets))
-    found = []
+    trials = []
     for name, level in CODECS:
         codec = pa.Codec(name, compression_level=level)
         begin = time.process_time()
@@ -106,7 +106,7 @@ def compression() -> list[dict[str, Any]]:
         for one, packet in zip(small, packets, strict=True):
             codec.decompress(one, len(packet), asbytes=True)
         end = time.process_time()
-        found.append(
+        trials.append(
             {
                 "codec": name if level is None else f"{name} {level}",
                 "left": sum(map(len, small)) / n_bytes,
@@ -114,7 +114,7 @@ def compression() -> list[dict[str, Any]]:
                 "decompress_ms": 1e3 * (end - middle) / len(packets),
             }
         )
-    return found
+    return trials
 
 
 def commits() -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ def commits() -> list[dict[str, Any]]:
     programs = find_postgres()
     if programs is None:
         return []
-    found = []
+    rates = []
     with PostgresServer(programs, ("-c", "max_wal_size=8GB")) as server:
         for value in ("on", "off"):
             url = server.new_database()
@@ -138,8 +138,8 @@ def commits() -> list[dict[str, Any]]:
             per_s = commits_per_s(engine, Survey(BATCH * COMMITS), 0, COMMITS)
             log_bytes = (_log_position(engine) - before) / (BATCH * COMMITS)
             engine.dispose()
-            found.append({"synchronous_commit": value, "rows_per_s": per_s, "log_bytes": log_bytes})
-    return found
+            rates.append({"synchronous_commit": value, "rows_per_s": per_s, "log_bytes": log_bytes})
+    return rates
 
 
 def _log_position(engine: sa.Engine) -> int:
@@ -170,9 +170,9 @@ def main() -> None:
         "--load", type=float, default=0.5, help="share of time that a core may work"
     )
     parser.add_argument("--measure", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     result: dict[str, Any] = {}
-    if given.measure:
+    if args.measure:
         result = {"compression": compression(), "commits": commits()}
         for rows in result.values():
             if rows:
@@ -180,11 +180,11 @@ def main() -> None:
                          for row in rows]  # fmt: skip
                 print_table(tuple(rows[0]), lines)
     cost = Cost(
-        given.worker_ms, given.driver_ms, given.broker_in_ms, given.broker_out_ms, given.commit_ms,
-        1e3 * given.packet_kb, 1e3 * given.delta_kb, 1e3 * given.sql_kb,
+        args.worker_ms, args.driver_ms, args.broker_in_ms, args.broker_out_ms, args.commit_ms,
+        1e3 * args.packet_kb, 1e3 * args.delta_kb, 1e3 * args.sql_kb,
     )  # fmt: skip
-    night = Night(given.alerts, given.visit, given.within, given.every, given.done)
-    needed = sized(cost, night, given.load)
+    night = Night(args.alerts, args.visit, args.within, args.every, args.done)
+    needed = sized(cost, night, args.load)
     print_table(("", "needed"), [(name, f"{value:,.2f}") for name, value in needed.items()])
     finish(result | needed)
 

@@ -231,12 +231,12 @@ def _label(engine: sa.Engine, survey: Survey) -> None:
         + 1
     )
     place = {"ra_deg": 1.0, "dec_deg": 1.0, "t_mjd_tai": FIRST_MJD, "run_id": RUN, "batch_id": 0}
-    asked = [{"survey": "lsst", "object_id": int(i), "program": PROGRAM, "dia_source_id": 1,
-              "night": 61_000, "strategy": "entropy",
-              "utility": 1.0, "why": "-", "requested_ms": 1, "model_version": VERSION, **place}
-             for i in np.unique(ids)]  # fmt: skip
+    wanted = [{"survey": "lsst", "object_id": int(i), "program": PROGRAM, "dia_source_id": 1,
+               "night": 61_000, "strategy": "entropy",
+               "utility": 1.0, "why": "-", "requested_ms": 1, "model_version": VERSION, **place}
+              for i in np.unique(ids)]  # fmt: skip
     with engine.begin() as connection:
-        ask(connection, asked)
+        ask(connection, wanted)
         for i in np.unique(ids)[::2].tolist():
             report_label(
                 connection, survey="lsst", object_id=i, class_id=111, reporter="me", now_ms=1
@@ -300,7 +300,7 @@ def commits_per_s(engine: sa.Engine, survey: Survey, first: int, n: int = 10) ->
 
 
 def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Generator], Any]]:
-    """Return what is asked, by name; each picks its own parameters."""
+    """Return the queries, by name; each picks its own parameters."""
     n_visits = survey.n_fields * VISITS_OF_A_FIELD
 
     def source(rng: np.random.Generator) -> int:
@@ -383,7 +383,7 @@ def show(title: str, sizes: Mapping[str, float]) -> None:
 
 
 def measure(engine: sa.Engine, n_rows: int) -> Iterator[tuple[str, Any]]:
-    """Give results by name as they come."""
+    """Yield results by name as they come."""
     survey = Survey(n_rows)
     migrate(engine)
     future = survey.n_fields * VISITS_OF_A_FIELD
@@ -417,12 +417,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL instead of SQLite.")
-    given = parser.parse_args()
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="noctule-bench-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         url = f"sqlite:///{folder}/noctule.sqlite"
-        if given.postgres:
+        if args.postgres:
             programs = find_postgres()
             if programs is None:
                 parser.error("PostgreSQL's server is not installed: apt-get install postgresql")
@@ -430,14 +430,14 @@ def main() -> None:
         engine = open_database(url)
         stack.callback(engine.dispose)
         results: dict[str, Any] = {}
-        for name, value in measure(engine, given.rows):
+        for name, value in measure(engine, args.rows):
             results[name] = value
             if name.startswith("sizes"):
                 show(name.replace("_", " "), value)
             elif not isinstance(value, dict):
                 print(f"{name} {value:,.1f}", flush=True)
         report(results)
-        finish({"database": engine.dialect.name, "rows": given.rows, **results})
+        finish({"database": engine.dialect.name, "rows": args.rows, **results})
 
 
 if __name__ == "__main__":

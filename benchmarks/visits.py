@@ -117,17 +117,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of the steady part")
     parser.add_argument("--visits", type=int, default=6)
     parser.add_argument("--stop", type=float, default=600.0, help="seconds; 0: none")
-    given = parser.parse_args()
-    visit = round(VISIT * given.scale)
-    kept = round(visit * max(given.stop / EVERY_S + 10, given.visits))
-    result: dict[str, Any] = {"scale": given.scale, "visit": visit}
+    args = parser.parse_args()
+    visit = round(VISIT * args.scale)
+    kept = round(visit * max(args.stop / EVERY_S + 10, args.visits))
+    result: dict[str, Any] = {"scale": args.scale, "visit": visit}
     with live(kept=kept) as stage:
         stage.send(1_000)
         stage.drain()
-        result["steady"] = steady(stage, PER_S * given.scale, given.seconds)
-        result["visits"] = in_visits(stage, visit, given.visits)
-        if given.stop:
-            result["stop"] = after_a_stop(stage, visit, given.stop)
+        result["steady"] = steady(stage, PER_S * args.scale, args.seconds)
+        result["visits"] = in_visits(stage, visit, args.visits)
+        if args.stop:
+            result["stop"] = after_a_stop(stage, visit, args.stop)
 
     def cells(part: dict[str, float]) -> list[str]:
         return [f"{part[name]:.2f}" for name in ("p50_s", "p99_s", "worst_s")]
@@ -135,7 +135,7 @@ def main() -> None:
     print_table(
         ("Kafka's time stamp to committed row, s", "median", "99 %", "worst"),
         [
-            (f"steady, {PER_S * given.scale:.0f} a second", *cells(result["steady"])),
+            (f"steady, {PER_S * args.scale:.0f} a second", *cells(result["steady"])),
             (f"visits of {visit:,} in 5 s every 39 s", *cells(result["visits"])),
         ],
     )
@@ -143,9 +143,9 @@ def main() -> None:
     print(f"a visit's first alert in Kafka to its last row: {whole['visit_mean_s']:.1f} s in the "
           f"mean, {whole['visit_worst_s']:.1f} s at worst; to its last alert in Kafka, which the same "
           f"cores send: {whole['sent_mean_s']:.1f} s")  # fmt: skip
-    if given.stop:
+    if args.stop:
         stop = result["stop"]
-        print(f"after a stop of {given.stop:.0f} s: {stop['backlog']:,} alerts and the visits meanwhile "
+        print(f"after a stop of {args.stop:.0f} s: {stop['backlog']:,} alerts and the visits meanwhile "
               f"in {stop['caught_up_s']:.0f} s\n")  # fmt: skip
     finish(result)
 

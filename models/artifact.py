@@ -238,12 +238,12 @@ def _check_files(manifest: Manifest, folder: Path) -> None:
 
 def _check_parts(manifest: Manifest, folder: Path) -> None:
     roles = [part.role for part in manifest.parts]
-    kinds = [part.kind for part in manifest.parts]
-    if len(set(kinds)) < len(kinds):  # files and strangenesses are named after the kind
-        raise ConfigurationError(f"{folder}: it has two parts of one kind: {', '.join(kinds)}")
     for role in ROLES:
         if roles.count(role) != 1 and (role not in SEVERAL or not roles.count(role)):
             raise ConfigurationError(f"{folder}: it has {roles.count(role)} parts as {role}")
+    kinds = [part.kind for part in manifest.parts]
+    if len(set(kinds)) < len(kinds):  # files and strangenesses are named after the kind
+        raise ConfigurationError(f"{folder}: it has two parts of one kind: {', '.join(kinds)}")
     try:
         digest = feature_digest(declared(manifest.features))
     except ConfigurationError as error:

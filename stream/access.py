@@ -1,4 +1,4 @@
-"""Does Kafka let us in? What it answers to a wrong password or certificate, in words that help."""
+"""Checks access to Kafka, and translates its refusal of a login or certificate into advice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE: Final = {
         "signed the broker's"
     ),
 }
-"""What to do, by the code of an error that trying again does not cure."""
+"""What to do, by the code of an error that retrying does not resolve."""
 
 _ELSE: Final = (
     "is it running, and are kafka.bootstrap_servers and kafka.client (security.protocol) right?"
@@ -31,9 +31,9 @@ _LOOK_S: Final = 1.0
 
 
 class Troubles:
-    """What librdkafka tells of its connections; goes into a client as ``error_cb``.
+    """Collects the connection errors that librdkafka reports; pass it to a client as ``error_cb``.
 
-    Without it a client that is not let in looks as one whose broker is away.
+    Without it, a refused login looks the same as an unavailable broker.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Troubles:
         self._last: KafkaError | None = None
 
     def __call__(self, error: KafkaError) -> None:
-        """Note an error; librdkafka calls this."""
+        """Record an error; librdkafka calls this."""
         if error.code() in _ADVICE:
             self._refusal = error
-        elif error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - says nothing more
+        elif error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - adds nothing
             self._last = error
 
     def forget(self) -> None:
-        """Begin anew: what was refused may be granted now."""
+        """Forget all errors: a login that was refused may now succeed."""
         self._refusal = self._last = None
 
     @property
@@ -71,14 +71,14 @@ def check_access(client: Mapping[str, Any], timeout_s: float) -> None:
     client
         librdkafka settings, ``bootstrap.servers`` among them.
     timeout_s
-        How long to wait for an answer; a refusal is told as soon as it is known.
+        How long to wait for an answer; a refusal is raised as soon as it is known.
 
     Raises
     ------
     UnavailableError
-        Kafka is away, or it refuses the login, or its certificate is not trusted.
+        Kafka is unavailable, or it refuses the login, or its certificate is not trusted.
     ConfigurationError
-        librdkafka does not take the settings.
+        librdkafka does not accept the settings.
     """
     troubles = Troubles()
     admin = _admin(client, troubles)
@@ -88,7 +88,7 @@ def check_access(client: Mapping[str, Any], timeout_s: float) -> None:
         try:
             admin.list_topics(timeout=min(_LOOK_S, left_s))
         except KafkaException as error:
-            admin.poll(0)  # hands over what was noted meanwhile
+            admin.poll(0)  # delivers the errors that occurred meanwhile
             if troubles.refused or time.monotonic() >= deadline:
                 servers = client["bootstrap.servers"]
                 raise UnavailableError(f"Kafka at {servers}", troubles.hint()) from error

@@ -2,9 +2,9 @@
 
 For every run, topic and partition the accounted ranges must follow each other without gap or
 overlap; every range must add up (read = classified + not evaluated + duplicate + rejected) to as
-many offsets as it spans, less those that Kafka had removed before, which are told; and each of these
-offsets must be in exactly one of the tables. With a broker at hand, a partition must also be accounted
-for up to its end, or the rest is called waiting; what is gone of that rest is told, too.
+many offsets as it spans, less those that Kafka had removed before, which are reported; and each of the
+offsets must be in exactly one of the tables. If the broker is available, offsets that are not accounted for
+up to a partition's end count as waiting; those of them that Kafka has removed are reported, too.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class PartitionAudit:
     Attributes
     ----------
     run_id, topic, partition
-        Which.
+        Which partition, of which run.
     start_offset, end_offset
-        What the run has accounted for.
+        The offsets that the run has accounted for.
     n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected
         Sums over its batches.
     n_lost
@@ -38,9 +38,9 @@ class PartitionAudit:
     n_stored
         Offsets of that span that are in one of the three tables.
     n_waiting
-        Offsets in the topic that are not accounted for yet; None where no broker was asked.
+        Offsets in the topic that are not accounted for yet; None if no broker was queried.
     problems
-        Sentences; empty where all is well.
+        One text per problem; empty if there are none.
     """
 
     run_id: str
@@ -82,7 +82,7 @@ def audit(
     -------
     list of PartitionAudit
         One for each run and partition, and for each partition that no run has read ("-" for a run,
-        all waiting); the audit closes where none has a problem.
+        all waiting); the audit passes if none has a problem.
     """
     parts = [
         _audit_partition(connection, rows, ends)
@@ -120,8 +120,8 @@ def _accounts(
 def _batches_within(since_ms: int, until_ms: int | None) -> sa.Subquery:
     """Return each run's first and last batch of a time range.
 
-    What lies between belongs to it, whatever its own time: a clock that was put back would else tear
-    a hole.
+    All batches between them belong to the range, whatever their own times: otherwise a clock that was
+    set back would leave a gap.
     """
     table = tables.accounting.c
     numbers = sa.func.min(table.batch_id).label("first"), sa.func.max(table.batch_id).label("last")
@@ -181,9 +181,9 @@ def _audit_partition(
 def _furthest(connection: sa.Connection, topic: str, partition: int) -> int | None:
     """Return how far any run, at any time, has read a partition."""
     table = tables.accounting.c
-    mine = sa.and_(table.topic == topic, table.kafka_partition == partition)
+    of_partition = sa.and_(table.topic == topic, table.kafka_partition == partition)
     furthest: int | None = connection.execute(
-        sa.select(sa.func.max(table.end_offset)).where(mine)
+        sa.select(sa.func.max(table.end_offset)).where(of_partition)
     ).scalar()
     return furthest
 
@@ -204,9 +204,9 @@ def _broken_sums(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Iter
         parts = sum(getattr(row, name) for name in _COUNTS[1:])
         if row.n_read != parts:
             yield f"batch {row.batch_id}: {row.n_read} read, {parts} accounted for"
-        n_there = row.end_offset - row.start_offset - row.n_lost
-        if row.n_read != n_there:
-            yield f"batch {row.batch_id}: {n_there} offsets, {row.n_read} read"
+        n_offsets = row.end_offset - row.start_offset - row.n_lost
+        if row.n_read != n_offsets:
+            yield f"batch {row.batch_id}: {n_offsets} offsets, {row.n_read} read"
         if row.n_lost:
             lost = ", ".join(
                 f"{first} to {end - 1}" for first, end in lost_offsets(connection, row)
@@ -217,17 +217,17 @@ def _broken_sums(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Iter
 def lost_offsets(connection: sa.Connection, row: sa.Row[Any]) -> list[tuple[int, int]]:
     """Return which offsets ``[first, end)`` of a row of the accounting are in no table.
 
-    Kafka had removed them, but for what had been found ahead of its turn.
+    Kafka had removed them. Removed offsets that looking ahead had classified are in a table: not returned.
     """
     inside = row.topic, row.kafka_partition, row.start_offset, row.end_offset
-    held = sorted(
+    stored = sorted(
         offset
         for table in tables.HOLDING
         for offset in connection.execute(
             sa.select(table.c.kafka_offset).where(tables.within(table, *inside))
         ).scalars()
     )
-    edges = pairwise([row.start_offset - 1, *held, row.end_offset])
+    edges = pairwise([row.start_offset - 1, *stored, row.end_offset])
     return [(before + 1, after) for before, after in edges if before + 1 < after]
 
 

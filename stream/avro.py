@@ -1,6 +1,6 @@
 """Rows of an Arrow table as Avro, column by column: the bytes that fastavro writes, much faster.
 
-Each column is encoded by itself, all rows one behind the other; then the rows are put together from their
+Each column is encoded by itself, all its rows concatenated; then each row is assembled from the
 columns' pieces. Types are those that noctule's own schemas use: integers, floating-point numbers, text,
 arrays of integers and of records of numbers, and unions of null with one of these (Apache Avro 1.11
 specification, "Binary encoding").
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 
 
 class Pieces(NamedTuple):
-    """Encoded values of rows, one behind the other: row k is ``data[offsets[k]:offsets[k + 1]]``."""
+    """Encoded values of rows, concatenated: row k is ``data[offsets[k]:offsets[k + 1]]``."""
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
 
 def encode(schema: dict[str, Any], table: pa.Table, prefix: bytes = b"") -> pa.LargeBinaryArray:
-    """Return each row of `table` as a record of `schema`, behind `prefix`.
+    """Return each row of `table` as a record of `schema`, preceded by `prefix`.
 
     Parameters
     ----------
     schema
-        Of a record, as JSON has it. Its fields are columns of `table`; other columns are left out. An
-        array of records is a list of structs, whose fields have the same names.
+        Schema of a record, parsed from JSON. Its fields are columns of `table`; other columns are left out.
+        An array of records is a list of structs, whose fields have the same names.
     table
-        The rows; a null stands where the schema has a union with null.
+        The rows; nulls only in columns whose type in the schema is a union with null.
     prefix
         Precedes every record.
 
     Raises
     ------
     KeyError
-        A field of the schema is no column.
+        A field of the schema is not a column.
     ValueError
-        A value is null that may not be, or a type is none of those that are listed above.
+        A value is null that must not be, or a type is not supported, see the module.
     """
     table = table.combine_chunks()
     constant = np.frombuffer(prefix, np.uint8)
@@ -73,21 +73,21 @@ def _encoded(kind: Any, array: pa.Array, name: str) -> Pieces:
 
 
 def _values(kind: Any, array: pa.Array, name: str) -> Pieces:
-    """Return what is there; a null is nothing at all, or any value, which the branch leaves out."""
-    told = kind["type"] if isinstance(kind, dict) else kind
-    if told in {"int", "long"}:
+    """Return the encoded values; a null's is empty or arbitrary, and :func:`_with_branch` leaves it out."""
+    avro_type = kind["type"] if isinstance(kind, dict) else kind
+    if avro_type in {"int", "long"}:
         numbers = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
         return Pieces(*_longs(np.ascontiguousarray(numbers, np.int64)))
-    if told in {"double", "float"}:
-        dtype = "<f8" if told == "double" else "<f4"
+    if avro_type in {"double", "float"}:
+        dtype = "<f8" if avro_type == "double" else "<f4"
         numbers = array.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
         data = np.ascontiguousarray(numbers, dtype).view(np.uint8)
         return Pieces(data, np.arange(len(array) + 1) * np.dtype(dtype).itemsize)
-    if told == "string":
+    if avro_type == "string":
         return _texts(array.cast(pa.string()).fill_null(""))
-    if told == "array":
+    if avro_type == "array":
         return _lists(kind["items"], array, name)
-    raise ValueError(f"{name}: Avro's {told} is not supported")
+    raise ValueError(f"{name}: Avro's {avro_type} is not supported")
 
 
 def _texts(array: pa.StringArray) -> Pieces:
@@ -114,7 +114,7 @@ def _lists(items: Any, array: pa.ListArray, name: str) -> Pieces:
 
 
 def _joined(parts: list[Pieces], n: int) -> Pieces:
-    """Return rows made of the pieces that each of `parts` has for them, in this order."""
+    """Return rows that concatenate their pieces in each of `parts`, in this order."""
     lengths = np.zeros(n, np.int64)
     for part in parts:
         lengths += np.diff(part.offsets)
@@ -159,7 +159,7 @@ def _longs(values: Any) -> Any:
 
 @nb.njit(cache=True)
 def _counted(inner: Any, starts: Any, counts: Any, ends: Any) -> Any:
-    """Put each row's count before its bytes; with `ends`, as Avro's arrays have it, a 0 behind them."""
+    """Put each row's count before its bytes; with `ends`, as in Avro's arrays, a 0 after them."""
     n = counts.size
     data = np.empty(11 * n + inner.size, np.uint8)
     offsets = np.zeros(n + 1, np.int64)
@@ -179,7 +179,7 @@ def _counted(inner: Any, starts: Any, counts: Any, ends: Any) -> Any:
 
 @nb.njit(cache=True)
 def _with_branch(values: Any, offsets: Any, present: Any) -> Any:
-    """Put before each value which branch of [null, value] it is; a null is its branch alone."""
+    """Put before each value its branch of [null, value]; a null consists only of its branch."""
     n = present.size
     data = np.empty(n + values.size, np.uint8)
     ends = np.zeros(n + 1, np.int64)

@@ -1,9 +1,9 @@
 """Which offsets no stream has read, and the plan by which a backfill reads them.
 
 A backfill is the ordinary job over fixed ranges of offsets, pinned to its model versions, with a
-checkpoint and a run id of its own. It takes what no run has accounted for; what waits in front of a
-stream is the stream's. The plan is written down before the first batch, and a backfill that was killed
-goes on by it: had it asked again, its half-written batch would look read.
+checkpoint and a run id of its own. It reads what no run has accounted for; offsets that still wait for a
+stream are left to the stream. The plan is saved before the first batch, and a backfill that was killed
+resumes from it: with a new plan, its half-written batch would count as read.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Plan:
         ``topic:partition`` to offsets ``[start, end)``: one run of the job each, since the offsets of a
         run follow each other without a gap.
     gone
-        Topic, partition and offsets that nobody has read and Kafka no longer has.
+        Topic, partition and offsets that no run has read and Kafka no longer has.
     n_waiting
         Offsets of the time range that are left to the stream.
     planned_ms
-        When this was found.
+        When the plan was made.
     """
 
     version: str
@@ -74,14 +74,14 @@ class Plan:
 
 
 def backfill_folder(folder: Path, question: tuple[object, ...]) -> Path:
-    """Return where the backfill of that question lies: an unfinished one, or the next.
+    """Return the folder of the backfill for `question`: an unfinished one, or the next.
 
     Parameters
     ----------
     folder
-        Of all backfills.
+        Folder of all backfills.
     question
-        What was asked for; the same question is the same backfill until it is done.
+        What was requested; the same request is the same backfill until it is done.
     """
     digest = hashlib.sha256(repr(question).encode()).hexdigest()[:12]
     number = 1
@@ -91,18 +91,18 @@ def backfill_folder(folder: Path, question: tuple[object, ...]) -> Path:
 
 
 def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: str) -> Plan:
-    """Return what nobody has read of what arrived within `times`.
+    """Return a plan to read the offsets that arrived within `times` and that no run has read.
 
     Parameters
     ----------
     engine
-        The database; its accounting says what was read.
+        The database; its accounting records what was read.
     marks
-        What Kafka holds.
+        Which offsets Kafka holds.
     times
-        By arrival.
+        A range of arrival times.
     version
-        Of the models that are to score, as :mod:`stream.versions` writes them.
+        Versions of the models that are to score, as :mod:`stream.versions` writes them.
     """
     ranges, removed = offsets_between(engine, marks, times)
     holes: dict[str, list[Offsets]] = {}
@@ -117,13 +117,13 @@ def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: s
             furthest = max((last for _, last in done), default=end)
             n_waiting += max(0, end - max(start, furthest))
             holes[f"{topic}:{partition}"] = unread(done, start, min(end, furthest))
-    rounds = zip_longest(*([(key, hole) for hole in found] for key, found in holes.items()))
+    rounds = zip_longest(*([(key, hole) for hole in ranges_] for key, ranges_ in holes.items()))
     passes = [dict(filter(None, one)) for one in rounds]
     return Plan(version, passes, gone, n_waiting, now_ms())
 
 
 def accounted(connection: sa.Connection, topic: str, partition: int) -> list[Offsets]:
-    """Return the offsets of a partition that any run has read; what was lost to it is not among them."""
+    """Return the offsets of a partition that any run has read, without those that were lost to it."""
     table = tables.accounting.c
     query = sa.select(tables.accounting).where(
         table.topic == topic, table.kafka_partition == partition
@@ -136,21 +136,21 @@ def accounted(connection: sa.Connection, topic: str, partition: int) -> list[Off
 
 
 def unread(done: list[Offsets], start: int, end: int) -> list[Offsets]:
-    """Return what of ``[start, end)`` is in none of `done`, in order.
+    """Return the parts of ``[start, end)`` that are in none of `done`, in order.
 
     Examples
     --------
     >>> unread([(2, 4), (3, 6), (8, 9)], 0, 10)
     [(0, 2), (6, 8), (9, 10)]
     """
-    found = []
+    gaps = []
     at = start
     for first, last in sorted(one for one in done if one[0] < one[1]):
         if first >= end:
             break
         if first > at:
-            found.append((at, first))
+            gaps.append((at, first))
         at = max(at, last)
     if at < end:
-        found.append((at, end))
-    return found
+        gaps.append((at, end))
+    return gaps

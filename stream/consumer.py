@@ -28,11 +28,11 @@ Result = TypeVar("Result")
 
 _ANSWER_S: Final = 1.0
 _FILL_S: Final = 0.05
-"""librdkafka waits so long for a list to be full: what an alert may lose in a quiet stream."""
+"""librdkafka waits at most this long for a full list: the delay of an alert in a quiet stream."""
 
 
 class Range(NamedTuple):
-    """Offsets ``[start, end)`` of one partition; so many before `start` are gone from Kafka."""
+    """Offsets ``[start, end)`` of one partition; `n_lost` offsets before `start` are gone from Kafka."""
 
     topic: str
     partition: int
@@ -42,29 +42,29 @@ class Range(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to read and nothing to tell."""
+        """Whether there is nothing to read and nothing was lost."""
         return self.start - self.n_lost == self.end
 
 
 @dataclass
 class _Piece(Generic[Result]):
-    """Messages that follow each other, and what is being made of them."""
+    """Consecutive messages, and the result of the work on them."""
 
     offsets: list[int]
-    made: Future[Result]
+    result: Future[Result]
 
 
 class Limits(NamedTuple):
-    """How a :class:`RangeReader` goes about it.
+    """Limits of a :class:`RangeReader`.
 
     Attributes
     ----------
     chunk
         Messages that are worked on together.
     prefetch
-        Messages beyond the range that may be worked on before they are asked for.
+        Messages beyond the range that may be worked on before they are requested.
     timeout_s
-        How long nothing may arrive before the broker counts as away.
+        How long nothing may arrive before the broker counts as unavailable.
     """
 
     chunk: int
@@ -73,11 +73,11 @@ class Limits(NamedTuple):
 
 
 class RangeReader(Generic[Result]):
-    """Reads ranges of one partition, and works ahead of what is asked for.
+    """Reads ranges of one partition, and prefetches beyond them.
 
-    A thread of its own fetches messages and hands them to `pool`; what lies beyond a range when the
-    range is done belongs to the next one, which usually finds its work done. A range that begins
-    elsewhere, or is to be worked on for another version, starts afresh.
+    A thread of its own fetches messages and hands them to `pool`; prefetched messages beyond a range
+    belong to the next one, whose work is then usually done already. A range that begins
+    elsewhere, or is to be worked on for another version, discards them.
 
     Parameters
     ----------
@@ -86,14 +86,14 @@ class RangeReader(Generic[Result]):
     client
         librdkafka settings, ``bootstrap.servers`` among them.
     work
-        ``work(messages, version)`` makes of a list of messages what :meth:`read` gives; called in
-        `pool`.
+        ``work(messages, version)`` turns a list of messages into the result that :meth:`read` yields;
+        called in `pool`.
     pool
-        Where the work is done; shared by readers.
+        Runs the work; shared by readers.
     budget
-        Shared by readers: so many lists may be fetched and not yet worked on.
+        Shared by readers: at most this many lists may be fetched and not yet worked on.
     limits
-        How much is done at a time and ahead, and how long a silent broker is waited for.
+        How much is worked on at a time and prefetched, and how long to wait for a silent broker.
     """
 
     def __init__(
@@ -115,18 +115,18 @@ class RangeReader(Generic[Result]):
         self._changed = threading.Condition()
         self._pieces: deque[_Piece[Result]] = deque()
         self._n_prefetched = 0
-        self._position = -1  # what read() gives next
+        self._position = -1  # the offset that read() yields next
         self._version = ""
-        self._wanted: int | None = None  # where the thread is to start afresh
-        self._resting = False  # whether the thread is to let go of what it has fetched
-        self._end_seen = -1  # where the partition ended when the broker last said so
+        self._wanted: int | None = None  # the offset from which the thread is to start again
+        self._resting = False  # whether the thread is to drop what it has fetched
+        self._end_seen = -1  # where the partition ended when the broker last reported it
         self._error: Exception | None = None
         self._open = True
         self._thread = threading.Thread(target=self._fetch, name=f"fetch-{where}", daemon=True)
         self._thread.start()
 
     def begin(self, start: int, version: str = "") -> None:
-        """Fetch and work from `start` on, unless that is what goes on already."""
+        """Fetch and work from `start` on, unless that is already in progress."""
         with self._changed:
             if self._error is None and (self._position, self._version) == (start, version):
                 return
@@ -141,7 +141,7 @@ class RangeReader(Generic[Result]):
             self._changed.notify_all()
 
     def rest(self) -> None:
-        """Hold nothing and fetch nothing until asked again; the connection stays."""
+        """Hold and fetch nothing until the next :meth:`begin`; the connection stays."""
         with self._changed:
             if self._position < 0:
                 return
@@ -151,9 +151,9 @@ class RangeReader(Generic[Result]):
             self._changed.notify_all()
 
     def read(self, start: int, end: int, version: str = "") -> Iterator[tuple[Result, int, int]]:
-        """Give what was made of the messages of ``[start, end)``, in their order.
+        """Yield the results of the messages of ``[start, end)``, in their order.
 
-        Each is the result for a list of messages, with the bounds of those of the range within it.
+        Each is the result of a list of messages, with the bounds of the range's messages in the list.
 
         Raises
         ------
@@ -163,14 +163,14 @@ class RangeReader(Generic[Result]):
         self.begin(start, version)
         while self._position < end:
             piece = self._next(end)
-            if piece is None:  # only offsets without a message are left: control records, say
+            if piece is None:  # only offsets without a message are left, such as control records
                 break
             low = bisect_left(piece.offsets, self._position)
             high = bisect_left(piece.offsets, end)
             try:
-                made = piece.made.result()
+                result = piece.result.result()
             except BaseException:
-                self._position = -1  # whoever asks again gets the work done again
+                self._position = -1  # the next read does the work again
                 raise
             with self._changed:
                 self._position = piece.offsets[high - 1] + 1
@@ -178,7 +178,7 @@ class RangeReader(Generic[Result]):
                 if high == len(piece.offsets):
                     self._pieces.popleft()
                 self._changed.notify_all()
-            yield made, low, high
+            yield result, low, high
         self._position = end
 
     def close(self) -> None:
@@ -190,7 +190,7 @@ class RangeReader(Generic[Result]):
         self._consumer.close()
 
     def _next(self, end: int) -> _Piece[Result] | None:
-        """Wait for the next messages; None where the range has no more."""
+        """Wait for the next messages; None if the range has no more."""
         deadline = time.monotonic() + self._limits.timeout_s
         with self._changed:
             while not self._pieces:
@@ -247,7 +247,7 @@ class RangeReader(Generic[Result]):
         )
 
     def _take(self, messages: list[Message]) -> bool:
-        """Hand messages to the pool; say whether there were any."""
+        """Hand messages to the pool; return whether there were any."""
         good = []
         for message in messages:
             error = message.error()
@@ -258,9 +258,9 @@ class RangeReader(Generic[Result]):
             elif not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
                 self._error = self._unavailable(error.str())
         if good:
-            made = self._pool.submit(self._work, good, self._version)
-            made.add_done_callback(lambda _: self._budget.release())
-            self._pieces.append(_Piece([offset_of(message) for message in good], made))
+            result = self._pool.submit(self._work, good, self._version)
+            result.add_done_callback(lambda _: self._budget.release())
+            self._pieces.append(_Piece([offset_of(message) for message in good], result))
             self._n_prefetched += len(good)
         return bool(good)
 
@@ -277,12 +277,12 @@ def offset_of(message: Message) -> int:
 
 
 def consumer_settings(client: Mapping[str, Any]) -> dict[str, Any]:
-    """Return librdkafka settings for reading ranges; `client` wins where both speak."""
+    """Return librdkafka settings for reading ranges; those in `client` take precedence."""
     return {
         "group.id": "noctule-ranges",  # required by the client; offsets live in Spark's checkpoint
         "enable.auto.commit": False,
         "auto.offset.reset": "error",
-        "enable.partition.eof": True,  # tells offsets without a message from a broker that is silent
+        "enable.partition.eof": True,  # distinguishes offsets without a message from a silent broker
         # The default of 1000 ms stalls a full prefetch queue for a second at a time.
         "fetch.queue.backoff.ms": 2,
         "queued.max.messages.kbytes": 64 * 1024,
@@ -296,7 +296,7 @@ def consumer_settings(client: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Watermarks:
-    """Which partitions topics have, and which offsets these hold now.
+    """Queries the partitions of topics, and the offsets that they hold now.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ class Watermarks:
     client
         librdkafka settings, ``bootstrap.servers`` among them.
     timeout_s
-        For each question to the broker.
+        For each request to the broker.
     """
 
     def __init__(self, topics: list[str], client: Mapping[str, Any], timeout_s: float) -> None:
@@ -340,23 +340,24 @@ class Watermarks:
         UnavailableError
             The broker does not answer.
         """
-        asked = [TopicPartition(*key, stamp_ms) for key in ends]
+        stamps = [TopicPartition(*key, stamp_ms) for key in ends]
         try:
-            found = self._consumer.offsets_for_times(asked, timeout=self._timeout_s)
+            answer = self._consumer.offsets_for_times(stamps, timeout=self._timeout_s)
         except KafkaException as error:
             raise UnavailableError("Kafka", _explain(error)) from error
-        offsets = {(one.topic, one.partition): one.offset for one in found}
+        offsets = {(one.topic, one.partition): one.offset for one in answer}
         return {
             key: end if offsets[key] < 0 else min(offsets[key], end) for key, end in ends.items()
         }
 
     def _partitions(self, topic: str) -> list[int]:
-        found = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
-        if found.error is not None:
+        answer = self._consumer.list_topics(topic, timeout=self._timeout_s).topics[topic]
+        if answer.error is not None:
             raise UnavailableError(
-                "Kafka", f"topic {topic}: {found.error.str()}: create it or set kafka.alert_topics"
+                "Kafka",
+                f"topic {topic}: {answer.error.str()}: create it or set kafka.alert_topics",
             )
-        return sorted(found.partitions)
+        return sorted(answer.partitions)
 
     def close(self) -> None:
         """Close the consumer."""

@@ -1,4 +1,4 @@
-"""Whether the stream is well: whether its query runs, what it did last, what is waiting.
+"""The health of the stream: whether its query runs, its last batch, what is waiting.
 
 Ready: alerts that come in now are scored within seconds.
 """
@@ -23,7 +23,7 @@ class Monitor(ProcessMonitor):
     Parameters
     ----------
     lag
-        What is waiting; used under this object's lock alone.
+        What is waiting; used only under this object's lock.
     stalled_s
         A query that has messages to read and finishes no batch for this long counts as stalled.
     clock
@@ -60,7 +60,7 @@ class Monitor(ProcessMonitor):
             self._judge_lag()
 
     def looked(self, offsets: Mapping[Place, int]) -> None:
-        """The query was found active; `offsets` says how far it has read."""
+        """The query was seen to be active, and has read up to `offsets`."""
         with self._lock:
             self._looked = self._clock()
             self._lag.commit(offsets)
@@ -77,14 +77,14 @@ class Monitor(ProcessMonitor):
                 self._lag.handled(now - float(report.latency_s.min()))
 
     def kafka(self, bounds: Mapping[Place, tuple[int, int]]) -> None:
-        """Kafka said what it holds."""
+        """Kafka reported what it holds."""
         with self._lock:
             self._asked, self._kafka_problem = self._clock(), ""
             self._lag.see(bounds, self._asked)
             self._judge_lag()
 
     def kafka_is_away(self, why: str) -> None:
-        """Kafka could not be asked what it holds."""
+        """Kafka could not be queried."""
         with self._lock:
             self._kafka_problem = why
 
@@ -94,7 +94,7 @@ class Monitor(ProcessMonitor):
         elif self._behind_since is None:
             self._behind_since = self._clock()
 
-    # -- what can be asked ---------------------------------------------------------------------
+    # -- what can be read ----------------------------------------------------------------------
 
     def lag(self) -> tuple[dict[Place, int], float]:
         """Waiting messages by (topic, partition), and the age of the oldest in seconds."""

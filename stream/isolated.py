@@ -1,8 +1,8 @@
-"""Scoring in a process of its own: a packet on which the program dies takes nothing else with it.
+"""Scoring in a separate process: a packet that crashes the program takes nothing else down with it.
 
-An exception is found out within the worker (:meth:`stream.scoring.Scorer.score_packets`). A process that
-dies, by a fault in compiled code say, takes the task and the query with it, and would do so at every
-replay. So after a worker has died, batches go through this, more slowly, until one is through.
+An exception is handled within the worker (:meth:`stream.scoring.Scorer.score_packets`). A process that
+dies, for instance by a fault in compiled code, takes the task and the query with it, and would do so at every
+replay. So after a worker has died, batches are scored here, more slowly, until one succeeds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from stream.scoring import Scored, ScorerConfig
 
 ANSWER_S: Final = 120.0
-"""A process that says nothing for so long counts as dead; a list of packets takes less than a second."""
+"""A process that does not answer for this long counts as dead; a list of packets takes less than 1 s."""
 _ALL_GUILTY: Final = 4
-"""If it dies of all of so many packets or more, none of them is to blame."""
+"""If it dies of every packet, and there are at least this many, none of them is to blame."""
 
 
 class DiedError(Exception):
@@ -37,9 +37,9 @@ class IsolatedScorer:
     Parameters
     ----------
     config
-        The scorer's.
+        The scorer's settings.
     make
-        Makes it, in the child; has to be importable by name.
+        Makes the scorer, in the child; has to be importable by name.
     """
 
     def __init__(
@@ -52,27 +52,25 @@ class IsolatedScorer:
         self._pipe: Connection | None = None
 
     def score_packets(self, packets: list[bytes], version: str) -> Scored:
-        """Score packets with `version`; each on which a process of its own dies twice is rejected.
+        """Score packets with the models of `version`; reject each that, alone, kills the process twice.
 
         Raises
         ------
         NoctuleError
-            As the scorer raises it.
+            As raised by the scorer.
         RuntimeError
-            The process dies of each of many packets, or of none alone: no packet's fault.
+            The process dies of each of many packets, or of none alone: no packet is to blame.
         """
         with self._lock:
             try:
                 return self._ask(packets, version)
             except DiedError:
-                guilty = {
-                    k: told for k, p in enumerate(packets) if (told := self._dies(p, version))
-                }
+                guilty = {k: how for k, p in enumerate(packets) if (how := self._dies(p, version))}
             if len(guilty) == len(packets) >= _ALL_GUILTY:
                 raise RuntimeError(f"scoring dies of every packet: {guilty[0]}")
-            kept = [b"" if k in guilty else packet for k, packet in enumerate(packets)]
+            others = [b"" if k in guilty else packet for k, packet in enumerate(packets)]
             try:
-                return with_failed(self._ask(kept, version), guilty)
+                return with_failed(self._ask(others, version), guilty)
             except DiedError as error:
                 raise RuntimeError(f"scoring dies of no single packet: {error}") from error
 
@@ -88,16 +86,16 @@ class IsolatedScorer:
             self._pipe = None
 
     def _dies(self, packet: bytes, version: str) -> str | None:
-        """Say how the process dies of a packet, alone and twice; None where it does not."""
-        told = None
+        """Return how the process dies when it scores the packet alone, twice; None if it does not."""
+        how = None
         for _ in range(2):
             try:
                 self._ask([packet], version)
             except DiedError as error:
-                told = str(error)
+                how = str(error)
             else:
                 return None
-        return told
+        return how
 
     def _ask(self, packets: list[bytes], version: str) -> Scored:
         if self._pipe is None:
@@ -113,12 +111,12 @@ class IsolatedScorer:
             self.close()
             how = f"no answer for {ANSWER_S:g} s" if status is None else f"exit status {status}"
             raise DiedError(f"the process that scored it died: {how}")
-        kind, *said = answer
+        kind, *content = answer
         if kind == "away":
-            raise UnavailableError(*said)
+            raise UnavailableError(*content)
         if kind == "error":
-            raise RuntimeError(*said)
-        scored: Scored = said[0]
+            raise RuntimeError(*content)
+        scored: Scored = content[0]
         return scored
 
     def _start(self) -> None:
@@ -143,6 +141,6 @@ def _serve(pipe: Connection, make: Callable[[ScorerConfig], Scorer], config: Sco
             answer: tuple[Any, ...] = ("scored", scorer.score_packets(packets, version))
         except UnavailableError as error:
             answer = ("away", error.service, error.hint)
-        except Exception as error:  # noqa: BLE001 - handed on to who asked
+        except Exception as error:  # noqa: BLE001 - passed on to the caller
             answer = ("error", f"{type(error).__name__}: {error}")
         pipe.send(answer)

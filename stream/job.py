@@ -68,15 +68,15 @@ class JobConfig:
     settings_digest
         Stamped into the accounting.
     behind
-        Where more than so many alerts wait, a batch looks ahead for what cannot; 0: never. What that is,
-        the worker's priority says.
+        If more than this many alerts wait, a batch looks ahead for urgent ones, as the worker's priority
+        defines them; 0: never.
     lost
-        "stop" or "skip": what to do where Kafka has removed offsets before they were read.
+        "stop" or "skip": what to do if Kafka has removed offsets before they were read.
     trigger_s, busy_timeout_s
         Seconds between batches, and how long to wait for another writer's lock.
     offsets, version
         Of a backfill: which offsets are read, ``[start, end)`` by ``topic:partition``, and the versions
-        that score them, see :mod:`stream.versions`. What another run has said of an offset then stays.
+        that score them, see :mod:`stream.versions`. Another run's result for an offset is then kept.
     """
 
     topics: tuple[str, ...]
@@ -148,11 +148,11 @@ def choose_version(options: Mapping[str, str]) -> str:
         return options["version"]
     url, alias = options["store_url"], options["alias"]
     with reading(_engine(url)) as connection:
-        found = champions(connection, alias) or {LSST.name: model_of_alias(connection, alias)}
-    named = {survey: str(model["model_version"]) for survey, model in found.items()}
+        models = champions(connection, alias) or {LSST.name: model_of_alias(connection, alias)}
+    named = {survey: str(model["model_version"]) for survey, model in models.items()}
     for survey, version in named.items():
         if version not in _VERIFIED:  # what goes into the checkpoint must load, now and at a replay
-            read_manifest(Path(found[survey]["path"]))
+            read_manifest(Path(models[survey]["path"]))
             _VERIFIED.add(version)
     return str(Versions(named))
 
@@ -188,7 +188,7 @@ def start(
     if config.worker.delta_folder:
         ensure_table(Path(config.worker.delta_folder), delta_schema())
     rows = spark.readStream.format(SOURCE_NAME).options(**source_options(config)).load()
-    # The source keeps the pace.
+    # The source sets the pace.
     trigger: dict[str, Any] = {"availableNow": True} if once else {"processingTime": "0 seconds"}
     return (
         rows.writeStream.foreachBatch(Sink(config, on_batch))
@@ -276,7 +276,7 @@ class Sink:
             self._on_batch(report_of(rows, batch, committed, stages, total_s, committed_ms))
 
     def _classes_of(self, rows: pa.Table) -> Mapping[str, tuple[int, ...]]:
-        """Return the classes of each version, those among `rows` at least."""
+        """Return the classes of each version, at least of those that scored `rows`."""
         folder = Path(self._config.worker.scorer.models_folder)
         for version in rows["model_version"].drop_null().unique().to_pylist():
             if version not in self._class_ids:

@@ -1,4 +1,4 @@
-"""The log of a batch: its counts, its rejected packets, and where the time of a slow one went.
+"""The log of a batch: its counts, its rejected packets, and the time by stage of a slow one.
 
 Every line carries ``run_id``, ``batch_id`` and ``model_version`` as fields, for a log in JSON.
 """
@@ -45,7 +45,7 @@ def log_batch(report: BatchReport, slow_batch_s: float) -> None:
     report
         The batch.
     slow_batch_s
-        For a batch that took longer, the log also says where the time went.
+        For a batch that took longer, the log also gives the time by stage.
     """
     counts, number = report.counts, report.batch_id
     known = fields_of(report)
@@ -118,11 +118,11 @@ def _log_rejected(report: BatchReport) -> None:
             report.batch_id, packet.topic, packet.partition, packet.offset, packet.reason,
             extra={**_ids(report), **packet._asdict()},
         )  # fmt: skip
-    untold = report.counts.n_rejected - len(report.rejected)
-    if report.rejected and untold > 0:
+    n_more = report.counts.n_rejected - len(report.rejected)
+    if report.rejected and n_more > 0:
         LOG.warning(
             "batch %d: and %d more: see the table rejected",
-            report.batch_id, untold, extra=_ids(report),
+            report.batch_id, n_more, extra=_ids(report),
         )  # fmt: skip
 
 
@@ -136,8 +136,8 @@ def spent(report: BatchReport) -> dict[str, float]:
 def slowest(report: BatchReport) -> str:
     """Return the stage that took the longest.
 
-    While a task waits, its threads work on what it waits for: if they were busy for all of the waiting,
-    it is the longest of their stages.
+    While a task waits, its threads work on what it waits for: if they were busy during all of the wait,
+    the longest of their stages is returned.
     """
     stages = spent(report)
     name = next(stage for stage in stages if stage not in _THREADS)
@@ -148,11 +148,11 @@ def slowest(report: BatchReport) -> str:
 
 
 def explain(report: BatchReport) -> str:
-    """Return a line that says where the time of a batch went, and what may help."""
+    """Return a line with the time of a batch by stage, and advice for the slowest one."""
     stages, name = spent(report), slowest(report)
-    told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
+    listed = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
     return (
         f"batch {report.batch_id} took {report.total_s:.1f} s for {report.counts.n_read:,} alerts, "
         f"longest in {name}, {stages[name]:.1f} s: {_HINTS.get(name, 'see docs/metrics.md')} "
-        f"(all stages, in s: {told})"
+        f"(all stages, in s: {listed})"
     )

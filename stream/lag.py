@@ -1,7 +1,7 @@
 """The lag of the stream, in messages and in seconds.
 
-It is what Kafka holds beyond what Spark has committed. Kafka itself is asked, not the query, so that the
-lag of a query that hangs grows as it should.
+It is what Kafka holds beyond what Spark has committed. Kafka itself is polled, not the streaming query, so
+that the lag grows even if the query hangs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Place = tuple[str, int]
 """Topic and partition."""
 
-_MOST_SAMPLES: Final = 2_000  # of a partition: 2.8 hours at one every 5 s; then they are thinned
+_MOST_SAMPLES: Final = 2_000  # per partition: 2.8 hours at one every 5 s; then they are thinned
 
 
 @dataclass
 class _Arrivals:
     """When messages of a partition were first seen.
 
-    The first look is special: what it saw had arrived earlier. The messages from ``ends[k - 1]`` to
+    The messages seen at the first look had arrived before it. The messages from ``ends[k - 1]`` to
     ``ends[k]`` were first seen at ``times[k]``.
     """
 
@@ -57,7 +57,7 @@ class _Arrivals:
 
 
 class Lag:
-    """What is in the topics, and how much of it is done.
+    """What the topics hold, and how much of it is done.
 
     Parameters
     ----------
@@ -69,8 +69,8 @@ class Lag:
 
     Notes
     -----
-    The age of a waiting message is counted from when this process first saw its offset in the topic. What
-    was there when the process started is taken to be as old as the process; once a batch is finished, as
+    The age of a waiting message is counted from when this process first saw its offset in the topic. Messages
+    seen at the process's first look are taken to be as old as that look; once a batch is finished, as
     old as the newest alert of that batch, if that is older.
     """
 
@@ -96,11 +96,11 @@ class Lag:
                 self._seen[place].forget(self._done[place])
 
     def handled(self, newest_s: float) -> None:
-        """Record when the newest alert that is done came into Kafka."""
+        """Record when the newest alert that is done arrived in Kafka."""
         self._newest_s = newest_s
 
     def messages(self) -> dict[Place, int]:
-        """Waiting messages, by (topic, partition); empty until Kafka was asked."""
+        """Waiting messages, by (topic, partition); empty until Kafka was queried."""
         return {place: max(0, end - self._done[place]) for place, end in self._ends.items()}
 
     def seconds(self, now_s: float) -> float:
@@ -131,7 +131,7 @@ def offsets_of(progress: Mapping[str, Any] | None) -> dict[Place, int]:
     done: dict[Place, int] = {}
     for source in (progress or {}).get("sources", ()):
         offsets = source.get("endOffset") or {}
-        given = json.loads(offsets) if isinstance(offsets, str) else offsets
-        for key, offset in places(given or {}).items():
+        ends = json.loads(offsets) if isinstance(offsets, str) else offsets
+        for key, offset in places(ends or {}).items():
             done[split_key(key)] = int(offset)
     return done

@@ -1,6 +1,6 @@
 """What goes out to Kafka: its schemas, and the columns that they want.
 
-The schema of a classification is made from :mod:`models.record`, the others are the files in
+The schema of a classification is derived from :mod:`models.record`, the others are the files in
 ``stream/schemas``; ``noctule schemas FOLDER`` hands all of them out and ``docs/messages.md`` describes
 them. A value depends on its row and its schema id alone, never on the
 process that makes it, but for the release of noctule that DESC's form names.
@@ -43,9 +43,9 @@ class MessageSchema:
     version
         ``major.minor``.
     text
-        The same as one line, as a registry gets it.
+        The schema's JSON as one line, as it is sent to a registry.
     default_id
-        What stands in the frame where there is no registry: ``major * 100 + minor`` of the schema's
+        The id in the frame if there is no registry: ``major * 100 + minor`` of the schema's
         version, as Rubin numbers its own.
     """
 
@@ -56,7 +56,7 @@ class MessageSchema:
 
     @cached_property
     def record(self) -> dict[str, Any]:
-        """The schema as JSON has it."""
+        """The schema, parsed from JSON."""
         read: dict[str, Any] = json.loads(self.text)
         return read
 
@@ -208,7 +208,7 @@ def frame(schema_id: int) -> bytes:
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write every schema as a file into `folder`, which is made where it is missing."""
+    """Write every schema as a file into `folder`, which is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for schema in (CLASSIFICATION, LABEL_REQUEST, DESC):

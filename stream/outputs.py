@@ -1,9 +1,9 @@
-"""What goes out to Kafka after a batch: at least once, identical bytes for a repeat.
+"""The messages that are sent to Kafka after a batch: at least once, identical bytes for a repeat.
 
-Messages are Avro behind a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by survey and
-identifier; DESC's form has no frame, because its readers expect none; rejected packets go out as they came
-in, with their reason in the headers. Everything is in the tables by (run, batch), the routes that it took
-as well, so that a replay sends the same bytes again.
+Messages are Avro preceded by a frame (byte 0, schema id; see :mod:`stream.messages`), keyed by survey and
+identifier; DESC's form has no frame, because its readers expect none; rejected packets are sent unchanged,
+with their reason in the headers. All of it is in the tables by (run, batch), including the routes
+that the batch used, so that a replay sends the same bytes again.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ NOVEL_FAR: Final = 0.01
 
 @dataclass(frozen=True)
 class Topics:
-    """Where to, and in which form.
+    """The topics to send to, and the settings of their messages.
 
     Attributes
     ----------
     classified, novel, requests, rejected
         Names of topics.
     desc
-        Topic for DESC's form of what was scored; empty sends none.
+        Topic for DESC's form of scored alerts; empty: none are sent.
     novel_far
         The false-alarm rate at or below which an alert is novel.
     registry
-        Where the frames' schema ids come from; None: they are the schemas' versions.
+        Gives the frames' schema ids; None: they are derived from the schemas' versions.
     """
 
     classified: str
@@ -59,7 +59,7 @@ class Topics:
     registry: Registry | None = None
 
     def routes(self) -> tuple[Route, ...]:
-        """Return the ways out; asks the registry for the schemas' ids, if there is one."""
+        """Return the routes; gets the schemas' ids from the registry, if there is one."""
         by_kind = {
             "classified": self.classified,
             "novel": self.novel,
@@ -100,18 +100,18 @@ def outgoing(
     routes: tuple[Route, ...],
     classified: pa.Table | None = None,
 ) -> Iterator[Message]:
-    """Give the messages of a batch, in a fixed order.
+    """Yield the messages of a batch, in a fixed order.
 
     Parameters
     ----------
     connection
-        Any transaction.
+        A connection, in any transaction.
     run_id, batch_id
         Which batch.
     routes
-        Its ways out; those that are stored with the batch come first.
+        Its routes; those that are stored with the batch, if any, are used instead.
     classified
-        Its rows of ``classifications`` in the order of their key, where they are at hand; else they are
+        Its rows of ``classifications`` in the order of their key, if they are in memory; else they are
         read.
     """
     routes = stored_routes(connection, run_id, batch_id) or routes
@@ -128,7 +128,7 @@ def outgoing(
 
 
 def stored_routes(connection: sa.Connection, run_id: str, batch_id: int) -> tuple[Route, ...]:
-    """Return the ways out that a batch was committed with; none of a release that stored none."""
+    """Return the routes that a batch was committed with; empty if its release stored none."""
     table = tables.batches.c
     query = sa.select(table.routes).where(table.run_id == run_id, table.batch_id == batch_id)
     stored = connection.execute(query).scalar()
@@ -159,8 +159,8 @@ def schema_of(table: sa.Table) -> pa.Schema:
 
 def read_rows(connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int) -> pa.Table:
     """Return the rows of a batch, in the order of their key."""
-    mine = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
-    query = sa.select(table).where(mine).order_by(*table.primary_key.columns)
+    of_batch = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
+    query = sa.select(table).where(of_batch).order_by(*table.primary_key.columns)
     rows = [dict(row) for row in connection.execute(query).mappings()]
     for row in rows:
         if row.get("probabilities") is not None:
@@ -177,14 +177,14 @@ class Outputs:
     client
         librdkafka settings, ``bootstrap.servers`` among them.
     topics
-        Where to.
+        The topics to send to.
     timeout_s
         How long a batch may take to be acknowledged.
 
     Attributes
     ----------
     routes
-        The ways out of a batch that is committed now.
+        The routes of a batch that is committed now.
 
     Raises
     ------
@@ -218,9 +218,9 @@ class Outputs:
         batch_id: int,
         classified: pa.Table | None = None,
     ) -> int:
-        """Send what a committed batch has to say; return the number of messages.
+        """Send the messages of a committed batch; return their number.
 
-        `classified` is what :func:`stream.commit.commit_sql` gave, None to read it from the tables.
+        `classified` is the table that :func:`stream.commit.commit_sql` returned; None: read it.
 
         Raises
         ------
@@ -237,7 +237,7 @@ class Outputs:
         return n
 
     def _await_all(self) -> None:
-        """Wait for every acknowledgement, but not for one that we shall not get."""
+        """Wait for every acknowledgement; stop if Kafka refuses the connection or time runs out."""
         deadline = time.monotonic() + self._timeout_s
         while left := self._producer.flush(_FLUSH_S):
             if self._troubles.refused:

@@ -1,6 +1,6 @@
-"""What a batch came to and where its time went: the one thing that the job tells whoever watches it.
+"""The report on a batch, its results and its time by stage: all that the job passes to its observers.
 
-Times travel from the workers with the rows, so that only the driver keeps metrics, on one machine as
+Workers send their times with the rows, so that only the driver keeps metrics, on one machine as
 on a hundred, and nothing is shared between processes.
 """
 
@@ -32,7 +32,7 @@ _DIFFERING: Final = (
     "survey",
 )
 _REQUESTED: Final = ("object_id", "dia_source_id", "survey")
-_TOLD: Final = 20
+_MOST: Final = 20
 
 
 class Refused(NamedTuple):
@@ -53,7 +53,7 @@ class Requested(NamedTuple):
 
 
 class Differing(NamedTuple):
-    """An alert that came again and says something else: where it is, and in which columns."""
+    """An alert that came again with other content: where it is, and in which columns it differs."""
 
     dia_source_id: int
     topic: str
@@ -70,24 +70,24 @@ class BatchReport:
     Attributes
     ----------
     run_id, batch_id
-        Which.
+        Which batch.
     counts
-        What came of its messages.
+        The number of its messages by outcome.
     stages_s
         Seconds by stage, those of :mod:`stream.stages`.
     total_s
         From the start of its tasks to the end of its last sink, by the driver's clock.
     latency_s
-        float64, one of each readable alert: commit less Kafka's time stamp, never below 0, as another
-        machine's clock would have it.
+        float64, one value per readable alert: commit less Kafka's time stamp, and 0 if another
+        machine's clock makes this negative.
     model_version
-        Those that scored it, as :mod:`stream.versions` writes them; empty where none did.
+        The versions that scored it, as :mod:`stream.versions` writes them; empty if none did.
     rejected, requested, differing
         The first few of each: packets that were rejected, requests for spectra, repeats with other content.
     committed_ms
         The driver's wall clock when the rows were committed, milliseconds since 1970 UTC.
     early_latency_s
-        float64, `latency_s` of the alerts that were found ahead of their turn.
+        float64, `latency_s` of the urgent alerts that were found by looking ahead.
     """
 
     run_id: str
@@ -112,7 +112,7 @@ def report_of(
     total_s: float,
     committed_ms: int,
 ) -> BatchReport:
-    """Return what is told of a batch; `stages` are the driver's so far."""
+    """Return the report on a batch; `stages` are the driver's so far, and the workers' are added to them."""
     is_range = pc.equal(rows["kind"], RANGE)
     tasks = rows.filter(is_range)["stages_s"].drop_null().to_pylist()
     for spent in tasks:
@@ -123,7 +123,7 @@ def report_of(
     messages = rows.filter(pc.equal(rows["kind"], MESSAGE))
     bad = pc.is_valid(messages["reject_reason"])
     readable = messages.filter(pc.invert(bad))
-    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _TOLD).to_pylist()
+    refused = messages.filter(bad).select([*_REFUSED]).slice(0, _MOST).to_pylist()
     return BatchReport(
         batch.run_id,
         batch.batch_id,
@@ -136,10 +136,10 @@ def report_of(
         committed_ms,
         _latency_s(early_ms, committed_ms),
         tuple(
-            Requested(*(row[name] for name in _REQUESTED)) for row in committed.requested[:_TOLD]
+            Requested(*(row[name] for name in _REQUESTED)) for row in committed.requested[:_MOST]
         ),
         tuple(
-            Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_TOLD]
+            Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_MOST]
         ),
     )
 

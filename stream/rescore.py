@@ -1,12 +1,12 @@
 """Score alerts again, from the Delta table or from Kafka, beside the live stream and without Spark.
 
-One model scores the alerts of one survey; those of others are passed over. What the live stream said
-stays: rows go to a target of their own (:mod:`store.rescored`), one for each alert and model version.
-Scores are those of the live path to the last bit where the version is the same, because it is the same
-function over the same packet, light curve or features.
+One model scores the alerts of one survey; those of others are skipped. The live stream's results
+stay: rows go to a target of their own (:mod:`store.rescored`), one for each alert and model version.
+If the version is the same, scores equal those of the live path to the last bit, because the same
+function is applied to the same packet, light curve or features.
 
 A chunk of alerts at a time is looked up, scored and added, so memory is bounded, and a run that was
-killed is started again: what is there is passed over. An alert that was read from several offsets
+killed can be started again: alerts that have a row are skipped. An alert that was read from several offsets
 counts at the one that the live stream classified; the others are repeats.
 """
 
@@ -55,7 +55,7 @@ By = Literal["arrival", "observation"]
 CHUNK: Final = 8192
 """Alerts that are looked up, scored and added together; with light curves some 100 MB."""
 LISTED: Final = 20
-"""So many rejected packets are named one by one."""
+"""At most this many rejected packets are listed one by one."""
 _SCORED_TOGETHER: Final = 128
 _FEATURE_READS: Final = ("features",)
 _CURVE_READS: Final = ("light_curve",)
@@ -63,7 +63,7 @@ _CURVE_READS: Final = ("light_curve",)
 
 @dataclass(frozen=True)
 class Times:
-    """Which alerts: those from `since` on and before `until`; None is no bound.
+    """A range of times: alerts from `since` on and before `until`; None is no bound.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class Times:
 
 
 class Gone(NamedTuple):
-    """Offsets ``[start, end)`` that Kafka no longer has, and that were to be read as far as we know."""
+    """Offsets ``[start, end)`` that Kafka no longer has, and that, as far as is known, were to be read."""
 
     topic: str
     partition: int
@@ -97,8 +97,8 @@ class Gone(NamedTuple):
     end: int
 
     def __str__(self) -> str:
-        where = f"{self.topic}[{self.partition}] offsets {self.start} to {self.end - 1}"
-        return f"{where} are no longer in Kafka"
+        offsets = f"{self.topic}[{self.partition}] offsets {self.start} to {self.end - 1}"
+        return f"{offsets} are no longer in Kafka"
 
 
 class RejectedPacket(NamedTuple):
@@ -113,7 +113,7 @@ class RejectedPacket(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What came of a re-scoring; every alert that was read is counted in one of these but the first.
+    """The results of a re-scoring; each alert that was read is counted once more below `n_read`.
 
     Attributes
     ----------
@@ -122,9 +122,9 @@ class Outcome:
     n_scored
         Rows with a score that were added.
     not_evaluated
-        Rows without one that were added, by reason.
+        Rows without a score that were added, by reason.
     n_present
-        Alerts that had a row of this version before.
+        Alerts that already had a row of this version.
     n_repeated
         Alerts that count at another offset.
     rejected
@@ -132,7 +132,7 @@ class Outcome:
     listed
         The first :data:`LISTED` of them.
     gone
-        What Kafka no longer has.
+        Offsets that Kafka no longer has.
     """
 
     n_read: int = 0
@@ -146,10 +146,10 @@ class Outcome:
 
 
 def rescored_schema() -> pa.Schema:
-    """Return the columns of what is scored again: those of the live table but the nested ones."""
+    """Return the columns of re-scored rows: those of the live table except the nested ones."""
     live = delta_schema()
-    kept = [column for column in live if column.name not in {"light_curve", "features"}]
-    return pa.schema(kept)
+    flat = [column for column in live if column.name not in {"light_curve", "features"}]
+    return pa.schema(flat)
 
 
 @dataclass
@@ -159,17 +159,17 @@ class Rescoring:
     Attributes
     ----------
     engine
-        The database: it says at which offset an alert counts.
+        The database, which knows at which offset an alert counts.
     scorer, version
-        What scores, and the version of the model.
+        The scorer, and the version of the model.
     target
-        What takes the rows.
+        Receives the rows.
     run_id
-        Stamped into them.
+        Written into the rows.
     progress
-        Called with the alerts that were read, and how many there are.
+        Called with the number of alerts read, and their total.
     survey
-        Whose alerts are scored.
+        The survey whose alerts are scored.
     """
 
     engine: sa.Engine
@@ -188,36 +188,36 @@ class Rescoring:
 
     @property
     def versions(self) -> str:
-        """The same for :meth:`stream.scoring.Scorer.score_packets`."""
+        """The version as a text for :meth:`stream.scoring.Scorer.score_packets`."""
         return str(Versions({self.survey: self.version}))
 
     def take(self, alerts: pa.Table, score: Callable[[pa.Table], pa.Table]) -> None:
-        """Add what `score` makes of those of `alerts` that count and are not there yet."""
+        """Score with `score` those of `alerts` that count and have no row yet, and add the rows."""
         self.outcome.n_read += alerts.num_rows
         counting = alerts.filter(pa.array(self._counting(alerts)))
         self.outcome.n_repeated += alerts.num_rows - counting.num_rows
         while True:
-            there = self.target.present(counting["dia_source_id"].to_numpy())
+            present = self.target.present(counting["dia_source_id"].to_numpy())
             rows = rescored_schema().empty_table()
-            if not there.all():
-                rows = score(counting.filter(pa.array(~there))).select(rows.column_names)
+            if not present.all():
+                rows = score(counting.filter(pa.array(~present))).select(rows.column_names)
                 rows = rows.cast(rescored_schema()).combine_chunks()
             if self.target.add(rows):
                 break
         reasons = Counter(rows["reason"].drop_null().to_pylist())
-        self.outcome.n_present += int(there.sum())
+        self.outcome.n_present += int(present.sum())
         self.outcome.not_evaluated += reasons
         self.outcome.n_scored += rows.num_rows - reasons.total()
 
     def _counting(self, alerts: pa.Table) -> NDArray[np.bool_]:
-        """Say which rows are where their alert counts, and the first of such."""
+        """Return which rows count: the first row of each alert at the offset where the alert counts."""
         ids = alerts["dia_source_id"].to_numpy()
         where = list(zip(*(alerts[name].to_pylist() for name in _WHERE), strict=True))
         keys = list(zip(alerts["survey"].to_pylist(), ids.tolist(), strict=True))
         with reading(self.engine) as connection:
             classified = classified_at(connection, keys)
-        here = [classified.get(key, at) == at for key, at in zip(keys, where, strict=True)]
-        rows = np.flatnonzero(np.array(here, np.bool_))
+        at_offset = [classified.get(key, at) == at for key, at in zip(keys, where, strict=True)]
+        rows = np.flatnonzero(np.array(at_offset, np.bool_))
         _, first = np.unique(ids[rows], return_index=True)
         counting = np.zeros(ids.size, np.bool_)
         counting[rows[first]] = True
@@ -233,8 +233,8 @@ def classified_at(connection: sa.Connection, keys: list[Key]) -> dict[Key, tuple
     columns = sa.select(*(table[name] for name in ("survey", "dia_source_id", *_WHERE)))
     return {
         (row[0], row[1]): (row[2], row[3], row[4])
-        for mine in of_keys(table.dia_source_id, keys)
-        for row in connection.execute(columns.where(mine))
+        for condition in of_keys(table.dia_source_id, keys)
+        for row in connection.execute(columns.where(condition))
     }
 
 
@@ -246,27 +246,27 @@ def rescore_delta(
 ) -> Outcome:
     """Score again what the Delta table at `folder` holds now.
 
-    Stored features are used where a model scored them that asked for the same ones (equal digests), and
-    no part reads light curves besides; else they are computed from the light curve. Where that is no
-    longer kept either, the row says so.
+    Stored features are used if the model that scored them reads the same ones (equal digests), and no
+    part of the new model reads light curves too; else they are computed from the light curve. If that is
+    no longer stored, the row's reason states it.
 
     Parameters
     ----------
     rescoring
-        What scores, and where to.
+        The run: what scores, and where rows go.
     folder
-        Of the live table.
+        Folder of the live table.
     times
         Which alerts.
     recompute
-        Compute features from the light curve wherever one is kept.
+        Compute features from the light curve wherever one is stored.
 
     Raises
     ------
     ConfigurationError
         There is no table.
     UnavailableError
-        A file of the table went while it was read.
+        A file of the table was removed while it was read.
     """
     try:
         dataset = dataset_of(DeltaTable(str(folder)), folder)
@@ -286,19 +286,19 @@ def rescore_delta(
         stored = pc.scalar(False)  # noqa: FBT003 - Arrow takes it by position
     elif recompute:
         stored &= pc.field("light_curve").is_null()
-    anew = stored.is_null() | ~stored
+    computed = stored.is_null() | ~stored
     score = _FromDelta(rescoring)
     try:
         total = dataset.count_rows(filter=within)
-        for condition, read, made in (
+        for condition, read, score_rows in (
             (stored, _FEATURE_READS, score.from_features),
-            (anew, _CURVE_READS, score.from_light_curves),
+            (computed, _CURVE_READS, score.from_light_curves),
         ):
             names = dict.fromkeys((*rescored_schema().names, *read, *read_by_parts))
             # A table of the release before may lack a field of the score, which is made anew in any case.
             columns = [n for n in names if n in dataset.schema.names]
             for alerts in _chunks_of(dataset, columns, within & condition):
-                rescoring.take(alerts, made)
+                rescoring.take(alerts, score_rows)
                 rescoring.progress(rescoring.outcome.n_read, total)
     except FileNotFoundError as error:
         raise UnavailableError(
@@ -309,7 +309,7 @@ def rescore_delta(
 
 
 def _chunks_of(dataset: Any, columns: list[str], condition: pc.Expression) -> Iterator[pa.Table]:
-    """Read rows by about :data:`CHUNK`, little ahead."""
+    """Read rows, about :data:`CHUNK` at a time, with little read-ahead."""
     batches = dataset.to_batches(
         columns=columns,
         filter=condition,
@@ -360,16 +360,16 @@ class _FromDelta:
 
 @dataclass(frozen=True)
 class KafkaPlace:
-    """Where packets are read.
+    """Where and how packets are read.
 
     Attributes
     ----------
     topics, client
         The alert topics, and librdkafka's settings.
     timeout_s
-        How long a silent broker is waited for.
+        How long to wait for a silent broker.
     threads
-        So many lists of packets are decoded and scored at a time.
+        At most this many lists of packets are decoded and scored at a time.
     """
 
     topics: tuple[str, ...]
@@ -387,9 +387,9 @@ def rescore_kafka(rescoring: Rescoring, place: KafkaPlace, times: Times) -> Outc
     Parameters
     ----------
     rescoring
-        What scores, and where to.
+        The run: what scores, and where rows go.
     place
-        Where packets are.
+        Where packets are read.
     times
         Which alerts, by arrival.
 
@@ -417,10 +417,10 @@ def rescore_kafka(rescoring: Rescoring, place: KafkaPlace, times: Times) -> Outc
 def offsets_between(
     engine: sa.Engine, marks: Watermarks, times: Times
 ) -> tuple[dict[tuple[str, int], tuple[int, int]], list[Gone]]:
-    """Return which offsets of each partition arrived within `times`, and what is gone of them.
+    """Return which offsets of each partition arrived within `times`, and which of them are gone.
 
-    Of removed offsets the tables say when they arrived, as far as a stream has read them; what nobody
-    knows counts as gone. Without a `since` whatever Kafka holds was asked for, and nothing is gone.
+    The tables hold the arrival times of removed offsets that a stream has read; those of unknown time
+    count as gone. Without a `since`, whatever Kafka holds was requested, and nothing is gone.
     """
     bounds = marks.now()
     starts = {key: low for key, (low, _) in bounds.items()}
@@ -438,7 +438,7 @@ def offsets_between(
 
 
 def _after(engine: sa.Engine, topic: str, partition: int, low: int, since_ms: float) -> int:
-    """Return the offset behind the last one below `low` that is known to have arrived too early."""
+    """Return the offset after the last one below `low` that is known to have arrived too early."""
     last = -1
     with reading(engine) as connection:
         for table in tables.HOLDING:
@@ -450,8 +450,8 @@ def _after(engine: sa.Engine, topic: str, partition: int, low: int, since_ms: fl
                 known.arrival_ms < since_ms,
             )
             newest = sa.select(known.kafka_offset).where(early).order_by(known.kafka_offset.desc())
-            found = connection.execute(newest.limit(1)).scalar()
-            last = last if found is None else max(last, int(found))
+            offset = connection.execute(newest.limit(1)).scalar()
+            last = last if offset is None else max(last, int(offset))
     return last + 1
 
 
@@ -466,7 +466,7 @@ class _PartitionReading:
     end: int
 
     def run(self, start: int) -> Iterator[int]:
-        """Read, score and add from `start` on; give how far it got."""
+        """Read, score and add from `start` on; yield the next offset after each chunk."""
         budget = threading.Semaphore(2 * self.place.threads)
         limits = Limits(_SCORED_TOGETHER, 2 * CHUNK, self.place.timeout_s)
         client = {"queued.max.messages.kbytes": PREFETCH_KB, **self.place.client}
@@ -480,18 +480,18 @@ class _PartitionReading:
                 reader.close()
 
     def _step(self, reader: RangeReader[pa.Table], start: int) -> int:
-        """Deal with the next chunk; return where the one after it begins."""
+        """Read, score and add the next chunk; return where the one after it begins."""
         low = self.marks.now()[self.where][0]
-        if low > start:  # retention was faster than we are
+        if low > start:  # Kafka's retention overtook this run
             self.rescoring.outcome.gone.append(Gone(*self.where, start, min(low, self.end)))
             return min(low, self.end)
         stop = min(start + CHUNK, self.end)
         try:
             pieces = reader.read(start, stop, self.rescoring.versions)
-            parts = [made.slice(first, last - first) for made, first, last in pieces]
+            parts = [rows.slice(first, last - first) for rows, first, last in pieces]
         except UnavailableError:
             if self.marks.now()[self.where][0] > start:
-                return start  # and the next step tells
+                return start  # the next step reports what is gone
             raise
         if parts:
             self._take(pa.concat_tables(parts))
@@ -517,8 +517,8 @@ class _PartitionReading:
         scored = self.rescoring.scorer.score_packets(packets, versions)
         run = pa.array([self.rescoring.run_id] * len(packets), pa.string())
         columns = {**scored.rows, **read_where(messages), "run_id": run}
-        told = [("reject_reason", pa.string()), ("detail", pa.string())]
-        schema = pa.schema([*rescored_schema(), *told])
+        why = [("reject_reason", pa.string()), ("detail", pa.string())]
+        schema = pa.schema([*rescored_schema(), *why])
         return pa.table(
             [columns[name].cast(schema.field(name).type) for name in schema.names], schema
         )

@@ -1,9 +1,9 @@
-"""Ways out of a batch: which of its rows go to which topic, in which form.
+"""Routes of a batch: which of its rows are sent to which topic, in which form.
 
-A kind of route names a table of the batch, a mask over it and a form; it is a function below and a line in
+A kind of route has a table of the batch, a mask over it and a form; it is a function below and a line in
 :data:`KINDS`. A route is a kind with a topic, numbers and a schema id, as plain values: it is stored with
-every batch that used it, so that a replay sends the same bytes whatever the settings say by then. A change
-of a kind's mask or form is a new version of it, beside the old one.
+every batch that used it, so that a replay sends the same bytes whatever the settings are by then. To change
+a kind's mask or form, add a new version of it and keep the old one.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class RouteKind:
     name, version
         Permanent; together they are a key of :data:`KINDS`.
     table
-        Of the batch: :data:`CLASSIFIED`, :data:`REQUESTED` or :data:`REJECTED`.
+        A table of the batch: :data:`CLASSIFIED`, :data:`REQUESTED` or :data:`REJECTED`.
     messages
-        From the route and the rows of that table to messages, in the rows' order.
+        Makes messages from the route and the rows of that table, in the rows' order.
     schema
-        Of the values; None where they are not made here.
+        The schema of the values; None if they are sent as they came.
     framed
-        Whether the schema's id stands before a value.
+        Whether the schema's id precedes a value.
     """
 
     name: str
@@ -65,20 +65,20 @@ class RouteKind:
 
 @dataclass(frozen=True)
 class Route:
-    """One way out, as plain values.
+    """One route, as plain values.
 
     Attributes
     ----------
     kind, version
         A key of :data:`KINDS`.
     topic
-        Where to.
+        The topic to send to.
     schema
         Version of the values' schema.
     schema_id
-        What stands in the frame; None where there is no frame.
+        The id in the frame; None if there is no frame.
     numbers
-        What the mask compares with.
+        The thresholds of the mask.
     """
 
     kind: str
@@ -98,7 +98,7 @@ class Route:
         return cls(**stored)
 
     def messages(self, rows: pa.Table) -> Iterator[Message]:
-        """Give what goes out of `rows`, of the table that its kind names.
+        """Yield the messages from `rows`, which are of the table that its kind names.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Route:
 
 
 def kind_of(route: Route) -> RouteKind:
-    """Return what a route does; see :meth:`Route.messages`."""
+    """Return the kind of a route; see :meth:`Route.messages`."""
     try:
         return KINDS[route.kind, route.version]
     except KeyError:
@@ -180,6 +180,6 @@ KINDS: Final = {
 
 
 def messages_of(routes: tuple[Route, ...], tables: Mapping[str, pa.Table]) -> Iterator[Message]:
-    """Give the messages of a batch, route by route, each in the order of its table's key."""
+    """Yield the messages of a batch, route by route, each in the order of its table's key."""
     for route in routes:
         yield from route.messages(tables[kind_of(route).table])

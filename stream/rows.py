@@ -1,9 +1,9 @@
 """What a worker hands to the driver: one small row per message, one per range that was read.
 
-Spark sees none of them: it carries record batches as they are, see :func:`pack`.
+Spark does not see these rows: it passes packed record batches on unchanged, see :func:`pack`.
 
-Light curves, features and original packets of good alerts are not among it: they are in the Parquet
-file that the worker wrote.
+Light curves and features are not among the columns: they are in the Parquet file that the worker wrote.
+The original packets of good alerts are not passed on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RANGE: Final = "range"
 MESSAGE: Final = "message"
 EARLY: Final = "early"
-"""A message that was scored ahead of its turn, see :mod:`stream.priority`; filled as any other."""
+"""An urgent message found by looking ahead, see :mod:`stream.priority`; its fields are those of a message."""
 
 _WHERE: Final = [
     ("kind", pa.string()),
@@ -53,7 +53,7 @@ _DRIVER_FIELDS: Final = [
     ("strategy_features", pa.list_(pa.float64())),
 ]
 """What only the driver needs of an alert: its cell of the sky, and the features that the strategy of
-requests wants to see, in the order in which it names them."""
+requests reads, in the order in which it names them."""
 
 ROWS_SCHEMA: Final = pa.schema(
     [*_WHERE, *_RANGE_FIELDS, *_MESSAGE_FIELDS, *_SCORE_FIELDS, *_DRIVER_FIELDS]
@@ -77,10 +77,9 @@ _SPARK_TYPES: Final = {
     pa.list_(pa.int32()): "array<int>",
 }
 PACKED_SCHEMA: Final = pa.schema([("rows", pa.binary())])
-"""What Spark carries: record batches of :data:`ROWS_SCHEMA` as Arrow's IPC stream, one a row.
+"""The rows that Spark sees: record batches of :data:`ROWS_SCHEMA` as Arrow IPC streams, one per row.
 
-As rows of its own they would be taken apart and put together again in the JVM, which took as long as
-scoring them.
+As Spark's own rows they would be converted in the JVM, there and back, which took as long as scoring.
 """
 PACKED_SPARK_SCHEMA: Final = "rows binary"
 _LARGEST_PACK: Final = 64 << 20
@@ -100,7 +99,7 @@ def padded(columns: dict[str, pa.Array], n: int) -> pa.RecordBatch:
 
 
 def pack(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Give `batch` of :data:`ROWS_SCHEMA` as rows of :data:`PACKED_SCHEMA`, none of them too large."""
+    """Yield `batch` of :data:`ROWS_SCHEMA` as rows of :data:`PACKED_SCHEMA`, none of them too large."""
     if batch.nbytes > _LARGEST_PACK and batch.num_rows > 1:
         half = batch.num_rows // 2
         yield from pack(batch[:half])
@@ -116,6 +115,6 @@ def pack(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def unpack(packed: pa.Table) -> pa.Table:
-    """Return the rows that :func:`pack` took."""
+    """Return the rows that :func:`pack` packed."""
     parts = [pa.ipc.open_stream(cell.as_buffer()).read_all() for cell in packed["rows"]]
     return pa.concat_tables([ROWS_SCHEMA.empty_table(), *parts])

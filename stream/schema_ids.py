@@ -1,4 +1,4 @@
-"""Which id stands in the frame of an outgoing message: a registry's, and kept from then on."""
+"""The schema ids in the frames of outgoing messages: given by a registry, and saved in a file."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _TOO_MANY: Final = 429
 
 @dataclass(frozen=True)
 class Registry:
-    """A Confluent-compatible schema registry, and the file that keeps what it answered.
+    """A Confluent-compatible schema registry, and the file that saves its answers.
 
-    A batch that is sent again, after a crash and on another day, has to get the ids that it had. A
-    registry gives a schema that it knows the same id, and the file says so where it does not (it was
-    set up anew, say) and stands in for it where it is away.
+    A batch that is sent again, after a crash or on another day, has to get the same ids. A registry
+    gives a known schema the same id; the file shows if it does not (for instance because it was
+    set up anew), and replaces the registry while it is unavailable.
 
     Attributes
     ----------
@@ -51,38 +51,38 @@ class Registry:
     def ids(self, schemas: dict[str, MessageSchema]) -> dict[str, int]:
         """Register the schemas of topics; return topic to id.
 
-        Steps, in order: register each under ``<topic>-value`` (a schema that is there already stays
-        as it is), compare with the file, write what is new to the file.
+        Steps, in order: register each under ``<topic>-value`` (which does not change a schema that is already
+        registered), compare with the file, add new ids to the file.
 
         Raises
         ------
         UnavailableError
-            The registry does not answer, and an id was never kept.
+            The registry does not answer, and an id is not in the file.
         ConfigurationError
-            It refuses a schema, or gives it another id than it had.
+            It refuses a schema, or gives it another id than before.
         """
-        kept = self._read()
-        ids = {topic: self._id(f"{topic}-value", schema, kept) for topic, schema in schemas.items()}
+        old = self._read()
+        ids = {topic: self._id(f"{topic}-value", schema, old) for topic, schema in schemas.items()}
         new = {_key(f"{topic}-value", schemas[topic]): ids[topic] for topic in schemas}
-        if new.items() - kept.items():
-            self._write(kept | new)
+        if new.items() - old.items():
+            self._write(old | new)
         return ids
 
-    def _id(self, subject: str, schema: MessageSchema, kept: dict[str, int]) -> int:
-        before = kept.get(_key(subject, schema))
+    def _id(self, subject: str, schema: MessageSchema, old: dict[str, int]) -> int:
+        before = old.get(_key(subject, schema))
         try:
-            given = self._register(subject, schema.text)
+            schema_id = self._register(subject, schema.text)
         except UnavailableError as error:
             if before is None:
                 raise
             LOG.warning("%s; going on with the id that it gave before, %d", error, before)
             return before
-        if before not in {None, given}:
+        if before not in {None, schema_id}:
             raise ConfigurationError(
-                f"the schema registry gives {subject} the id {given}, and messages out there have "
+                f"the schema registry gives {subject} the id {schema_id}, but messages already sent have "
                 f"{before}: restore the registry, or remove {self.kept} to go on with new ids"
             )
-        return given
+        return schema_id
 
     def _register(self, subject: str, text: str) -> int:
         try:
@@ -102,7 +102,7 @@ class Registry:
         if answer.status_code in _REFUSED and answer.status_code != _TOO_MANY:
             raise ConfigurationError(
                 f"the schema registry at {self._name} refuses the schema of {subject}: "
-                f"{answer.status_code} {_told(answer)}: look at kafka.registry_url, and at the rights "
+                f"{answer.status_code} {_reason_in(answer)}: look at kafka.registry_url, and at the rights "
                 "and the compatibility rule that the registry has for this subject"
             )
         if not answer.is_success:
@@ -125,22 +125,22 @@ class Registry:
     def _read(self) -> dict[str, int]:
         if not self.kept.is_file():
             return {}
-        kept: dict[str, int] = json.loads(self.kept.read_text())
-        return kept
+        ids: dict[str, int] = json.loads(self.kept.read_text())
+        return ids
 
-    def _write(self, kept: dict[str, int]) -> None:
+    def _write(self, ids: dict[str, int]) -> None:
         draft = self.kept.with_suffix(".draft")
-        draft.write_text(json.dumps(kept, indent=1))
+        draft.write_text(json.dumps(ids, indent=1))
         draft.rename(self.kept)
 
 
 def _key(subject: str, schema: MessageSchema) -> str:
-    """Return what an id is kept under; a new version of the schema gets an id of its own."""
+    """Return the file's key of an id; a new version of the schema has a key of its own."""
     return f"{subject} {hashlib.sha256(schema.text.encode()).hexdigest()[:16]}"
 
 
-def _told(answer: httpx.Response) -> Any:
-    """Return the registry's own words, in one line."""
+def _reason_in(answer: httpx.Response) -> Any:
+    """Return the registry's own message, in one line."""
     try:
         words = answer.json()["message"]
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""Starts Spark, here or on a cluster, so that it costs the stream little."""
+"""Starts Spark, on this machine or on a cluster, with settings that keep its overhead small."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LOG_SETTINGS: Final = Path(__file__).with_name("log4j2.properties")
 
 @dataclass(frozen=True)
 class Executors:
-    """What the job takes of a cluster; a local master makes do with what it has.
+    """What the job requests from a cluster; a local master ignores it.
 
     Attributes
     ----------
     n
         How many executors, each for one task at a time.
     cores
-        Of each, for its task's threads.
+        Cores of each, for its task's threads.
     memory
-        Of each one's JVM, which passes bytes on; the Python worker's is beside it.
+        Memory of each one's JVM, which passes bytes on; the Python worker's is not included.
     """
 
     n: int = 1
@@ -44,10 +44,10 @@ class Executors:
 def open_session(
     master: str, *, driver_memory: str, log_file: Path, executors: Executors | None = None
 ) -> SparkSession:
-    """Start Spark, a local one on the loopback interface alone.
+    """Start Spark, a local one only on the loopback interface.
 
     What it and its workers print goes to `log_file`. A cluster's executors must see the state
-    folder and have noctule installed, under the same path as here.
+    folder and have noctule installed, under the same paths as this machine.
 
     Raises
     ------
@@ -81,8 +81,8 @@ def open_session(
 
 
 def _await_executor(session: SparkSession, master: str, wanted: Executors) -> None:
-    """Wait for the first executor: without one a batch would wait for ever, and say nothing."""
-    context: Any = session.sparkContext._jsc.sc()  # noqa: SLF001 - Python is told of no executors
+    """Wait for the first executor: without one a batch would wait forever, silently."""
+    context: Any = session.sparkContext._jsc.sc()  # noqa: SLF001 - PySpark has no list of executors
     deadline = time.monotonic() + context.getConf().getTimeAsSeconds(_EXECUTOR_WAIT, "30s")
     while context.getExecutorMemoryStatus().size() <= _DRIVER:
         if time.monotonic() > deadline:
@@ -115,7 +115,7 @@ def _session_settings(driver_memory: str) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
-        # A worker that ended after its task would open consumers and load models for each.
+        # If workers ended after each task, each task would open consumers and load models again.
         "spark.python.worker.reuse": "true",
         "spark.executorEnv.GLIBC_TUNABLES": KEEP_MEMORY,
         "spark.redaction.regex": "(?i)secret|password|token|url|client|worker",
@@ -127,16 +127,16 @@ def _executor_settings(wanted: Executors) -> dict[str, str]:
     return {
         "spark.executor.memory": wanted.memory,
         "spark.executor.cores": str(wanted.cores),
-        # One task at a time on each, or two workers would share its cores and its partitions.
+        # One task at a time on each executor, or two workers would share its cores and its partitions.
         "spark.task.cpus": str(wanted.cores),
-        # No more executors than tasks: one that has nothing to do still takes partitions away from others.
+        # No more executors than tasks: an idle one would still take partitions away from others.
         "spark.cores.max": str(wanted.n * wanted.cores),
         "spark.executor.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG_SETTINGS} {_LITTLE_WORK}",
     }
 
 
 _LITTLE_WORK: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""The JVM plans batches and passes bytes on; compiling it thoroughly costs more than it ever saves."""
+"""The JVM plans batches and passes bytes on; optimising it fully costs more than it ever saves."""
 KEEP_MEMORY: Final = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in (
@@ -146,20 +146,20 @@ KEEP_MEMORY: Final = ":".join(
         ("arena_max", 2),
     )
 )
-"""Memory stays with a worker when packets are freed: asking the kernel anew for each, page by page, took
-a third of its time. Nor do its threads get heaps of their own, one of which each consumer of Kafka's would
-leave behind half empty: workers grew by gigabytes. Only glibc reads it."""
+"""A worker keeps memory when packets are freed: requesting it from the kernel again, page by page, took a
+third of its time. Its threads do not get heaps of their own either: each Kafka consumer would leave one
+half empty, and workers grew by gigabytes. Only glibc reads these settings."""
 
 
 @contextmanager
 def _standard_error_to(file: Path) -> Iterator[None]:
     """Let the JVM that is started inside write its standard error into `file`."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    original = os.dup(2)
     with file.open("ab") as log:
         os.dup2(log.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(original, 2)
+        os.close(original)

@@ -47,10 +47,10 @@ AHEAD_KEY: Final = "ahead"
 LOOK: Final = 20_000
 """A batch looks ahead at no more than this many alerts: a few seconds' work."""
 LOOKING: Final = 4
-"""While a batch looks ahead at much, it reads this many times fewer alerts: urgent ones are found sooner."""
+"""While a batch has many alerts to look ahead at, it reads this many times fewer: urgent ones come sooner."""
 MUCH: Final = 2
-"""It looks ahead at much if it is more than this many full batches. A batch that looks ahead only at what has
-just arrived reads as much as always, or a stream that is behind would never catch up."""
+"""Many are more than this many full batches. A batch that looks ahead only at new arrivals reads as much as
+always, or a stream that is behind would never catch up."""
 _PATIENCE_S: Final = 0.2
 """Spark is kept waiting no longer than this at a time, so that it can be stopped."""
 _IDLE_S: Final = 0.2
@@ -110,7 +110,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._target: dict[str, int] | None = None
         self._seen: dict[str, tuple[int, int]] = {}  # the broker's latest answer
         self._next_s = 0.0  # when the next batch may be planned, by the monotonic clock
-        self._in_parts = 1  # one over this is the share of a full batch that is planned at a time
+        self._in_parts = 1  # a planned batch is this many times smaller than a full one
 
     # -- on the driver -------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
         A partition that is not in `start` is new: the batch records where it begins, the
         next one reads it. One that was added to a topic begins at its first offset, whatever
-        ``starting`` is: all that it holds arrived while the stream was running.
+        ``starting`` is: all that it holds arrived after the run began.
 
         Raises
         ------
@@ -238,9 +238,7 @@ class AlertStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             Kafka has removed offsets of a batch that is now replayed, and ``lost`` is stop.
         """
         keys = [key for key in sorted(places(end)) if key in start]
-        bounds = (
-            self._seen or self._bounds()
-        )  # in a replay nothing was planned, so nothing is known yet
+        bounds = self._seen or self._bounds()  # not yet known if a replay comes first
         refuse_other_topics(
             {key: end[key] for key in keys}, {k: high for k, (_, high) in bounds.items()}
         )

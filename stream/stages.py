@@ -1,4 +1,4 @@
-"""Where the time of a batch goes: each stage counts its own seconds."""
+"""The time of a batch by stage: each stage counts its own seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets go into a Kafka topic: each once, at a pace, and a failure is never silent."""
+"""Publishes packets to a Kafka topic: each once, at a chosen rate; no failure is silent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 LARGEST_MESSAGE: Final = 16 << 20
-"""What the broker takes, too; LSST's largest alerts are near 2 MB."""
+"""The broker must accept this size, too; LSST's largest alerts are near 2 MB."""
 
 DELIVERY_TIMEOUT_S: Final = 60.0
 _ANSWER_S: Final = 10.0
@@ -33,24 +33,24 @@ class Publisher:
     bootstrap_servers
         The Kafka to write to.
     topic
-        Has to exist.
+        The topic, which has to exist.
     client
-        Further librdkafka settings (security, say); they win over noctule's own.
+        Further librdkafka settings (such as security); they take precedence over noctule's own.
     partition
-        Where every packet goes; by default the client spreads them, without a key.
+        The partition of every packet; by default the client distributes them, without a key.
     timestamp_ms
         The messages' time, Unix milliseconds; by default the time of sending.
 
     Raises
     ------
     UnavailableError
-        When made: Kafka does not answer, or the topic does not exist.
+        On construction: Kafka does not answer, or the topic does not exist.
 
     Notes
     -----
-    Use it in a ``with`` block, which flushes at the end. After an error make a new one: what was
-    queued behind the failed packet may be lost. Nothing is compressed, as Rubin sends it:
-    `client` may say ``compression.type`` (lz4 leaves 59 % of a packet, zstd 50 %).
+    Use it in a ``with`` block, which flushes at the end. After an error make a new one: packets
+    queued after the failed one may be lost. Nothing is compressed, like Rubin's own alerts;
+    `client` may set ``compression.type`` (lz4 leaves 59 % of a packet, zstd 50 %).
     """
 
     def __init__(
@@ -141,13 +141,13 @@ class Publisher:
 
     def _check_topic(self) -> None:
         try:
-            found = self._producer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic]
+            answer = self._producer.list_topics(self._topic, timeout=_ANSWER_S).topics[self._topic]
         except KafkaException as error:
             raise self._failure(
                 f"{error.args[0].str()}: is it running, and is kafka.bootstrap_servers right?"
             ) from error
-        if found.error is not None:
-            raise self._failure(f"{found.error.str()}: create the topic first")
+        if answer.error is not None:
+            raise self._failure(f"{answer.error.str()}: create the topic first")
 
     def _failure(self, hint: str) -> UnavailableError:
         return UnavailableError("Kafka", f"topic {self._topic}: {hint}")
@@ -186,11 +186,11 @@ def publish(
     Parameters
     ----------
     packets
-        Taken one by one, as they go out.
+        Taken one by one, as they are sent.
     bootstrap_servers, topic, client, partition, timestamp_ms
         As :class:`Publisher` takes them.
     rate_per_s
-        Packets a second at most; by default as fast as Kafka takes them.
+        At most this many packets per second; by default as fast as Kafka accepts them.
     on_progress
         Called with the number of packets sent, five times a second and at the end.
 

@@ -1,4 +1,4 @@
-"""Which model scores which survey's alerts, as one text, which is checkpointed with a batch."""
+"""The model version that scores each survey's alerts, as one text, which is checkpointed with a batch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Versions:
     """Model versions by survey; at most one each.
 
-    The text of them is ``VERSION,ztf=VERSION``: LSST's version comes first and is not named, so what was
-    checkpointed before there were several means what it meant then. Surveys without a version are left out.
+    Their text is ``VERSION,ztf=VERSION``: LSST's version comes first and without a name, so checkpoints from
+    before there were several versions keep their meaning. Surveys without a version are left out.
 
     Examples
     --------
@@ -41,21 +41,21 @@ class Versions:
         ConfigurationError
             It is no such text.
         """
-        found: dict[str, str] = {}
+        by_survey: dict[str, str] = {}
         for part in text.split(",") if text else ():
             name, named, version = part.rpartition("=")
             survey = name if named else LSST.name
-            if not (survey and version) or survey in found:
+            if not (survey and version) or survey in by_survey:
                 raise ConfigurationError(f"{text!r} does not say which model scores which survey")
-            found[survey] = version
-        return cls(found)
+            by_survey[survey] = version
+        return cls(by_survey)
 
     @classmethod
     def of_rows(cls, rows: pa.Table) -> Self:
         """Return which versions scored `rows`, by their columns ``survey`` and ``model_version``."""
         pairs = rows.select(["survey", "model_version"]).drop_null()
-        found = pairs.group_by(pairs.column_names).aggregate([]).to_pylist()
-        return cls({pair["survey"]: pair["model_version"] for pair in found})
+        distinct = pairs.group_by(pairs.column_names).aggregate([]).to_pylist()
+        return cls({pair["survey"]: pair["model_version"] for pair in distinct})
 
     def __str__(self) -> str:
         """Return the text that :meth:`parse` reads; equal versions have equal texts."""
@@ -65,5 +65,5 @@ class Versions:
         return ",".join(others if ours is None else [ours, *others])
 
     def of(self, survey: str) -> str | None:
-        """Return the version that scores the survey's alerts; None where none does."""
+        """Return the version that scores the survey's alerts; None if none does."""
         return self.by_survey.get(survey)
