@@ -154,6 +154,11 @@ def test_all_that_there_is_is_on_its_page(page: str) -> None:
     assert re.findall(r"^- `(\w+)`: ", text, re.MULTILINE) == list(dict.fromkeys(LISTED[page]))
 
 
+def test_every_route_has_its_topic_on_the_page_of_messages() -> None:
+    text = (DOCS / "messages.md").read_text()
+    assert [name for name in LISTED["route"] if f"| `kafka.{name}_topic`" not in text] == []
+
+
 def test_every_page_of_the_guide_has_its_parts_and_is_in_the_index() -> None:
     index = (GUIDE / "README.md").read_text()
     others = [page for page in PAGES if page.name != "README.md"]
