@@ -1,4 +1,4 @@
-"""The pages: each renders its data, and again as a fragment whenever the browser asks."""
+"""The pages: each renders its data, and renders it again as a fragment when the browser requests it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _overview(portal: PortalDep) -> Values:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the timeline."""
+    """One line of the timeline."""
 
     time_ms: int
     kind: Literal["promotion", "trial"]
@@ -86,7 +86,7 @@ class Event:
 
 
 def timeline(promotions: list[shapes.Promotion], trials: list[shapes.Trial]) -> list[Event]:
-    """What happened to the models, the newest first; a trial that was won is its promotion."""
+    """The history of the models, newest first; a trial that was won is shown as its promotion."""
     events = [Event(each.promoted_ms, "promotion", _promoted(each)) for each in promotions]
     events += [Event(each.tried_ms, "trial", _tried(each)) for each in trials if not each.promoted]
     return sorted(events, key=lambda event: -event.time_ms)[:OVERVIEW_EVENTS]
@@ -217,7 +217,7 @@ def draw_figures(
     scheme: SchemeName = "light",
     narrow: bool = False,
 ) -> JSONResponse:
-    """The figures of an object, for BokehJS to embed; null where there is nothing to draw."""
+    """The figures of an object, for BokehJS to embed; null if there is nothing to draw."""
     with reading(portal.engine) as connection:
         survey = views.survey_of(connection, object_id, survey)
         found = views.object_summary(connection, survey, object_id)
@@ -237,7 +237,7 @@ def _moments(alerts: list[shapes.Alert]) -> Iterator[figures.Moment]:
 
 
 def first_detection(alerts: list[shapes.Alert], first_alert_mjd_tai: float) -> float:
-    """Time of the first detection (MJD, TAI), as the alerts tell it, else that of the first alert.
+    """Time of the first detection (MJD, TAI) according to the alerts, else that of the first alert.
 
     An alert's history can go further back than the first alert that noctule has read.
     """
