@@ -1,4 +1,4 @@
-"""Commands that go over alerts a second time: rescore and backfill."""
+"""The commands that score or read alerts again: rescore and backfill."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def moment(text: str) -> int:
     Parameters
     ----------
     text
-        MJD (TAI, days), or an ISO date or time; local time where it does not say another zone.
+        MJD (TAI, days), or an ISO date or time; local time unless it has a zone.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def mjd_tai(text: str) -> float:
 
 
 def times_of(since: str | None, until: str | None, by: str = "arrival") -> Times:
-    """Return which alerts are meant.
+    """Return which alerts the options select.
 
     Raises
     ------
@@ -158,9 +158,9 @@ def run_rescore(
     Raises
     ------
     ConfigurationError
-        No such model, nothing to read, or a question that `source` cannot answer.
+        No such model, nothing to read, or options that `source` does not support.
     UnavailableError
-        Kafka, the database or a file is away: start again, it goes on.
+        Kafka, the database or a file is unavailable: start it again, and it continues.
     """
     if source not in {"delta", "kafka"}:
         raise ConfigurationError(f"--from is delta or kafka, not {source!r}")
@@ -199,7 +199,7 @@ def run_rescore(
 
 
 def outcome_lines(outcome: Outcome) -> Iterator[str]:
-    """Say what came of a re-scoring, line by line."""
+    """Yield lines that report the outcome of a re-scoring."""
     yield (
         f"{outcome.n_read} read: {outcome.n_scored} scored, "
         f"{_by_reason('not evaluated', outcome.not_evaluated)}, {outcome.n_present} there before, "
@@ -232,9 +232,9 @@ def run_backfill(
     Raises
     ------
     ConfigurationError
-        No such model, another process is at the same backfill, or the job cannot go on.
+        No such model, another process is running the same backfill, or the job cannot continue.
     UnavailableError
-        Kafka or the database is away: start again, it goes on.
+        Kafka or the database is unavailable: start it again, and it continues.
     """
     from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
     from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
@@ -261,7 +261,7 @@ def run_backfill(
 
 
 class Backfilled(NamedTuple):
-    """What a backfill was to read, and the audit of its runs."""
+    """The plan of a backfill, and the audit of its runs."""
 
     plan: Plan
     audits: list[PartitionAudit]
@@ -342,7 +342,7 @@ def _run_plan(
 
 
 def backfill_lines(found: Backfilled) -> Iterator[str]:
-    """Say what came of a backfill, line by line; the audit apart."""
+    """Yield lines that report the outcome of a backfill, without the audit."""
     n = sum(end - first for one in found.plan.passes for first, end in one.values())
     yield f"{n} offsets had been read by no stream" + (
         f"; {found.plan.n_waiting} more wait for it: noctule stream" if found.plan.n_waiting else ""

@@ -1,4 +1,4 @@
-"""Processes of noctule that run beside each other and end together."""
+"""Processes of noctule that run at the same time and end together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def stop_all(children: list[Child]) -> None:
-    """End all children, side by side."""
+    """End all children, in parallel."""
     for child in children:
         child.ask_to_stop()
     for child in children:
@@ -27,21 +27,21 @@ def stop_all(children: list[Child]) -> None:
 
 @dataclass
 class Child:
-    """One ``noctule`` command in a process of its own.
+    """One ``noctule`` command in a separate process.
 
-    It runs under the watchdog, so it ends when we do, however we end; and in a session of its own,
-    so that Ctrl-C reaches us alone and we stop the children in order.
+    It runs under the watchdog, so that it ends when this process does, however that ends; and in its own
+    session, so that Ctrl-C reaches only this process, which stops the children in order.
 
     Attributes
     ----------
     name
         The command: ``stream``, ``portal``, ``learn``.
     arguments
-        What follows it.
+        Arguments of the command.
     environment
-        Added to ours.
+        Added to this process's environment.
     log
-        Gets all that it prints.
+        File for everything that it prints.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Child:
         return self._process.pid if self._process else None
 
     def check(self) -> None:
-        """Raise if it has ended by itself.
+        """Raise an error if the process has ended by itself.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class Child:
             self._process.terminate()
 
     def stop(self) -> None:
-        """End it: SIGTERM, then SIGKILL for the whole group; nothing where it has ended."""
+        """End it: SIGTERM, then SIGKILL for the whole group; does nothing if it has ended."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -1,8 +1,8 @@
-"""``noctule demo``: simulated nights from the alert to the better model, on this machine alone.
+"""``noctule demo``: simulated nights, from the alert to the better model, all on this machine.
 
-Steps: a Kafka of our own; PLAsTiCC from an installed package, split by object into training, frozen
-and streamed parts; a first model, unless one is kept for these data, this code and these settings;
-then stream, portal and learner as processes, the nights and the telescope as threads.
+Steps: start a Kafka; take PLAsTiCC from an installed package and split it by object into training, frozen
+and streamed parts; train a first model, unless there is one for these data, this code and these settings;
+then run stream, portal and learner as processes, the nights and the telescope as threads.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DemoData:
     split: Split
 
     def digest(self, settings: Settings) -> str:
-        """Return what a first model depends on: data, code, settings."""
+        """Return everything that a first model depends on: data, code, settings."""
         parts = [FEATURE_DIGEST, repr(training_settings(settings)), _code_digest()]
         parts += [_file_digest(path) for path in sorted(self.split.train.iterdir())]
         return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
@@ -109,7 +109,7 @@ def prepare_data(settings: Settings) -> DemoData:
 
 
 def first_model(settings: Settings, data: DemoData, engine: sa.Engine) -> str:
-    """Train the first model unless it is kept; make it the champion unless there is one."""
+    """Train the first model unless it exists; make it the champion unless there is one."""
     kept = settings.state / "demo" / "first-model.json"
     key = data.digest(settings)
     version = _kept_version(kept, key, settings)
@@ -131,7 +131,7 @@ def first_model(settings: Settings, data: DemoData, engine: sa.Engine) -> str:
 
 
 def _usable(champion: sa.RowMapping | None) -> bool:
-    """Say whether there is a champion that this version of the code can load."""
+    """Return whether there is a champion that this version of the code can load."""
     if champion is None:
         return False
     try:
@@ -158,18 +158,18 @@ def _kept_version(kept: Path, key: str, settings: Settings) -> str | None:
 
 @dataclass
 class Sky:
-    """What is played into the topic, in a thread of its own.
+    """Sends alerts to the topic, in a thread.
 
     Attributes
     ----------
     settings
         Settings with the broker's address.
     at_most
-        End after so many alerts; None plays on.
+        Stop after this many alerts; None for no limit.
     progress
-        What the screen shows; written here.
+        Counters for the screen; updated here.
     stop
-        Ends the play.
+        Stops sending.
     finished
         Set when nothing more will come.
     """
@@ -182,7 +182,7 @@ class Sky:
     error: Exception | None = None
 
     def run(self, play_it: Callable[[Callable[[bytes], None], Publisher], None]) -> None:
-        """Open a publisher and play; whatever goes wrong is kept for the main thread."""
+        """Open a publisher and send; an error is stored for the main thread."""
         client = kafka_client(self.settings)
         try:
             with Publisher(
@@ -202,7 +202,7 @@ class Sky:
 
 
 def play_nights(sky: Sky, split: Split) -> None:
-    """Play the streamed objects night by night, from where the last demo ended."""
+    """Send the alerts of the streamed objects night by night, from where the last demo ended."""
     plan = NightPlan.of_folder(split.stream)
     bookmark = Bookmark(sky.settings.state / "demo" / "position.json", plan.digest())
     begun = bookmark.read()
@@ -229,7 +229,7 @@ def play_nights(sky: Sky, split: Split) -> None:
 
 
 def play_packets(sky: Sky, path: Path) -> None:
-    """Play packets from disk, once: a second demo goes on behind those that were sent."""
+    """Send packets from disk, each once: a second demo continues after those that were sent."""
     names = "".join(f"{file}{file.stat().st_size}" for file in alert_files(path))
     digest = hashlib.sha256(names.encode()).hexdigest()
     bookmark = Bookmark(sky.settings.state / "demo" / "packets.json", digest)
@@ -271,7 +271,7 @@ class PortalDesk:
 
 
 def watch_telescope(sky: Sky, telescope: Telescope) -> None:
-    """Observe whenever a simulated night is over."""
+    """Observe after each simulated night."""
     seen = None
     while not sky.stop.wait(_LOOK_S):
         night = sky.progress.night
@@ -287,14 +287,14 @@ def watch_telescope(sky: Sky, telescope: Telescope) -> None:
 def run_demo(
     settings: Settings, *, alerts: int | None, packets: Path | None, browser: bool
 ) -> None:
-    """Run the demo until Ctrl-C, or until `alerts` of them are accounted for.
+    """Run the demo until Ctrl-C, or until `alerts` alerts are accounted for.
 
     Raises
     ------
     ConfigurationError
-        No Java, a port taken, no such packets.
+        No Java, a port in use, no such packets.
     UnavailableError
-        A process ended by itself, Kafka's jars cannot be fetched, ...
+        A process ended by itself, Kafka's jars cannot be downloaded, ...
     """
     from deploy.java import find_java  # noqa: PLC0415
 
@@ -350,7 +350,7 @@ def _close_the_books(settings: Settings, engine: sa.Engine) -> None:
 
 
 def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
-    """Start a Kafka of our own unless the settings name one; make the topics that are missing."""
+    """Start a Kafka unless the settings name one; create the topics that are missing."""
     if settings.kafka.bootstrap_servers is None:
         kafka = EmbeddedKafka(settings.state / "kafka", progress=CONSOLE.print)
         with CONSOLE.status("starting Kafka"):
@@ -361,7 +361,7 @@ def _with_kafka(settings: Settings, stack: ExitStack) -> Settings:
 
 
 def _environment(settings: Settings, data: DemoData, port: int, token: str) -> dict[str, str]:
-    """Return what the children must know beside the settings that they read themselves."""
+    """Return the environment of the children, in addition to the settings that they read themselves."""
     ports = {
         name: section.metrics_port if _is_free(section.metrics_host, section.metrics_port) else 0
         for name, section in (("STREAM", settings.stream), ("LEARNING", settings.learning))
@@ -369,7 +369,7 @@ def _environment(settings: Settings, data: DemoData, port: int, token: str) -> d
     return {
         "NOCTULE_STATE": str(settings.state),
         "NOCTULE_KAFKA__BOOTSTRAP_SERVERS": str(settings.kafka.bootstrap_servers),
-        # Another demo may have it.
+        # Another demo may be using it.
         **{f"NOCTULE_{name}__METRICS_PORT": str(free) for name, free in ports.items()},
         "NOCTULE_PORTAL__PORT": str(port),
         "NOCTULE_PORTAL__TOKEN": token,
@@ -438,7 +438,7 @@ def _watch(sky: Sky, children: list[Child], stop: threading.Event, *, runs_on: b
 
 
 def _is_drained(settings: Settings, engine: sa.Engine) -> bool:
-    """Say whether every offset of the alert topics is accounted for."""
+    """Return whether every offset of the alert topics is accounted for."""
     done = sa.select(
         accounting.c.topic, accounting.c.kafka_partition, sa.func.max(accounting.c.end_offset)
     ).group_by(accounting.c.topic, accounting.c.kafka_partition)

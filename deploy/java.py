@@ -1,4 +1,4 @@
-"""Finding the one prerequisite that no Python package brings: Java 17 or newer."""
+"""Finds the one prerequisite that no Python package contains: Java 17 or newer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INSTALL_JAVA = (
 def find_java() -> Path:
     """Path of a ``java`` program of version 17 or newer.
 
-    ``JAVA_HOME`` decides where it is set, as it does for Spark; otherwise ``PATH``.
+    ``JAVA_HOME`` decides if it is set, as for Spark; otherwise ``PATH``.
 
     Raises
     ------

@@ -30,7 +30,7 @@ from lightcurves.errors import ConfigurationError, UnavailableError
 from stream.access import check_access
 
 HOST = "127.0.0.1"
-LARGEST_MESSAGE = 16 * 1024**2  # alerts are 262 KB in the mean and reach 2 MB
+LARGEST_MESSAGE = 16 * 1024**2  # alerts are 262 KB on average and reach 2 MB
 
 BROKER_SETTINGS: Mapping[str, object] = {
     "process.roles": "broker,controller",
@@ -54,11 +54,11 @@ BROKER_SETTINGS: Mapping[str, object] = {
     "group.initial.rebalance.delay.ms": 0,
     "num.network.threads": 2,
     "num.io.threads": 4,
-    # A week, or 4 GiB a partition, whichever is over first; small segments let go of space sooner.
+    # A week, or 4 GiB per partition, whichever is reached first; small segments free space sooner.
     "log.retention.hours": 168,
     "log.retention.bytes": 4 * 1024**3,
     "log.segment.bytes": 256 * 1024**2,
-    # At full rate the default, five minutes, is 50 GB more than is to be kept.
+    # At full rate the default, five minutes, would let 50 GB accumulate beyond the limit.
     "log.retention.check.interval.ms": 20_000,
 }
 
@@ -77,7 +77,7 @@ LOOK_EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class Security:
-    """How clients get into a Kafka that does not let everybody in.
+    """How clients connect to a Kafka that does not accept everybody.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Security:
     broker
         Further lines of ``server.properties``: key store, mechanisms, users.
     client
-        librdkafka settings of one who may get in, with which we look whether Kafka is up.
+        librdkafka settings of a client that may connect, used to check whether Kafka is up.
     """
 
     protocol: str
@@ -105,34 +105,34 @@ class Security:
 
 
 OPEN: Final = Security("PLAINTEXT", {}, {})
-"""Everybody on this machine gets in."""
+"""Everybody on this machine may connect."""
 
 
 class EmbeddedKafka:
-    """One Apache Kafka on the loopback interface, ended with the Python process that started it.
+    """One Apache Kafka on the loopback interface; it ends with the Python process that started it.
 
     Parameters
     ----------
     data_dir
-        Folder that keeps its topics and the log of its last start, ``kafka.log``; a later start
-        resumes from it.
+        Folder for its topics and the log of its last start, ``kafka.log``; a later start resumes
+        from it.
     port
         Port of the broker; a free one by default.
     heap
         Largest heap of the JVM, as ``-Xmx`` takes it.
     jars
-        Folder with Kafka's jars; `kafka_jars` gives it by default.
+        Folder with Kafka's jars; by default that of `kafka_jars`.
     progress
         Called with a line of text at each step that takes time.
     security
-        Who gets in; everybody on this machine by default.
+        Who may connect; by default everybody on this machine.
 
     Raises
     ------
     ConfigurationError
-        When entered: Java is missing, or the port or the folder is taken.
+        When entered: Java is missing, or the port or the folder is in use.
     UnavailableError
-        When entered: Kafka did not come up; the message carries the end of its log.
+        When entered: Kafka did not start; the message has the end of its log.
 
     Notes
     -----
@@ -180,8 +180,8 @@ class EmbeddedKafka:
     def start(self) -> None:
         """Start Kafka and wait until it answers.
 
-        A free port may be taken by somebody else before the JVM has it; with ports of its own
-        choice it tries others.
+        A free port may be taken by another program before the JVM has it; unless a port was given, it tries
+        others.
         """
         for tries_left in reversed(range(1 if self._port else START_TRIES)):
             try:
@@ -204,7 +204,7 @@ class EmbeddedKafka:
             raise
 
     def stop(self) -> None:
-        """Stop Kafka: SIGTERM, then SIGKILL; does nothing when it is stopped already."""
+        """Stop Kafka: SIGTERM, then SIGKILL; does nothing if it is already stopped."""
         process, self._process = self._process, None
         if process is not None:
             end_group(process)
@@ -241,7 +241,7 @@ class EmbeddedKafka:
         return self.data_dir.resolve() / "topics"
 
     def _format(self, run_class: list[str], settings: Path) -> None:
-        """Give an empty folder the identity that KRaft demands; once in its life."""
+        """Give an empty folder the identity that KRaft requires; once per folder."""
         if (self._topics / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
@@ -251,7 +251,7 @@ class EmbeddedKafka:
             raise self._failure("could not format its storage")
 
     def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Run under the watchdog, in a session of its own: Ctrl-C is for us, and we stop Kafka."""
+        """Run under the watchdog, in its own session: Ctrl-C reaches this process alone, which stops it."""
         watched = [sys.executable, "-I", watchdog.__file__, str(os.getpid()), *command]
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -290,7 +290,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def lock_folder(folder: Path) -> int:
-    """Take a folder for one Kafka; returns the file descriptor that keeps it taken.
+    """Lock a folder for one Kafka; returns the file descriptor that holds the lock.
 
     Waits for a Kafka whose parent was killed: its watchdog is about to end it.
     """
@@ -337,7 +337,7 @@ def _bound(port: int) -> socket.socket:
 
 
 def log_end(log: Path, lines: int = 3) -> str:
-    """End of a log in one line: its last errors, or its last lines when it has none."""
+    """The end of a log in one line: its last errors, or its last lines if it has none."""
     text = log.read_text(errors="replace").splitlines() if log.exists() else []
     told = [line.strip() for line in text if line.strip() and not line.startswith("\tat ")]
     errors = [line for line in told if "ERROR" in line or "Exception" in line]
@@ -351,7 +351,7 @@ def create_topics(
     timeout_s: float = 30.0,
     client: Mapping[str, str] | None = None,
 ) -> None:
-    """Create the topics that are not there yet; one that exists is left as it is.
+    """Create the topics that do not exist yet; existing ones are left as they are.
 
     Parameters
     ----------
@@ -362,12 +362,12 @@ def create_topics(
     settings
         Topic settings such as ``{"retention.ms": "-1"}``, the same for all of them.
     client
-        Further librdkafka settings, for TLS and SASL say.
+        Further librdkafka settings, for example for TLS and SASL.
 
     Raises
     ------
     UnavailableError
-        Kafka does not answer or refuses; a refused login or certificate is told at once.
+        Kafka does not answer or refuses; a refused login or certificate is reported at once.
     """
     topics = [
         NewTopic(name, num_partitions=count, config=dict(settings or {}))
@@ -391,7 +391,7 @@ def _await_topic(bootstrap_servers: str, name: str, outcome: Future[None]) -> No
 
 
 def _admin(bootstrap_servers: str, client: Mapping[str, str] | None = None) -> AdminClient:
-    """A client that reports through its return values, not by writing to the terminal."""
+    """An admin client that reports through its return values and does not write to the terminal."""
     return AdminClient(
         {
             "bootstrap.servers": bootstrap_servers,

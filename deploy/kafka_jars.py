@@ -1,7 +1,7 @@
-"""Apache Kafka's jars: fetched once, from Maven Central, by the Ivy that pyspark ships.
+"""Apache Kafka's jars: downloaded once, from Maven Central, by the Ivy that pyspark ships.
 
-What is fetched stands in ``kafka_ivy.xml``; ``kafka_jars.sha256`` pins every jar, as the lock
-files pin every Python package. After a change of the first, `sha256sum *.jar` in the fetched
+``kafka_ivy.xml`` says what is downloaded; ``kafka_jars.sha256`` pins every jar, as the lock
+files pin every Python package. After a change of the first, `sha256sum *.jar` in the downloaded
 folder gives the second.
 """
 
@@ -30,26 +30,26 @@ Progress = Callable[[str], None]
 
 
 def kafka_jars(cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """Folder with Kafka's jars, fetched at the first call (44 MB, under a minute).
+    """Return the folder with Kafka's jars, downloaded at the first call (44 MB, under a minute).
 
     Parameters
     ----------
     cache
-        Folder that keeps them; the user's cache folder by default.
+        Folder to store them in; by default the user's cache folder.
     progress
-        Called with a line of text before the fetch and after each jar.
+        Called with a line of text before the download and after each jar.
 
     Raises
     ------
     UnavailableError
         Maven Central does not answer.
     ConfigurationError
-        Java is missing, or a jar is not the one that is pinned.
+        Java is missing, or a jar is not the pinned one.
 
     Notes
     -----
-    The folder appears whole or not at all, whatever is interrupted, and two processes that ask
-    at the same time fetch once.
+    The folder appears complete or not at all, whatever is interrupted, and two processes that call this
+    at the same time download once.
     """
     jars = (cache or user_cache_path("noctule")) / "kafka" / KAFKA_VERSION
     if not jars.exists():
@@ -82,7 +82,7 @@ def _fetch_into(jars: Path, progress: Progress) -> None:
 
 
 def _retrieve(scratch: Path, progress: Progress) -> None:
-    """Run Ivy, with a cache of its own so that nobody else's settings or leftovers take part."""
+    """Run Ivy with a separate cache, so that no other settings or leftovers matter."""
     total = len(_pinned())
     progress(f"fetching Apache Kafka {KAFKA_VERSION} from Maven Central: {total} jars, once")
     command = [
@@ -105,7 +105,7 @@ def _retrieve(scratch: Path, progress: Progress) -> None:
 
 
 def _report(lines: Iterable[str], total: int, progress: Progress) -> Iterator[str]:
-    """Pass Ivy's lines on, telling of each jar that arrives."""
+    """Pass on Ivy's lines, and report each jar that arrives."""
     arrived = 0
     for line in lines:
         jar = re.search(r"SUCCESSFUL \] .*!(\S+)", line)

@@ -1,4 +1,4 @@
-"""Where things lie that several commands use: the database, the Delta tables, the models."""
+"""Where the things are that several commands use: the database, the Delta tables, the models."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def delta_folder(settings: Settings) -> Path:
 
 
 def rescored_folder(settings: Settings) -> Path:
-    """Return the folder of the Delta table of what was scored again."""
+    """Return the folder of the Delta table of re-scored alerts."""
     return settings.store.delta / RESCORED_TABLE
 
 
 def find_model(settings: Settings, model: Path | str) -> Path:
-    """Return the folder of the model that is meant; see :mod:`active_learning.which_model`."""
+    """Return the folder of the model that `model` names; see :mod:`active_learning.which_model`."""
     return which_model(model, settings.models.folder, lambda: open_store(settings))

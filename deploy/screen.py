@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far the demo is; the counters are written by the threads that count."""
+    """The progress of the demo; the counters are updated by the threads that count."""
 
     engine: sa.Engine
     settings: Settings
@@ -43,7 +43,7 @@ class Progress:
     _last: tuple[float, int] | None = None
 
     def refresh(self) -> None:
-        """Read the tables anew."""
+        """Read the tables again."""
         with reading(self.engine) as connection:
             self.held = counts(connection)
             self.latency_s = batch_latency_s(connection)
@@ -92,7 +92,7 @@ def _lines(progress: Progress) -> dict[str, str]:
 
 
 def trial_line(trial: Any) -> str:
-    """Say in a line what a trial found."""
+    """Return a line with the outcome of a trial."""
     gate = trial["gate"]
     verdict = "promoted" if trial["promoted"] else "not better"
     return (
@@ -102,7 +102,7 @@ def trial_line(trial: Any) -> str:
 
 
 def demo_summary(progress: Progress) -> Table:
-    """Return the table that ends the demo."""
+    """Return the table for the end of the demo."""
     progress.refresh()
     table = Table(title=f"{progress.n_sent} alerts in {progress.seconds:.0f} s", show_header=False)
     for name, value in _lines(progress).items():

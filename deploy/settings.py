@@ -1,8 +1,8 @@
 """Reads the settings: command line, then environment, then settings file, then defaults.
 
-The entry point calls `load_settings` once and passes plain values on; no other module reads the
-environment. What can be set stands in `deploy.sections`, and for operators in
-``docs/settings.md``.
+The entry point calls `load_settings` once and passes on plain values; no other module reads the
+environment. `deploy.sections` declares the settings, and ``docs/settings.md`` describes them for
+operators.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 PREFIX: Final = "NOCTULE_"
 CONFIG_NAME: Final = "NOCTULE_CONFIG"
 OTHER_NAMES: Final = frozenset({CONFIG_NAME, "NOCTULE_DATA"})
-"""Environment variables of noctule that are no settings."""
+"""Environment variables of noctule that are not settings."""
 
 FILE_NAME: Final = "noctule.toml"
 COMMAND_LINE: Final = "command line"
@@ -74,7 +74,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one place gives: values, nested as in the settings file, and what is wrong with it."""
+    """The values of one source, nested as in the settings file, and the problems of that source."""
 
     name: str
     values: Values
@@ -97,7 +97,7 @@ class _Source:
 def load_settings(
     config: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Settings of this process; to be called once, by the entry point.
+    """Return the settings of this process; to be called once, by the entry point.
 
     Parameters
     ----------
@@ -105,13 +105,13 @@ def load_settings(
         Settings file (TOML). By default the file that ``NOCTULE_CONFIG`` names, else
         ``<state>/noctule.toml`` if there is one.
     overrides
-        What stood on the command line, ``{"stream.name": "live"}`` or nested; it wins over all
-        else. None means that the option was not given.
+        The options of the command line, ``{"stream.name": "live"}`` or nested; they win over all
+        else. None means that an option was not given.
 
     Raises
     ------
     ConfigurationError
-        Something is wrong; the one-line message has every problem.
+        The settings have problems; the one-line message lists all of them.
     """
     settings, problems = _read(config, overrides)
     if settings is None:
@@ -122,26 +122,26 @@ def load_settings(
 def check_settings(
     config: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> list[Problem]:
-    """Every problem of the settings at once; none when `load_settings` would succeed."""
+    """Return every problem of the settings; none if `load_settings` would succeed."""
     _, problems = _read(config, overrides)
     return problems
 
 
 def redacted(settings: Settings) -> Values:
-    """The settings as plain values for people and JSON: secrets masked, places in full."""
+    """Return the settings as plain values for people and JSON: secrets masked, paths in full."""
     return settings.model_dump(mode="json")
 
 
 def settings_digest(settings: Settings, sections: Iterable[str] = ()) -> str:
-    """12 hexadecimal digits that change with any setting, to be stamped into what is written.
+    """Return 12 hexadecimal digits that change with any setting, to be stored with what is written.
 
     Parameters
     ----------
     settings
-        The settings. A secret counts only as set or not, and where the state folder lies does
-        not count at all.
+        The settings. For a secret it only counts whether it is set, and the path of the state folder does
+        not count.
     sections
-        Those that count, ``["models"]`` say; all by default.
+        The sections that count, such as ``["models"]``; by default all.
     """
     state = str(settings.state)
     counted = redacted(settings) | {"state": None}
@@ -212,7 +212,7 @@ def _nested(values: Mapping[str, Any]) -> Values:
 
 
 def _merged(low: Values, high: Values) -> Values:
-    """Both, table by table; where they differ, the second wins."""
+    """Return both, merged table by table; where they differ, the second wins."""
     merged = dict(low)
     for key, value in high.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -229,7 +229,7 @@ def _environment() -> _Source:
 
 
 def _unknown_names() -> tuple[Problem, ...]:
-    """Names that pydantic-settings would pass over in silence."""
+    """Return the names that pydantic-settings would ignore silently."""
     known = {environment_name(key) for key in fields()} | OTHER_NAMES
     unknown = (name for name in os.environ if name.startswith(PREFIX) and name not in known)
     return tuple(Problem(_key_of(name), name, _unknown(_key_of(name))) for name in sorted(unknown))

@@ -1,4 +1,4 @@
-"""``noctule stream``: the Spark job, started anew after an outage, with what watches it."""
+"""``noctule stream``: runs the Spark job, restarts it after an outage, serves its health and metrics."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger("noctule")
 
-# After an outage of Kafka or the database the query is started anew from its checkpoint, waiting
-# twice as long each time.
+# After an outage of Kafka or the database the query is restarted from its checkpoint, each time after
+# twice as long a wait.
 _FIRST_PAUSE_S: Final = 1.0
 
 _LOOK_S: Final = 0.2  # between two looks whether the query still runs
@@ -47,14 +47,15 @@ _GOODBYE_S: Final = 5.0  # how long an answer that is awaited from Kafka may hol
 
 
 def run_stream(settings: Settings, *, once: bool) -> None:
-    """Run the Spark job until it is stopped, or with `once` until the topics are drained.
+    """Run the Spark job until it is stopped, or with `once` until it has read what is in the topics now.
 
     Raises
     ------
     ConfigurationError
-        No broker, no model, no Java, or the port for metrics is taken.
+        No broker, no model, no Java, or the port for metrics is in use.
     UnavailableError
-        Kafka or the database is away; while running, `once` excepted, the job waits and goes on.
+        Kafka or the database is unavailable at the start (later the job waits and tries again), or with
+        `once`.
     """
     from deploy.java import find_java  # noqa: PLC0415 - before Spark is imported
     from stream.job import sole_user  # noqa: PLC0415 - Spark is slow to import
@@ -70,7 +71,7 @@ def run_stream(settings: Settings, *, once: bool) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is told of a stream: to Prometheus, to whoever asks for its health, to the log."""
+    """Reports on a stream: to Prometheus, to its health endpoints, to the log."""
 
     settings: Settings
     monitor: Monitor
@@ -78,7 +79,7 @@ class Watch:
 
     @classmethod
     def of(cls, settings: Settings) -> Watch:
-        """Return a watch over a stream that has not begun."""
+        """Return a watch over a stream that has not started yet."""
         stream = settings.stream
         lag = Lag({}, from_start=stream.starting == "earliest")
         monitor = Monitor(lag, stalled_s=stream.stalled_s)
@@ -90,7 +91,7 @@ class Watch:
         return telling(self.metrics, self.monitor, stream.metrics_host, stream.metrics_port)
 
     def batch(self, report: BatchReport) -> None:
-        """Tell of a batch; whatever goes wrong here must not end the query that calls it."""
+        """Report a batch; an error in here must not end the query that calls it."""
         try:
             self.monitor.batch(report)
             self.metrics.observe(report)
@@ -99,7 +100,7 @@ class Watch:
             LOG.exception("batch %d could not be told of", report.batch_id)
 
     def look(self, query: StreamingQuery) -> None:
-        """Take note of how far the query is; that nothing can be made of its answer is no fault of it."""
+        """Record how far the query has read; an answer that cannot be used is not an error of the query."""
         try:
             offsets = offsets_of(query.lastProgress)
         except Exception:
@@ -109,7 +110,7 @@ class Watch:
 
     @contextmanager
     def asking_kafka(self) -> Iterator[None]:
-        """Take note of what Kafka holds while the block runs."""
+        """Record what Kafka holds, while the block runs."""
         done = threading.Event()
         thread = threading.Thread(target=self._ask_kafka, args=(done,), name="lag", daemon=True)
         thread.start()
@@ -155,10 +156,11 @@ def _run_stream(settings: Settings, watch: Watch, *, once: bool) -> None:
 def run_on(
     spark: Any, config: JobConfig, watch: Watch, stop: threading.Event, *, once: bool
 ) -> None:
-    """Run queries, one after the other, until one ends by itself or is told to.
+    """Run queries, one after the other, until one ends by itself or is told to stop.
 
-    After a worker has died the next query is careful, until it is beyond all that the worker may have had
-    in its turn; what it looked at ahead may lie anywhere, so nothing is any more.
+    After a worker has died, the next query is careful until it is past all packets that the worker may have
+    been reading in their turn. A packet that killed it while looking ahead may be anywhere, so from then on
+    no query looks ahead.
     """
     pause_s = _FIRST_PAUSE_S
     careful = False
@@ -195,12 +197,12 @@ def _run_query(
     stop: threading.Event,
     progressed: threading.Event,
 ) -> bool:
-    """Run the query until it ends; set `progressed` once a batch is through.
+    """Run the query until it ends; set `progressed` once a batch is finished.
 
     Returns
     -------
     bool
-        Whether that was all; False where a careful query has done its work.
+        Whether that was all; False if a careful query has done its work.
 
     Raises
     ------
@@ -240,18 +242,18 @@ def _run_query(
 
 
 class WorkerDiedError(UnavailableError):
-    """A Python worker of Spark has died, of the packets that it had or otherwise."""
+    """A Python worker of Spark has died, because of its packets or for another reason."""
 
 
 def raise_failure(query: StreamingQuery, config: JobConfig, job: str = "stream") -> None:
-    """Raise what ended the query, if it failed; `job` is what an operator calls it.
+    """Raise the error that ended the query, if it failed; `job` is its name for operators.
 
     Raises
     ------
     UnavailableError
-        A service is away: worth another try.
+        A service is unavailable: it is worth trying again.
     ConfigurationError
-        Anything else: another try would end the same way.
+        Anything else: trying again would fail in the same way.
     """
     if query.exception() is None:
         return

@@ -1,4 +1,4 @@
-"""What commands share of the terminal: the console, progress bars, tables, and how they are stopped."""
+"""What commands need of the terminal: the console, progress bars, tables, and signals that stop them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def stop_event() -> threading.Event:
 
 @contextmanager
 def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many are done of how many; gives what moves it on."""
+    """Show a progress bar of done and total; yields a function that updates it."""
     columns = (TextColumn("[bold]{task.description}[/]"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=CONSOLE) as bar:
         task = bar.add_task(what, total=None)
@@ -41,7 +41,7 @@ def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def training_bar() -> Iterator[Callable[[str, float], None]]:
-    """Show what a training does, and which part of it is done; gives what moves it on."""
+    """Show the step and the progress of a training; yields a function that updates them."""
     columns = (TextColumn("[bold]training[/] {task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=CONSOLE) as bar:
         task = bar.add_task("reading", total=1.0)
@@ -50,7 +50,7 @@ def training_bar() -> Iterator[Callable[[str, float], None]]:
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """Return `result` as JSON; a figure that could not be computed is null."""
+    """Return `result` as JSON; a number that could not be computed is null."""
     return json.dumps(_without_nan(result), indent=2)
 
 
@@ -80,7 +80,7 @@ def audit_table(parts: Iterable[PartitionAudit]) -> Table:
 
 
 def problem_lines(parts: Iterable[PartitionAudit]) -> Iterator[str]:
-    """Return what an audit found wrong, line by line."""
+    """Yield lines with the problems that an audit found."""
     for part in parts:
         for problem in part.problems:
             yield f"{part.topic}[{part.partition}], run {part.run_id}: {problem}"

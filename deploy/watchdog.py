@@ -1,14 +1,14 @@
 """Runs a program that must not outlive the Python process that asked for it.
 
 `EmbeddedKafka` starts ``python watchdog.py PARENT_PID PROGRAM...`` rather than the program itself.
-The watchdog looks twice a second whether its parent is still there and, if not (even after
+Twice per second the watchdog checks whether its parent still exists and, if not (even after
 SIGKILL), ends the program: SIGTERM first, SIGKILL after a grace period. A parent's id changes
-only with the death of the whole process, so, unlike Linux's parent-death signal, this is right
-when a thread started the program, and it works on macOS too. The parent-death signal serves the
-other link, where the watchdog's one thread lives as long as the watchdog: on Linux the program
-dies with it at once. On macOS whoever kills the watchdog has to kill its process group.
+only with the death of the whole process, so, unlike Linux's parent-death signal, this also
+works when a thread started the program, and it works on macOS. The parent-death signal is used between
+the watchdog, whose single thread lives as long as the watchdog, and the program: on Linux the program
+dies with the watchdog at once. On macOS, to kill the watchdog, kill its process group.
 
-Standard library only, and started by path: it has to be up in milliseconds.
+It uses only the standard library, and is started by path, because it has to be up in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Settings into the plain values that the rooms take. Nothing else knows both sides."""
+"""Converts settings to the plain values that the rooms take. No other module knows both sides."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from deploy.sections import Settings
 
 ALERT_PARTITIONS: Final = 2
-"""Of an alert topic in a Kafka of our own."""
+"""Partitions of an alert topic in the embedded Kafka."""
 PREFETCH: Final = 2048
-"""Alerts of a partition that are scored before a batch asks for them."""
+"""How many alerts of a partition may be scored before a batch asks for them."""
 PREFETCH_SHARED: Final = 256
-"""The same where tasks share a batch: Spark may give the partition to another executor, and what was scored
-ahead is thrown away."""
+"""The same if several tasks share a batch: Spark may give the partition to another executor, and then what
+was scored in advance is discarded."""
 
 
 def kafka_client(settings: Settings) -> dict[str, str]:
@@ -55,7 +55,7 @@ def kafka_client(settings: Settings) -> dict[str, str]:
 
 
 def with_broker(settings: Settings, broker: EmbeddedKafka) -> Settings:
-    """Return the settings with the address of a Kafka of our own."""
+    """Return the settings with the address of the embedded Kafka."""
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
     return settings.model_copy(update={"kafka": kafka})
 
@@ -66,7 +66,7 @@ def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
     Raises
     ------
     UnavailableError
-        Kafka does not answer or does not let us in, or a topic is not there.
+        Kafka does not answer or refuses the login, or a topic does not exist.
     """
     client, timeout_s = kafka_client(settings), settings.kafka.timeout_s
     check_access(client, timeout_s)
@@ -96,7 +96,7 @@ def outgoing_topics(settings: Settings) -> Topics:
 
 
 def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int]:
-    """Return every topic that a Kafka of our own needs, with its number of partitions."""
+    """Return every topic that noctule needs, with its number of partitions."""
     kafka = settings.kafka
     own = (kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
     desc = (kafka.desc_topic,) if kafka.desc_topic else ()
@@ -104,11 +104,11 @@ def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int
 
 
 TOPIC_SETTINGS: Final = {"max.message.bytes": str(18 << 20)}
-"""Alerts reach 2 MB and a packet may have 16 MiB; a rejected one goes out with headers on top."""
+"""Alerts reach 2 MB and a packet may have 16 MiB; a rejected one is sent with additional headers."""
 
 
 def make_topics(settings: Settings, alert_partitions: int) -> dict[str, int]:
-    """Make the topics that are missing; return all that are needed, with their partitions."""
+    """Create the topics that are missing; return all that are needed, with their partitions."""
     client = kafka_client(settings)
     topics = topic_partitions(settings, alert_partitions)
     create_topics(client["bootstrap.servers"], topics, TOPIC_SETTINGS, client=client)
@@ -171,7 +171,7 @@ def job_config(settings: Settings) -> JobConfig:
 
 
 def priority_of(settings: Settings) -> Priority | None:
-    """Return which alerts cannot wait; None where all can."""
+    """Return which alerts are urgent; None if none are."""
     stream = settings.stream
     young, bright = {"young_days": stream.young_days}, {"bright_sigma": stream.bright_sigma}
     given: dict[str, dict[str, float]] = {
@@ -183,7 +183,7 @@ def priority_of(settings: Settings) -> Priority | None:
 
 
 def open_spark(settings: Settings, log: str) -> SparkSession:
-    """Start Spark as the settings say; what it prints goes to the log of that name."""
+    """Start Spark as the settings say; what it prints goes to the log with this name."""
     stream = settings.stream
     return open_session(
         stream.master,

@@ -54,7 +54,7 @@ def read_alerts(
         schema id, the Avro body.
     schemas
         Where schemas come from; the installed ``lsst-alert-packet`` by default. Container files
-        carry their own.
+        contain their own.
     cutouts
         Add the cutouts as they are in the packet (FITS, gzipped by ZTF): binary columns
         ``cutout_difference``, ``cutout_science`` and ``cutout_template``, null where there is none.
@@ -66,16 +66,16 @@ def read_alerts(
         days, angles in degrees (ICRS), fluxes in nJy, and ``light_curve`` after the rules of
         :mod:`lightcurves.rules`. Identifiers are as in the packet: LSST writes 0 where an alert
         has no object or no solar system object. A packet that cannot be read is a row whose
-        ``reject_reason`` is set and whose other columns are null; so is a container file in a
-        folder, behind the alerts before the place where it breaks.
+        ``reject_reason`` is set and whose other columns are null; so is a broken container file in a
+        folder, after the alerts that could be read from it.
 
     Raises
     ------
     ConfigurationError
-        The path does not exist, or it is a container file that is broken, or whose schema cannot be
+        The path does not exist, or it is a container file that is broken or whose schema cannot be
         used.
     UnavailableError
-        `schemas` cannot answer now.
+        `schemas` is unavailable now.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def read_alerts(
 
 @cache
 def _package_decoder(cutouts: bool) -> Decoder:  # noqa: FBT001 - a key of the cache
-    """Return the decoder of the official schemas, which keeps their plans: one takes 0.01 s."""
+    """Return the decoder of the official schemas, which caches their plans: compiling one takes 0.01 s."""
     return Decoder(package_schemas(), cutouts=cutouts)
 
 
@@ -133,7 +133,7 @@ def alert_files(path: Path) -> list[Path]:
 
 
 def _read_bytes(content: bytes, decoder: Decoder, *, among: bool = False) -> pa.Table:
-    """Read a file's content; one `among` others that breaks ends in a row which says so."""
+    """Read a file's content; if a file `among` others is broken, the last row says so."""
     if not content.startswith(CONTAINER_MAGIC):
         return decoder.decode(packets_of([content]))
     tables = [decoder.schema.empty_table()]
@@ -153,11 +153,11 @@ def _read_bytes(content: bytes, decoder: Decoder, *, among: bool = False) -> pa.
 
 
 class _BrokenContainerError(ConfigurationError):
-    """A container file that cannot be read, or not further."""
+    """A container file cannot be read, or not any further."""
 
 
 class _Blocks(NamedTuple):
-    """Some blocks of a container file: records one behind the other."""
+    """Some blocks of a container file: records one after the other."""
 
     schema_id: int | None
     plan: Plan
@@ -165,7 +165,7 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(content: bytes, *, cutouts: bool = False) -> Iterator[_Blocks]:
-    """Give a container's blocks, those before the place where it breaks too."""
+    """Yield a container's blocks, also those before the place where it is broken."""
     try:
         reader = fastavro.block_reader(io.BytesIO(content))
     except BROKEN_AVRO as error:
@@ -199,8 +199,8 @@ def _broken(error: Exception) -> _BrokenContainerError:
 class _Group:
     """Blocks that are decoded together.
 
-    Those of a file without compression are used where they lie in its `content`; a copy of them costs
-    as much as their decoding.
+    Blocks of a file without compression are used where they are in its `content`: copying them costs
+    as much as decoding them.
     """
 
     content: bytes | None
@@ -211,7 +211,7 @@ class _Group:
     ends: list[int] = field(default_factory=list)
 
     def add(self, body: bytes, n_records: int, end_in_file: int) -> None:
-        """Add a block, unless it is without records."""
+        """Add a block, unless it has no records."""
         if n_records == 0:
             return
         if self.content is None:
@@ -240,10 +240,10 @@ def schema_id_of(schema: Any) -> int | None:
 
 
 def framed_packets(path: Path) -> Iterator[bytes]:
-    """Give every packet below `path` with its frame, bytes of the body unchanged.
+    """Yield every packet below `path` with its frame, bytes of the body unchanged.
 
-    A container file's records are cut out of it and framed with Rubin's id of its schema; a file
-    that is no container is one framed packet, given as it is, whatever it holds.
+    A container file's records are cut out of it and framed with Rubin's id of its schema; any other
+    file is taken for one framed packet and returned unchanged, whatever it contains.
 
     Raises
     ------

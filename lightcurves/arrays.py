@@ -33,7 +33,7 @@ LIGHT_CURVE_TYPE: Final = pa.list_(POINT_TYPE)
 
 @dataclass(frozen=True)
 class LightCurves:
-    """Many light curves, one behind the other.
+    """Many light curves, one after the other.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class LightCurves:
         return LightCurves(offsets, *(column[points] for column in self.columns()))
 
     def of(self, curves: NDArray[np.int64]) -> LightCurves:
-        """Return the numbered light curves, one behind the other."""
+        """Return the numbered light curves, one after the other."""
         counts = self.counts()[curves]
         offsets = _offsets(counts)
         points = np.arange(offsets[-1]) + np.repeat(self.offsets[curves] - offsets[:-1], counts)
@@ -136,8 +136,8 @@ def light_curves_of(table: pa.Table) -> LightCurves:
     """Return the ``light_curve`` column of `table` as flat arrays.
 
     Accepts band and kind as dictionaries or as plain text (a table that went through Parquet);
-    a null row is an empty light curve, a null flux NaN. Points without flags are detected where
-    they are no forced photometry.
+    a null row is an empty light curve, a null flux NaN. Points without flags count as detected
+    unless they are forced photometry.
     """
     column = table["light_curve"]
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)

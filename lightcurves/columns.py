@@ -1,4 +1,4 @@
-"""The columns of decoded packets: where a value of a packet goes, and the arrays that hold them."""
+"""The columns of decoded packets: where each value of a packet is stored, and the arrays of columns."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ KIND_NAMES: Final = ("forced", "source", "alert")
 FLAGS: Final = ("detected", "negative", "flux_flag", "edge", "saturated", "bad", "cosmic_ray")
 """Bits of a point's flags, the first the lowest; see ``docs/alerts.md``.
 
-A bit is set where a packet says so, and not where it says no or nothing. ``detected`` is said by no
-field: a difference-image source is a detection.
+A bit is set if the packet says so, and not set if it says no or does not say. No field says
+``detected``: every difference-image source is a detection.
 """
 DETECTED: Final = 1 << FLAGS.index("detected")
 NEGATIVE: Final = 1 << FLAGS.index("negative")
 
 
 class Source(IntEnum):
-    """How a value lies in the packet."""
+    """How a value is stored in the packet."""
 
     VARINT = 0
     FLOAT = 1
@@ -45,11 +45,11 @@ class Source(IntEnum):
     NAME = 6
     """Text that stands for a number: up to 12 letters and digits, read in base 36."""
     BYTES = 7
-    """Where bytes lie: their begin, counted from the packet's, times 2**32, and their number."""
+    """Where bytes are: their start, counted from the packet's, times 2**32, plus their number."""
 
 
 class Space(IntEnum):
-    """Where a value goes: which array of the output, row by row of alerts or of their history."""
+    """Which output array a value is stored in, with one row per alert or per history row."""
 
     ALERT_FLOAT64 = 0
     ALERT_INT64 = 1
@@ -59,7 +59,7 @@ class Space(IntEnum):
     HISTORY_INT64 = 5
     HISTORY_BAND = 6
     NOWHERE = 7
-    """The value is checked and not kept: text that is none, a symbol that the enum does not have."""
+    """The value is checked but not stored: is the text UTF-8, does the enum have the symbol."""
     ALERT_FLAG = 8
     """Sets a bit of the flags, as HISTORY_FLAG: of the row that is kept for the alert's own source."""
     HISTORY_FLAG = 9

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 FRAME_BYTES: Final = 5
 MAX_PACKET_BYTES: Final = 16 << 20
 
-# One interpreter call works on about this many bytes: its history arrays then stay in the cache's
-# neighbourhood and memory does not grow with the batch.
+# One interpreter call works on about this many bytes, so that its history arrays mostly stay in the cache and
+# memory does not grow with the batch.
 CHUNK_BYTES: Final = 32 << 20
 
 ALERT_SCHEMA: Final = pa.schema(
@@ -73,13 +73,13 @@ ALERT_SCHEMA: Final = pa.schema(
     ],
     metadata={"noctule.alerts": "2"},
 )
-"""What :func:`lightcurves.alerts.read_alerts` gives, one row per packet; the version in the metadata
-grows when columns change.
+"""The schema of :func:`lightcurves.alerts.read_alerts`, one row per packet; the version in the metadata
+increases when columns change.
 """
 CUTOUT_SCHEMA: Final = functools.reduce(
     lambda schema, name: schema.append(pa.field(name, pa.binary())), CUTOUTS, ALERT_SCHEMA
 )
-"""The same with the cutouts behind it."""
+"""The same, followed by the cutouts."""
 
 
 class Packets(NamedTuple):
@@ -91,7 +91,7 @@ class Packets(NamedTuple):
 
 
 def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> Packets:
-    """Lay messages out in one buffer: a list is joined, an Arrow array used where it lies.
+    """Lay messages out in one buffer: a list is joined, an Arrow array is used in place.
 
     Raises
     ------
@@ -115,13 +115,13 @@ def packets_of(messages: list[bytes] | pa.BinaryArray | pa.LargeBinaryArray) -> 
     )
     data = np.frombuffer(values, np.uint8) if values is not None else np.zeros(0, np.uint8)
     starts, ends = bounds[:-1].astype(np.int64), bounds[1:].astype(np.int64)
-    if messages.null_count:  # a null may have bytes below it, which are nobody's
+    if messages.null_count:  # a null may have bytes beneath it, which mean nothing
         ends = np.where(np.asarray(messages.is_null()), starts, ends)
     return Packets(data, starts, ends)
 
 
 class _Memory:
-    """So many bytes from an address on, for as long as `owner` lives; numpy takes it for an array."""
+    """A number of bytes from an address on, valid as long as `owner` lives; numpy can use it as an array."""
 
     def __init__(self, owner: list[bytes], address: int, n: int) -> None:
         self.owner = owner
@@ -134,10 +134,10 @@ class _Memory:
 
 
 def packets_in_place(messages: list[bytes]) -> Packets:
-    """Use messages where they lie: nothing is copied, which for fresh ones costs as much as decoding.
+    """Use messages in place: nothing is copied, because copying new messages costs as much as decoding them.
 
-    ``data`` spans the memory from the first message to the last, wherever the allocator put them. What
-    is between them is not ours: within ``starts[k]:ends[k]`` alone may it be read.
+    ``data`` spans the memory from the first message to the last, wherever the allocator put them. The memory
+    between them is not ours: it may be read only within ``starts[k]:ends[k]``.
     """
     if not messages:
         return packets_of(messages)
@@ -159,7 +159,7 @@ def plan_of(
     Raises
     ------
     ConfigurationError
-        It cannot be used; see :func:`~lightcurves.plan.compile_plan`.
+        The schema cannot be used; see :func:`~lightcurves.plan.compile_plan`.
     """
     survey = survey or survey_of(schema)
     survey = survey if history else survey.without_history()
@@ -204,7 +204,7 @@ def decode_columns(plan: Plan, packets: Packets, *, chained: bool = False) -> Co
 
 
 def _place_own_source(columns: Columns) -> None:
-    """Fill the history row that each readable packet keeps free for the alert's own source."""
+    """Fill the history row that is reserved in each readable packet for the alert's own source."""
     packets = np.flatnonzero(columns.errors == 0)
     rows = columns.offsets[packets]
     alert = dict(zip(ALERT_FLOAT64, columns.alert_f64[:, packets], strict=True))
@@ -273,7 +273,7 @@ def read_bodies(
 ) -> Decoded:
     """Return packets (bodies, without frames) as rows of `schema`.
 
-    It is :data:`ALERT_SCHEMA`, or the one with cutouts behind it.
+    The schema is :data:`ALERT_SCHEMA`, or the one followed by cutouts.
     """
     columns = decode_columns(plan, packets, chained=chained)
     survey = plan.survey.name
@@ -309,7 +309,7 @@ def read_bodies(
 
 
 def _cutouts(where: NDArray[np.int64], packets: Packets, bad: NDArray[np.bool_]) -> pa.Array:
-    """Return the bytes that lie at `where` in their packets, see :attr:`~.columns.Source.BYTES`."""
+    """Return the bytes at `where` in their packets, see :attr:`~.columns.Source.BYTES`."""
     begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
     there = (where != NULL_INT64) & ~bad
     found = [
@@ -320,7 +320,7 @@ def _cutouts(where: NDArray[np.int64], packets: Packets, bad: NDArray[np.bool_])
 
 
 def rejected_table(reasons: list[RejectReason], schema: pa.Schema = ALERT_SCHEMA) -> pa.Table:
-    """Return one row of `schema` per reason, all else null."""
+    """Return one row of `schema` per reason, with all other columns null."""
     arrays = {field.name: pa.nulls(len(reasons), field.type) for field in schema}
     arrays["reject_reason"] = pa.array([str(reason) for reason in reasons], pa.string())
     return pa.Table.from_arrays(list(arrays.values()), schema=schema)
@@ -328,14 +328,14 @@ def rejected_table(reasons: list[RejectReason], schema: pa.Schema = ALERT_SCHEMA
 
 @dataclass
 class Decoder:
-    """Framed packets to tables, with the plan of every schema id kept once compiled.
+    """Decodes framed packets to tables; compiles the plan of each schema id once.
 
     Parameters
     ----------
     schemas
         Where a schema id's schema comes from.
     survey
-        The mapping to columns; that of the survey whose name the schema bears by default.
+        The mapping to columns; by default that of the survey whose schema it is.
     max_packet_bytes
         Longer packets are rejected unread as ``too_large``.
     cutouts
@@ -357,16 +357,16 @@ class Decoder:
         return CUTOUT_SCHEMA if self.cutouts else ALERT_SCHEMA
 
     def without_history(self) -> Decoder:
-        """Return one that reads the same packets without their histories."""
+        """Return a decoder that reads the same packets without their histories."""
         return replace(self, history=False, _plans={})
 
     def plan(self, schema_id: int) -> Plan | RejectReason:
-        """Return the plan of `schema_id`, or why there is none.
+        """Return the plan of `schema_id`, or the reason why there is none.
 
         Raises
         ------
         UnavailableError
-            The schema source cannot answer now; nothing is remembered.
+            The schema source is unavailable now; nothing is remembered.
         """
         if schema_id in self._plans:
             return self._plans[schema_id]
@@ -390,14 +390,14 @@ class Decoder:
         Raises
         ------
         UnavailableError
-            The schema source cannot answer now. Nothing is lost or remembered: decode the packets
-            again when it can.
+            The schema source is unavailable now. Nothing is lost or remembered: decode the packets
+            again later.
         """
         pieces = [self._decode_chunk(chunk).alerts() for chunk in _chunks(packets)]
         return pa.concat_tables([self.schema.empty_table(), *pieces])
 
     def decode_both(self, packets: Packets) -> Decoded:
-        """Return what :meth:`decode` does, and the light curves as the flat arrays that kernels take."""
+        """Return what :meth:`decode` returns, and the light curves as flat arrays for the kernels."""
         alerts, curves = [self.schema.empty_table()], []
         for chunk in _chunks(packets):
             parts = self._decode_chunk(chunk)

@@ -1,4 +1,4 @@
-"""The exceptions of noctule: one root, one branch per decision that the caller can take."""
+"""The exceptions of noctule: one root, and one class per decision that the caller can take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class NoctuleError(Exception):
 
 
 class ConfigurationError(NoctuleError):
-    """Something is set up wrongly: stop at start and tell the operator."""
+    """Something is set up wrongly: stop at the start and tell the operator."""
 
 
 class UnavailableError(NoctuleError):
@@ -17,7 +17,7 @@ class UnavailableError(NoctuleError):
     Parameters
     ----------
     service
-        What is away, as an operator calls it: "database", "Kafka".
+        What is unavailable, as an operator calls it: "database", "Kafka".
     hint
         What happened and what to do about it.
     """

@@ -1,4 +1,4 @@
-"""A compiled plan in words: what is read of a schema, what is not, and what it lacks."""
+"""A compiled plan in words: which fields of a schema are read, which are not, and which are missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SAME: Final = {
 
 
 def explain(schema: Any, survey: Survey) -> str:
-    """Return what `survey`'s mapping makes of a writer's schema, for people.
+    """Return a description, for people, of how `survey`'s mapping reads a writer's schema.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ def explain(schema: Any, survey: Survey) -> str:
     Returns
     -------
     str
-        Lines: the fields that are read with their columns ("promoted" where the column's type is
-        not the packet's), those that the schema lacks, whose columns are null, and how much is
-        stepped over, by the field of the packet that it lies in.
+        Lines: the fields that are read, with their columns ("promoted" where the column's type is
+        not the packet's); those missing from the schema, whose columns are null; and how many fields
+        are skipped, by the field of the packet that they belong to.
 
     Raises
     ------
     ConfigurationError
-        The schema cannot be used; the message names what it lacks.
+        The schema cannot be used; the message names what is missing.
 
     Examples
     --------

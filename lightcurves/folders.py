@@ -55,7 +55,7 @@ def read_light_curves(folder: Path | str) -> pa.Table:
     Parameters
     ----------
     folder
-        Holds ``objects.parquet`` (:data:`OBJECTS_SCHEMA`; all but ``object_id`` may be missing) and
+        Contains ``objects.parquet`` (:data:`OBJECTS_SCHEMA`; all but ``object_id`` may be missing) and
         ``light_curves.parquet`` (:data:`POINTS_SCHEMA`), in any order of rows.
 
     Returns
@@ -68,7 +68,7 @@ def read_light_curves(folder: Path | str) -> pa.Table:
     Raises
     ------
     ConfigurationError
-        A file or column is missing, or identifiers do not fit together.
+        A file or column is missing, or the identifiers of the two files do not match.
     """
     from pathlib import Path  # noqa: PLC0415 - only this function touches the disk
 
@@ -152,7 +152,7 @@ def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _read(path: Path, schema: pa.Schema, needed: set[str]) -> pa.Table:
     if not path.is_file():
         raise ConfigurationError(
-            f"{path} is missing: a light-curve folder holds {OBJECTS_FILE} and {LIGHT_CURVES_FILE}"
+            f"{path} is missing: a light-curve folder contains {OBJECTS_FILE} and {LIGHT_CURVES_FILE}"
         )
     try:
         table = pq.read_table(path)

@@ -1,7 +1,7 @@
-"""Public challenge sets become light-curve folders: PLAsTiCC and SNPCC.
+"""Converts public challenge sets to light-curve folders: PLAsTiCC and SNPCC.
 
-Columns are read by name, and no name of a truth column is here but the class's: no other truth can
-become a column of the folder, since it is never read.
+Columns are read by name, and of the columns with truth only the class is named here. So no other truth
+can get into the folder, because it is never read.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _PACKAGE: Final = "snmachine"
 def plasticc_source() -> Path:
     """Return the folder of PLAsTiCC's training set inside the installed package ``snmachine``.
 
-    The package is never imported: what it depends on is not installed.
+    The package is never imported, because its dependencies are not installed.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def plasticc_source() -> Path:
         files = metadata.files(_PACKAGE) or []
     except metadata.PackageNotFoundError as error:
         raise ConfigurationError(
-            f"the package {_PACKAGE}, which carries PLAsTiCC, is not installed: run 'make setup'"
+            f"the package {_PACKAGE}, which contains PLAsTiCC, is not installed: run 'make setup'"
         ) from error
     for file in files:
         path = Path(str(file.locate()))
@@ -98,7 +98,7 @@ def import_plasticc(source: Path, folder: Path) -> int:
 
     Times are copied, bands 0 to 5 become u g r i z y, fluxes FLUXCAL become nJy. ``class_id`` comes
     from ``target``, null where :data:`~lightcurves.taxonomy.PLASTICC_CLASSES` lacks the number. A
-    host redshift with error 0 is how the set writes "galactic, no host", and becomes null.
+    host redshift with error 0, which is how the set writes "galactic, no host", becomes null.
 
     Parameters
     ----------
@@ -129,10 +129,10 @@ def import_plasticc(source: Path, folder: Path) -> int:
 def import_snpcc(source: Path, folder: Path) -> int:
     """Write the Supernova Photometric Classification Challenge as a light-curve folder.
 
-    The set does not say what was detected, so a measurement counts as **detected where
+    The set does not say which measurements are detections, so one counts as **detected if
     abs(flux) / sigma >= 5**. One without a positive error (the set writes -9) was not made and is
     left out. ``class_id`` comes from ``class3``; a negative host redshift becomes null. The bands
-    are DES's g r i z, taken for LSST's.
+    are DES's g r i z, treated as LSST's.
 
     Parameters
     ----------
@@ -206,14 +206,14 @@ def _find(source: Path, stem: str) -> Path:
         if path.is_file():
             return path
     raise ConfigurationError(
-        f"no {stem} in {source} ({', '.join(_ENDINGS)}): name the folder that holds the set's files"
+        f"no {stem} in {source} ({', '.join(_ENDINGS)}): name the folder that contains the set's files"
     )
 
 
 def _read_file(path: Path, columns: list[str]) -> pa.Table:
     if path.suffix == ".parquet":
         absent = set(columns) - set(pq.read_schema(path).names)
-        if absent:  # Parquet's reader passes over them in silence
+        if absent:  # Parquet's reader silently ignores missing columns
             raise pa.ArrowInvalid(f"no column {', '.join(sorted(absent))}")
         return pq.read_table(path, columns=columns)
     options = pyarrow.csv.ConvertOptions(include_columns=columns)

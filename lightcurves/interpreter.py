@@ -1,15 +1,15 @@
 """The one numba loop that walks a compiled plan over the bytes of many packets.
 
-Records repeat: 20,000 rows of real histories lie in 21 ways, by their nulls and the lengths of their
-integers. So the first record of a segment is walked value by value, and how it lay is noted byte for
-byte (a *layout*: which bits decide where values begin, and what they were). The next record is
-compared with the few layouts that are kept, each in one vectorised pass (12 ns for 325 bytes); where
-one agrees, every value's place is known and only the stored ones are looked at. Where none does, the
-record is walked (1,000 ns), and its layout kept instead of the oldest. A pass compares every bit that
-the walk would have decided by, so both read the same.
+Records repeat: 20,000 rows of real histories have only 21 layouts, which depend on their nulls and the
+lengths of their integers. So the first record of a segment is walked value by value, and its *layout* is
+recorded byte for byte: which bits decide where values begin, and the values of those bits. The next
+record is compared with the few stored layouts, each in one vectorised pass (12 ns for 325 bytes). If one
+matches, the position of every value is known, and only the wanted values are read. If none matches, the
+record is walked (1,000 ns), and its layout replaces the oldest. A pass compares every bit on which
+the walk would have branched, so both give the same result.
 
-Every read is checked against the end of its own packet before it happens: a hostile packet ends in
-an error code, never in a read outside its bytes, and its neighbours are not touched.
+Every read is checked against the end of its own packet before it happens: a malicious packet leads to
+an error code, never to a read outside its bytes, and its neighbours are not affected.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ NULL_INT64: Final = np.iinfo(np.int64).min
 NULL_BAND: Final = -1
 
 _LAYOUT_BYTES: Final = 2048
-"""A longer record's layout is not kept: a cutout's would cost more to compare than to walk."""
+"""A longer record's layout is not stored: comparing a cutout's would cost more than walking it."""
 _LAYOUTS: Final = 4
-"""Kept of each segment. Of the real rows 14 % agree with none of 1, 4 % of 2, 1.5 % of 4."""
+"""Layouts stored per segment. Of the real rows 14 % match none of 1, 4 % none of 2, 1.5 % none of 4."""
 _DECIDES: Final = 0xFF  # all of a branch or a length
 _CONTINUES: Final = 0x80  # does the integer go on with the next byte
 _TENTH: Final = 0xFE  # the last byte of a ten-byte integer is 0 or 1
@@ -127,7 +127,7 @@ def _optional(data: Any, at: int, end: int, null: int) -> tuple[bool, int]:
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _note(data: Any, begin: int, at: int, after: int, mask: Any, value: Any) -> None:
-    """Note that the bytes from `at` to `after` decide the layout, all of them."""
+    """Record that all bytes from `at` to `after` decide the layout."""
     for place in range(at - begin, min(after - begin, mask.size)):
         mask[place] = _DECIDES
         value[place] = data[begin + place]
@@ -135,7 +135,7 @@ def _note(data: Any, begin: int, at: int, after: int, mask: Any, value: Any) -> 
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _note_varint(data: Any, begin: int, at: int, after: int, mask: Any, value: Any) -> None:
-    """Note that an integer ends where it does; what it is decides nothing."""
+    """Record where an integer ends; its value does not matter for the layout."""
     for place in range(at - begin, min(after - begin, mask.size)):
         mask[place] = _TENTH if begin + place == at + 9 else _CONTINUES
         value[place] = data[begin + place] & _CONTINUES
@@ -143,7 +143,7 @@ def _note_varint(data: Any, begin: int, at: int, after: int, mask: Any, value: A
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _walk_value(shape: int, data: Any, begin: int, at: int, end: int, mask: Any, value: Any) -> Any:
-    """Step over an integer or text and note how it lies; return the next position or an error code."""
+    """Skip an integer or text and record its layout; return the next position or an error code."""
     number, after = _varint(data, at, end)
     if after < 0:
         return after
@@ -160,10 +160,10 @@ def _walk_value(shape: int, data: Any, begin: int, at: int, end: int, mask: Any,
 
 @nb.njit(nogil=True, cache=True)
 def _walk(steps: Any, places: Any, data: Any, begin: int, end: int, mask: Any, value: Any) -> Any:
-    """Walk the steps of a segment and note its layout; return its end, or an error code.
+    """Walk the steps of a segment and record its layout; return its end, or an error code.
 
     ``places`` receives where each stored value begins, counted from the segment's begin, -1 for
-    null. `mask` and `value` receive as much of the layout as they can hold: a record agrees where
+    null. `mask` and `value` receive as much of the layout as they have room for: a record matches if
     ``byte & mask == value`` throughout.
     """
     mask[:] = 0
@@ -327,10 +327,10 @@ def run_plan(
         int8 (packets): 0, or 1 + the index in :data:`ERRORS`; such a packet has no history rows and
         its alert columns are meaningless.
     own_kind
-        Each packet's first history row is kept free for the alert's own source and gets this kind.
+        Each packet's first history row is reserved for the alert's own source and gets this kind.
     chained
-        Records lie one behind the other without lengths, as in an Avro container's blocks: a packet
-        whose start is negative begins where the one before ended, `ends` holds the end of its block,
+        Records follow each other without lengths, as in an Avro container's blocks: a packet
+        whose start is negative begins where the previous one ended, `ends` holds the end of its block,
         and both receive the packet's own.
     """
     remaining = np.zeros(_DEPTH, np.int64)
@@ -342,8 +342,8 @@ def run_plan(
     masks = np.zeros((n_segments * _LAYOUTS, _LAYOUT_BYTES), np.uint8)
     values = np.zeros((n_segments * _LAYOUTS, _LAYOUT_BYTES), np.uint8)
     places = np.zeros((_LAYOUTS, stores.shape[0]), np.int64)
-    latest = np.zeros(n_segments, np.int64)  # the layout that agreed last
-    newest = np.zeros(n_segments, np.int64)  # the layout that was noted last
+    latest = np.zeros(n_segments, np.int64)  # the layout that matched last
+    newest = np.zeros(n_segments, np.int64)  # the layout that was recorded last
     row = 0
     offsets[0] = 0
     for packet in range(starts.size):
@@ -496,7 +496,7 @@ def run_plan(
                 remaining[depth - 1] -= 1
                 kind = steps[step, 2]
                 if kind >= 0:
-                    # The plan took an item for longer than it is; each packet to come needs a row.
+                    # The plan assumed longer items than this one; each packet to come needs a row.
                     if row >= history_kind.size - (starts.size - packet - 1):
                         at = -_TOO_MANY
                         continue

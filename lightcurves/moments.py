@@ -1,6 +1,6 @@
-"""What a packet shows at a given moment: the history that was visible then, and not a point later.
+"""What a packet contains at a given moment: the history that was visible then, and no later point.
 
-The simulator and the training set use the same rule, so a model learns on what it will be asked.
+The simulator and the training set use the same rule, so that a model learns from what it will score.
 The rule is ELAsTiCC's: earlier detections are always there; forced photometry appears once the
 object has been known for a day, and reaches back 30 days before its discovery.
 """

@@ -12,8 +12,8 @@ from lightcurves.surveys import LSST, survey_named
 def night_of(t_mjd_tai: Any, survey: str = LSST.name) -> Any:
     """Return the observing night of a time: the MJD of the date of its evening at the survey's site.
 
-    A night turns where :attr:`~.surveys.declare.Site.night_turns` says, by day; Rubin's as its
-    ``day_obs`` does, at 12:00 UTC. (TAI is 37 s ahead of UTC, in daylight.)
+    One night ends and the next begins by day, at :attr:`~.surveys.declare.Site.night_turns`; for Rubin
+    at 12:00 UTC, like its ``day_obs``. (TAI is 37 s ahead of UTC, in daylight.)
 
     Parameters
     ----------

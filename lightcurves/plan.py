@@ -1,8 +1,8 @@
 """Compile a writer's Avro schema and a survey's mapping into a table of skip and store steps.
 
-A packet has about 100,000 values and noctule wants 5,000 of them. The plan says, once per schema,
-which bytes to step over and which to keep; runs of equal steps are fused, straight runs of steps are
-gathered in segments, and :mod:`lightcurves.interpreter` walks the table without ever making a Python
+A packet has about 100,000 values, of which noctule needs 5,000. The plan says, once per schema,
+which bytes to skip and which to store; runs of equal steps are fused, straight runs of steps are
+collected in segments, and :mod:`lightcurves.interpreter` walks the table without ever creating a Python
 object.
 
 The table is an ``int64`` array of rows ``(op, a, b, c, d)``; see :class:`Op` for what they mean.
@@ -38,17 +38,17 @@ class Op(IntEnum):
     END = 0
     """The packet ends here."""
     SEGMENT = 1
-    """The ``a`` steps behind it, each a SKIP or a STORE, belong together; continue behind them.
+    """The next ``a`` steps, each a SKIP or a STORE, form a segment; continue after them.
 
     ``b`` is the segment's number, its stores are ``stores[c:c + d]``."""
     SKIP = 2
-    """Step over ``a`` values of :class:`Shape` ``b`` and, where fixed, ``c`` bytes.
+    """Skip ``a`` values of :class:`Shape` ``b`` with, if fixed, ``c`` bytes.
 
     ``d`` is the null branch of two-branch unions of null and such a value, -1 where there is none."""
     STORE = 3
-    """One value, as for SKIP; it goes where the segment's next store says."""
+    """Store one value, as for SKIP, where the segment's next store says."""
     STORE_NULL = 4
-    """No value; null goes where the segment's next store says."""
+    """No value; store null where the segment's next store says."""
     UNION = 5
     """Read a branch below ``a`` and continue at ``jumps[b + branch]``."""
     JUMP = 6
@@ -117,7 +117,7 @@ NOT_OPTIONAL: Final = -1
 
 _CHECKED: Final = Target(Space.NOWHERE, 0)
 
-# What comes of taking for a schema what is none.
+# The errors from reading something as a schema that is not one.
 _NOT_AVRO: Final = (
     LookupError,
     TypeError,
@@ -153,7 +153,7 @@ class Plan:
     stored, stored_types
         Dotted paths that are read, and their Avro types.
     missing, skipped
-        Dotted paths that are wanted but absent from the schema (null), and that are stepped over.
+        Dotted paths that are wanted but absent from the schema (null), and those that are skipped.
     """
 
     survey: Survey
@@ -188,8 +188,8 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
     Raises
     ------
     ConfigurationError
-        The schema is recursive, is not a record, lacks a field that the survey cannot do without,
-        or has a type where the survey's column cannot take it.
+        The schema is recursive, is not a record, lacks a field that the survey requires,
+        or has a type that the survey's column cannot take.
     """
     compiler = _Compiler(survey.numbered_bands)
     with _refusing_what_is_no_schema():
@@ -203,7 +203,7 @@ def compile_plan(schema: Schema, survey: Survey) -> Plan:
 
 
 def fields_of(schema: Schema) -> frozenset[str]:
-    """Return the dotted paths of all fields of a schema that hold a single value.
+    """Return the dotted paths of all fields of a schema that are a single value.
 
     Raises
     ------
@@ -218,7 +218,7 @@ def fields_of(schema: Schema) -> frozenset[str]:
 
 @contextmanager
 def _refusing_what_is_no_schema() -> Iterator[None]:
-    """Nobody checked that it is a schema at all."""
+    """Translate the errors of what is not a schema at all, which nobody has checked before."""
     try:
         yield
     except _NOT_AVRO as error:
@@ -305,7 +305,7 @@ class _Compiler:
             self.steps[-1][1] += size - 1
 
     def emit_unwanted(self, kind: str, null: int = NOT_OPTIONAL, symbols: int = 0) -> None:
-        """Step over a value, or check it and keep it not."""
+        """Skip a value, or check it without storing it."""
         if kind == "string" or symbols:
             self.emit_store(kind, _CHECKED, null, symbols)
         else:
@@ -557,7 +557,7 @@ def n_symbols(schema: dict[str, Any], path: str) -> int:
 
 
 def fixed_size(schema: dict[str, Any], path: str) -> int:
-    """Return the bytes of a fixed type; nobody checks the size before."""
+    """Return the size of a fixed type in bytes, after checking it."""
     size = schema["size"]
     if not isinstance(size, int) or not 0 <= size < 1 << 31:
         raise ConfigurationError(f"{path or 'a fixed type'} has the impossible size {size!r}")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def survey_of(schema: Any) -> Survey:
     """Return the survey whose required fields a writer's schema has.
 
-    Where it has those of several, it is of the one that requires most.
+    If it has those of several surveys, the one that requires the most fields is returned.
 
     Raises
     ------
     ConfigurationError
-        It is no schema that can be read, or of no survey, or of two that require as many fields.
+        The schema cannot be read, has the required fields of no survey, or of two that require equally many.
     """
     fields = fields_of(schema)
     lacking = {
@@ -34,7 +34,7 @@ def survey_of(schema: Any) -> Survey:
     best = [survey for survey in matching if len(survey.required) == most]
     if len(best) > 1:
         names = " and ".join(survey.name for survey in best)
-        raise ConfigurationError(f"the schema has the fields of {names}: it cannot be told whose")
+        raise ConfigurationError(f"the schema has the fields of {names}: its survey is ambiguous")
     return best[0]
 
 

@@ -1,13 +1,13 @@
 """The light-curve rules: which of a packet's measurements make the light curve, and which do not.
 
 1. Nothing later than the alert's own time.
-2. A measurement without a finite flux and a positive, finite error is none.
-3. One point per visit and band: forced photometry before a difference-image source before the
-   alert's own source. Its flags are those of all that the visit measured in the band, those without a
-   finite flux too: a failed measurement says why.
+2. A measurement without a finite flux and a positive, finite error is left out.
+3. One point per visit and band: the forced photometry, else the difference-image source, else the
+   alert's own source. Its flags are those of all measurements of the visit in the band, also of those
+   without a finite flux, because the flags of a failed measurement say why it failed.
 4. Ascending in time; equal times by band.
 
-A packet without visit numbers (they are nullable) falls back to the time as the visit.
+In a packet without visit numbers (they may be null) the time is used instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _sort_rows(rows: Any, spare: Any, first: Any, band: Any, kind: Any) -> None:
     """Sort row numbers by (first, band, kind): a bottom-up merge that skips what is in order.
 
     Packets list each kind in time order, so all merges but the last few are one comparison; the
-    worst case stays n log n whatever a hostile packet holds.
+    worst case stays n log n, whatever a malicious packet contains.
     """
     count = rows.size
     width = 1
@@ -70,7 +70,7 @@ def _is_measured(flux: Any, sigma: Any, row: int) -> Any:
 
 @nb.njit(nogil=True, cache=True)
 def _unite(row: int, rows: Any, visit: Any, band: Any, flags: Any) -> None:
-    """Give the flags of `row` to the one of its visit and band in `rows`, which are in that order."""
+    """Add the flags of `row` to the row of its visit and band in `rows`, which are sorted by these."""
     low = 0
     high = rows.size
     while low < high:
@@ -108,8 +108,8 @@ def apply_rules(
     t, visit, band, flux, sigma, kind
         Flat measurements: float64 MJD TAI, int64, int8, float32 nJy, float32 nJy, int8.
     flags
-        int8, as the measurements; a chosen one receives the others' of its visit and band, of those
-        without a finite flux too.
+        int8, one per measurement; a chosen row receives the flags of all others of its visit and band, also
+        of those without a finite flux.
     alert_t
         float64 (n): the alerts' own times.
     out_rows

@@ -50,14 +50,14 @@ _PACKAGE: Final = "lsst-alert-packet"
 _HTTP_NOT_FOUND: Final = 404
 
 ASK_AGAIN_S: Final = 30.0
-"""An id that a registry did not know is asked for again: new schemas are published any time."""
+"""An id that a registry did not know is requested again after this time: schemas are published any time."""
 
 
 class SchemaSource(Protocol):
-    """Gives schemas by the id that the packet's frame carries."""
+    """Provides schemas by the id in a packet's frame."""
 
     def schema(self, schema_id: int) -> Schema | None:
-        """Return the schema of `schema_id`, or None where this source does not know the id."""
+        """Return the schema of `schema_id`, or None if this source does not know the id."""
         ...
 
 
@@ -78,7 +78,7 @@ class FolderSchemas:
         Raises
         ------
         ConfigurationError
-            The file is no Avro schema of a record.
+            The file is not an Avro schema of a record.
         UnavailableError
             It cannot be read now.
         """
@@ -117,7 +117,7 @@ def package_schemas() -> FolderSchemas:
 
 @dataclass
 class RegistrySchemas:
-    """A Confluent-compatible schema registry over HTTP; a schema that it gave once is kept.
+    """A Confluent-compatible schema registry over HTTP; each schema is requested once and then cached.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class RegistrySchemas:
     _asked_s: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what is no URL of a registry."""
+        """Refuse a URL that is not one of a registry."""
         if not self.url.startswith(("http://", "https://")):
             raise ConfigurationError(
                 f"schemas.registry_url must begin with http:// or https://: {self.url}"
@@ -145,9 +145,9 @@ class RegistrySchemas:
         Raises
         ------
         UnavailableError
-            The registry does not answer; a later call asks again.
+            The registry does not answer; a later call tries again.
         ConfigurationError
-            What it has under this id is no Avro record.
+            What the registry has under this id is not an Avro record.
         """
         if schema_id in self._known:
             return self._known[schema_id]
@@ -170,21 +170,23 @@ class RegistrySchemas:
                 return None
             raise UnavailableError("schema registry", f"{url} answered {error.code}") from error
         except (HTTPException, *BROKEN_AVRO) as error:
-            raise UnavailableError("schema registry", f"{url} gives no schema: {error}") from error
+            raise UnavailableError(
+                "schema registry", f"{url} returned no schema: {error}"
+            ) from error
         try:
             parsed = fastavro.schema.parse_schema(json.loads(text), _write_hint=False)
         except BROKEN_AVRO as error:
-            raise ConfigurationError(f"{url} is no Avro schema: {error}") from error
+            raise ConfigurationError(f"{url} is not an Avro schema: {error}") from error
         return _record(parsed)
 
 
 def schema_in(path: Path) -> Schema:
-    """Return the schema in a file: an .avsc, or the one that an Avro container file carries.
+    """Return the schema in a file: an .avsc, or the one in an Avro container file.
 
     Raises
     ------
     ConfigurationError
-        There is no such file, or no schema of a record in it.
+        There is no such file, or it contains no schema of a record.
     """
     if not path.is_file():
         raise ConfigurationError(f"no schema file at {path}")
@@ -195,7 +197,7 @@ def schema_in(path: Path) -> Schema:
                 return _record(fastavro.block_reader(file).writer_schema)
         return _record(fastavro.schema.load_schema(str(path), _write_hint=False))
     except BROKEN_AVRO as error:
-        raise ConfigurationError(f"{path} holds no Avro schema: {error}") from error
+        raise ConfigurationError(f"{path} contains no Avro schema: {error}") from error
 
 
 def _record(schema: object) -> Schema:

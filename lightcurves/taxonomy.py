@@ -1,4 +1,4 @@
-"""The DESC taxonomy of ELAsTiCC: class ids that travel with every label and every score."""
+"""The DESC taxonomy of ELAsTiCC: the class ids of labels and scores."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ PLASTICC_CLASSES: Final[dict[int, int]] = {
 
 
 def class_name(class_id: int) -> str:
-    """Return the name of a class, or its number where the taxonomy has none."""
+    """Return the name of a class, or its number if the taxonomy does not have it."""
     return CLASS_NAMES.get(class_id, f"class {class_id}")

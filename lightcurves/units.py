@@ -1,13 +1,13 @@
-"""What packets call flux and time, turned into nJy and MJD TAI.
+"""Converts the fluxes and times of packets to nJy and MJD TAI.
 
 - Magnitudes of a difference image: ``f = s 10**(-0.4 (m - 31.4))`` nJy, its error ``|f| 0.4 ln(10)
   sigma_m``; `s` is +1 where the source is brighter than the template (``isdiffpos`` is ``t`` or
   ``1``) and -1 where fainter. 31.4 is the AB magnitude of 1 nJy.
 - Counts with a zero point `z`: ``f = c 10**(-0.4 (z - 31.4))``, the error likewise. ZTF writes -99999
-  where there is none (ZTF Science Data System explanatory supplement, forced photometry).
-- UTC becomes TAI by the leap seconds, 37 s since 2017; packets older than that are not met.
+  if there is no value (ZTF Science Data System explanatory supplement, forced photometry).
+- UTC becomes TAI by the leap seconds, 37 s since 2017; older packets do not occur.
 
-What cannot be converted is NaN, which the light-curve rules leave out and count.
+What cannot be converted becomes NaN, which the light-curve rules leave out and count.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def sign_of(names: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def convert_alerts(columns: Columns, survey: Survey) -> None:
-    """Turn the alerts' own times, fluxes and bands into noctule's, in place."""
+    """Convert the alerts' own times, fluxes and bands to noctule's units, in place."""
     values = dict(zip(ALERT_FLOAT64, columns.alert_f64, strict=True))
     _convert_times(values["t_mjd_tai"], survey)
     if survey.units == Units.MAGNITUDE:
@@ -78,9 +78,9 @@ def convert_alerts(columns: Columns, survey: Survey) -> None:
 
 
 def convert_histories(columns: Columns, survey: Survey) -> None:
-    """Turn the histories' times, fluxes and bands into noctule's, in place.
+    """Convert the histories' times, fluxes and bands to noctule's units, in place.
 
-    The alerts' own points, which are there already in noctule's units, are of another kind.
+    The alerts' own points are there already in noctule's units, and are recognised by their kind.
     """
     n = int(columns.offsets[-1])
     kind = columns.history_kind[:n]

@@ -1,4 +1,4 @@
-"""noctule: reads the Rubin alert stream, says what each alert is and how sure that is.
+"""noctule: reads the Rubin alert stream, says what each alert probably is and how certain that is.
 
 The names that a user imports; each is documented where it is defined.
 """

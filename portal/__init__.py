@@ -1,1 +1,1 @@
-"""What people query: the REST interface and the pages."""
+"""The REST interface and the web pages."""

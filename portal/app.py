@@ -1,4 +1,4 @@
-"""Puts the portal together: a factory without settings, environment or globals."""
+"""Builds the portal: a factory that uses no settings, environment or globals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from store.clock import now_ms
 
 MAX_BODY_BYTES: Final = 64 * 1024
 
-# No other host is ever asked; Bokeh writes style elements of its own.
+# Pages load nothing from other hosts; Bokeh writes its own style elements.
 _SECURITY: Final = {
     "Content-Security-Policy": (
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -45,12 +45,12 @@ def create_app(
     engine
         The database, migrated.
     light_curve
-        Gives an object's light curve (columns ``t_mjd_tai``, ``band``, ``flux_njy``,
-        ``sigma_njy``, ``kind``), or None where none is stored.
+        Returns an object's light curve (columns ``t_mjd_tai``, ``band``, ``flux_njy``,
+        ``sigma_njy``, ``kind``), or None if none is stored.
     token
-        What a reporter of labels has to show; None refuses all labels over HTTP.
+        Secret that clients must send to report labels or events; None refuses all of these.
     alias
-        Which model the pages call the model.
+        The alias whose model the pages show.
     clock
         Milliseconds since 1970 UTC.
     """
@@ -88,6 +88,6 @@ _TOO_LARGE: Final = ApiError(
 
 
 def _is_large(request: Request) -> bool:
-    """Whether the body is too large, or may be: one sent in chunks does not say how long it is."""
+    """Whether the body is too large, or may be: a chunked one does not say how long it is."""
     length = request.headers.get("content-length", "0")
     return "transfer-encoding" in request.headers or int(length) > MAX_BODY_BYTES

@@ -18,18 +18,18 @@ _SERVICE_UNAVAILABLE: Final = 503
 
 
 class PortalError(NoctuleError):
-    """The portal answered, and refused.
+    """The portal answered with an error.
 
     Parameters
     ----------
     status
         The HTTP status.
     code
-        A permanent code, ``unknown_object`` say; docs/api.md lists them.
+        A permanent code, such as ``unknown_object``; docs/api.md lists them.
     message
         A sentence for people.
     detail
-        What belongs to it: of an invalid request the fields and what is wrong with each.
+        Further facts; for an invalid request, the fields and what is wrong with each.
     """
 
     def __init__(self, status: int, code: str, message: str, detail: Any = None) -> None:
@@ -41,14 +41,14 @@ class PortalError(NoctuleError):
 
 
 class Client:
-    """Asks a portal; identifiers are integers again, nulls are None.
+    """A client of the portal; identifiers are integers, nulls are None.
 
     Parameters
     ----------
     url
-        The portal's address, ``http://127.0.0.1:8765`` say.
+        The portal's address, such as ``http://127.0.0.1:8765``.
     token
-        What the portal wants to see of a reporter of labels.
+        The portal's secret for reporting labels and events.
     timeout_s
         How long an answer may take, in seconds.
 
@@ -57,7 +57,7 @@ class Client:
     UnavailableError
         From any method: the portal, or its database, does not answer.
     PortalError
-        From any method: the portal refuses.
+        From any method: the portal answered with an error.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._http.close()
 
     def objects(
@@ -97,7 +97,7 @@ class Client:
     def object(self, object_id: int, survey: str | None = None) -> Json:
         """One object, its classes, history of alerts, light curve per band, labels and requests.
 
-        `survey` is needed where several surveys have an object of this id.
+        `survey` is required if several surveys have an object of this id.
         """
         return self._one(f"/api/objects/{object_id}", survey=survey)
 
@@ -117,7 +117,7 @@ class Client:
     def report_event(
         self, request_id: int, event: Report, who: str, *, why: str | None = None
     ) -> Json:
-        """Write down what became of a request; gives the event as it was recorded. Needs the token."""
+        """Add an event to a request; returns the event as it was recorded. Needs the token."""
         report = _without_none({"event": event, "who": who, "why": why})
         found: Json = self._ask("POST", f"/api/queue/{request_id}/events", json=report)
         return found
@@ -136,7 +136,7 @@ class Client:
         comment: str | None = None,
         request_id: int | None = None,
     ) -> Json:
-        """Add a label to the ledger; gives it as it was recorded. Needs the token."""
+        """Add a label to the ledger; returns it as it was recorded. Needs the token."""
         report = {
             "object_id": str(object_id),
             "survey": survey,
@@ -157,11 +157,11 @@ class Client:
         return self._one("/api/models")
 
     def status(self) -> Json:
-        """Counts of what was read and of what came of it."""
+        """Counts of what was read, by outcome."""
         return self._one("/api/status")
 
     def health(self) -> Json:
-        """``{"status": "ok"}`` where the portal and its database answer."""
+        """``{"status": "ok"}`` if the portal and its database answer."""
         return self._one("/api/health")
 
     def _list(self, path: str, **query: Any) -> list[Json]:
@@ -197,7 +197,7 @@ def _refusal(response: httpx.Response) -> NoctuleError:
 
 
 def _json_of(response: httpx.Response) -> Any:
-    """The body, or None where it is no JSON: something else than a portal answers there."""
+    """The body, or None if it is not JSON: something other than a portal answers there."""
     try:
         return response.json()
     except ValueError:

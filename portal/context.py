@@ -1,4 +1,4 @@
-"""What every endpoint works with, handed to it by the application that it belongs to."""
+"""What every endpoint works with; its application passes it on."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ LightCurve = Callable[[str, int], "pa.Table | None"]
 
 @dataclass(frozen=True)
 class Portal:
-    """The parts that the portal was made of.
+    """The parts of a portal.
 
     Attributes
     ----------
     engine
         The database.
     light_curve
-        Gives the light curve of an object, or None.
+        Returns the light curve of an object, or None.
     token
-        What a reporter of labels has to show; None refuses all.
+        Secret that clients must send to report labels or events; None refuses all.
     alias
-        Which model the pages call the model.
+        The alias whose model the pages show.
     clock
         Milliseconds since 1970 UTC.
     """

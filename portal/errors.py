@@ -1,6 +1,6 @@
-"""Every error as one envelope: ``{"error": {"code": ..., "message": ..., "detail": ...}}``.
+"""Every error has the form ``{"error": {"code": ..., "message": ..., "detail": ...}}``.
 
-A browser that asks for a page gets the same as a page.
+A browser that requests a page gets the same error as a page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG: Final = logging.getLogger(__name__)
 
 
 class ErrorCode(StrEnum):
-    """The permanent codes of the envelope; docs/api.md lists them."""
+    """The permanent error codes; docs/api.md lists them."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
@@ -45,14 +45,14 @@ class ErrorCode(StrEnum):
 
 
 class ApiError(Exception):
-    """An answer that is no success.
+    """An answer that is an error.
 
     Parameters
     ----------
     status
         The HTTP status.
     code, message, detail
-        The envelope.
+        The content of the error.
     headers
         Further headers of the answer.
     """
@@ -94,7 +94,7 @@ def unavailable(message: str, code: ErrorCode = ErrorCode.UNAVAILABLE) -> ApiErr
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let every error of `app`, expected or not, leave in the envelope."""
+    """Give every error of `app`, expected or not, the form of this module."""
     app.add_exception_handler(ApiError, answer)
     app.add_exception_handler(RequestValidationError, answer)
     app.add_exception_handler(HTTPException, answer)
@@ -104,7 +104,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def answer(request: Request, error: Exception) -> Response:
-    """The answer to a request that met this error."""
+    """The answer to a request that caused this error."""
     api_error = as_api_error(error)
     if _wants_page(request):
         return _page(request, api_error)
@@ -119,7 +119,7 @@ def answer(request: Request, error: Exception) -> Response:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What an exception means for the one who asked; the unexpected says nothing about itself."""
+    """What an exception means for the client; an unexpected one reveals no details."""
     match error:
         case ApiError():
             return error
@@ -148,7 +148,7 @@ def _invalid(error: RequestValidationError) -> ApiError:
 
 
 def _field_of(location: tuple[str | int, ...]) -> str:
-    """The field's name without the part of the request that it lies in."""
+    """The field's name, without the part of the request that it belongs to."""
     return ".".join(str(part) for part in location[1:]) or str(location[0])
 
 

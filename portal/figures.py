@@ -1,7 +1,7 @@
 """The two figures of an object: its light curve and its class probabilities over time.
 
-Drawn for one colour scheme; the page asks again when the reader's scheme changes. Both share
-their time axis, so that panning one moves the other.
+They are drawn for one colour scheme; the page requests them again when the reader's scheme changes. Both
+share their time axis, so that panning one moves the other.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lightcurves.taxonomy import class_name
 from portal.palette import BAND_MARKERS, SCHEMES, Scheme, SchemeName
 
 SHOWN_PROBABILITY: Final = 0.05
-"""A class is drawn if it ever was more probable than this."""
+"""A class is drawn if it was ever more probable than this."""
 
 _MARGIN: Final = 0.04  # of the span, on either side
 _FONT: Final = "system-ui, Inter, sans-serif"
@@ -46,7 +46,7 @@ _LEGEND_ROW_PX: Final = 26
 
 @dataclass(frozen=True)
 class Layout:
-    """What differs between a wide page and a phone: pixels, and columns of a legend."""
+    """What differs between a wide page and a phone: sizes in pixels, and columns of the legend."""
 
     light_curve_px: int
     probabilities_px: int
@@ -61,7 +61,7 @@ _NARROW: Final = Layout(340, 220, 2, 3, 17)
 
 @dataclass(frozen=True)
 class Moment:
-    """The score of one alert: its time and the probability of each class; none where null."""
+    """The score of one alert: its time and the probability of each class; empty if null."""
 
     t_mjd_tai: float
     probabilities: Mapping[int, float]
@@ -84,13 +84,13 @@ def draw(
     scheme: SchemeName,
     narrow: bool = False,
 ) -> dict[str, Any] | None:
-    """What BokehJS embeds: both figures, one above the other.
+    """Return what BokehJS embeds: both figures, one above the other.
 
     Parameters
     ----------
     points
         The light curve: ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``. Points
-        without a finite flux are not drawn; an error that is not finite is no error bar.
+        without a finite flux are not drawn; an error that is not finite gives no error bar.
     moments
         The scores, in order of time. A moment without probabilities is a gap.
     first_mjd_tai
@@ -99,7 +99,7 @@ def draw(
     Returns
     -------
     dict or None
-        None where there is nothing at all to draw.
+        None if there is nothing to draw.
     """
     drawn = _finite(points)
     t = np.concatenate([drawn["t_mjd_tai"].to_numpy(), [m.t_mjd_tai for m in moments]])
@@ -246,7 +246,7 @@ def probability_figure(
 
 
 def shown_classes(moments: Sequence[Moment]) -> list[int]:
-    """The classes that ever exceeded `SHOWN_PROBABILITY`, the one that got highest first."""
+    """The classes that ever exceeded `SHOWN_PROBABILITY`, the one with the highest maximum first."""
     highest: dict[int, float] = {}
     for moment in moments:
         for class_id, p in moment.probabilities.items():

@@ -1,4 +1,4 @@
-"""The pages: each renders its data, and again as a fragment whenever the browser asks."""
+"""The pages: each renders its data, and renders it again as a fragment when the browser requests it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _overview(portal: PortalDep) -> Values:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the timeline."""
+    """One line of the timeline."""
 
     time_ms: int
     kind: Literal["promotion", "trial"]
@@ -226,7 +226,7 @@ def draw_figures(
     scheme: SchemeName = "light",
     narrow: bool = False,
 ) -> JSONResponse:
-    """The figures of an object, for BokehJS to embed; null where there is nothing to draw."""
+    """The figures of an object, for BokehJS to embed; null if there is nothing to draw."""
     with reading(portal.engine) as connection:
         survey = views.survey_of(connection, object_id, survey)
         found = views.object_summary(connection, survey, object_id)
@@ -246,7 +246,7 @@ def _moments(alerts: list[shapes.Alert]) -> Iterator[figures.Moment]:
 
 
 def first_detection(alerts: list[shapes.Alert], first_alert_mjd_tai: float) -> float:
-    """Time of the first detection (MJD, TAI), as the alerts tell it, else that of the first alert.
+    """Time of the first detection (MJD, TAI) according to the alerts, else that of the first alert.
 
     An alert's history can go further back than the first alert that noctule has read.
     """

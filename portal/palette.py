@@ -24,7 +24,7 @@ class Scheme:
     classes: tuple[str, ...]
 
     def band(self, band: str) -> str:
-        """The colour of a band; others' bands share LSST's colours, not their markers."""
+        """The colour of a band; other surveys' bands have LSST's colours, but their own markers."""
         counts_as = {each.name: each.counts_as for each in BANDS}
         return self.bands.get(counts_as.get(band, band), self.muted)
 
@@ -101,4 +101,4 @@ _MARKERS: Final = (
     "diamond_dot",
 )  # fmt: skip
 BAND_MARKERS: Final[Mapping[str, str]] = dict(zip(BAND_NAMES, _MARKERS, strict=False))
-"""Marker of a band, LSST's after RTN-045; one that is not listed is drawn as a cross."""
+"""Marker of each band, LSST's after RTN-045; a band that is not listed is drawn as a cross."""

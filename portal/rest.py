@@ -1,4 +1,4 @@
-"""The REST interface, below /api; docs/api.md says what it promises."""
+"""The REST interface, below /api; docs/api.md describes it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def list_requests(
 
 
 def _may_report(portal: PortalDep, authorization: Annotated[str, Header()] = "") -> None:
-    """Refuse who does not show the token."""
+    """Refuse a client that does not send the token."""
     if portal.token is None:
         message = "reports are not taken over HTTP: set portal.token (NOCTULE_PORTAL__TOKEN)"
         raise ApiError(403, ErrorCode.LABELS_DISABLED, message)
@@ -95,7 +95,7 @@ def _may_report(portal: PortalDep, authorization: Annotated[str, Header()] = "")
         wanted = {"WWW-Authenticate": "Bearer"}
         raise ApiError(401, ErrorCode.UNAUTHORIZED, message, headers=wanted)
     if not secrets.compare_digest(given.strip().encode(), portal.token.encode()):
-        raise ApiError(403, ErrorCode.FORBIDDEN, "this is not the portal's token")
+        raise ApiError(403, ErrorCode.FORBIDDEN, "the token is wrong")
 
 
 @router.post("/labels", status_code=201, dependencies=[Depends(_may_report)])
@@ -151,7 +151,7 @@ def list_models(portal: PortalDep) -> shapes.Models:
 
 @router.get("/status")
 def show_status(portal: PortalDep) -> shapes.Status:
-    """Counts of what was read and of what came of it."""
+    """Counts of what was read, by outcome."""
     with reading(portal.engine) as connection:
         counts = accounting_queries.counts(connection)
         champions = views.champion_versions(connection, portal.alias)
@@ -170,7 +170,7 @@ def show_status(portal: PortalDep) -> shapes.Status:
 
 @router.get("/health")
 def show_health(portal: PortalDep) -> shapes.Health:
-    """200 where the database answers and has its tables."""
+    """200 if the database answers and has its tables."""
     _check_tables(portal)
     return shapes.Health()
 

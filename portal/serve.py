@@ -31,7 +31,7 @@ _ADVICE: Final = {
 def serve(
     app: FastAPI, host: str, port: int, *, ready: Callable[[str], None] | None = None
 ) -> None:
-    """Serve until SIGTERM or SIGINT; requests at work are answered first.
+    """Serve until SIGTERM or SIGINT; requests in progress are answered first.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def serve(
     Raises
     ------
     ConfigurationError
-        Nothing can listen there; the message says what to do.
+        The address cannot be listened on; the message says what to do.
     """
     with _listening(host, port) as listener:
         _server(app, listener, host, ready).run([listener])
@@ -55,12 +55,12 @@ def serve(
 
 @contextmanager
 def serving(app: FastAPI, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
-    """Serve from a thread while the block runs; gives the URL.
+    """Serve from a thread while the block runs; yields the URL.
 
     Raises
     ------
     ConfigurationError
-        As :func:`serve`; also where the application cannot start.
+        As :func:`serve`; also if the application cannot start.
     """
     urls: list[str] = []
     done = threading.Event()
@@ -91,7 +91,7 @@ def _run(server: uvicorn.Server, listener: socket.socket, done: threading.Event)
 
 
 class _Server(uvicorn.Server):
-    """Tells when it is ready, and ends by returning: a signal is not raised a second time."""
+    """Reports when it is ready, and ends by returning: a signal is not raised a second time."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -125,7 +125,7 @@ def _server(
 
 
 def url_of(host: str, port: int) -> str:
-    """The address as a browser on this machine takes it.
+    """The address to open in a browser on this machine.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def _bound(host: str, port: int) -> socket.socket:
         )[0]
     except OSError as error:
         hint = "set portal.host (NOCTULE_PORTAL__HOST) to an address of this machine"
-        raise ConfigurationError(f"no address is known for {host!r}: {hint}") from error
+        raise ConfigurationError(f"the host name {host!r} is unknown: {hint}") from error
     listener = socket.socket(family, kind, protocol)  # by its protocol asyncio knows to not delay
     if os.name == "posix":  # elsewhere it would let two programs share the port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

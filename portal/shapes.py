@@ -1,4 +1,4 @@
-"""The JSON of the REST interface: what goes out, and what a reported label must look like."""
+"""The JSON of the REST interface: its answers, and the labels and events that clients send."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ID_FIELDS: Final = frozenset(
         "trial_id",
     }
 )
-"""Names of the fields that are 64-bit identifiers: texts in JSON, whose numbers are doubles."""
+"""Names of the fields that are 64-bit identifiers: strings in JSON, whose numbers are doubles."""
 
 Id = Annotated[int, PlainSerializer(str, return_type=str)]
 InputId = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
@@ -53,12 +53,12 @@ Name = Annotated[Text, Field(min_length=1, max_length=200)]
 def _known_class(class_id: int) -> int:
     if class_id not in CLASS_NAMES:
         known = ", ".join(map(str, CLASS_NAMES))
-        raise ValueError(f"is no class of the taxonomy: one of {known}")
+        raise ValueError(f"is not a class of the taxonomy: use one of {known}")
     return class_id
 
 
 class Shape(BaseModel):
-    """Made from a row of the database; columns that are not named here do not go out."""
+    """Made from a row of the database; columns that are not named here are not sent."""
 
     model_config = ConfigDict(extra="ignore", ser_json_inf_nan="null")
 
@@ -73,7 +73,7 @@ class ClassProbability(Shape):
 
 
 class ObjectSummary(Shape):
-    """An object as its newest alert left it; the score is null where `reason` says why."""
+    """An object with the values of its newest alert; if the score is null, `reason` says why."""
 
     object_id: Id
     survey: str
@@ -100,7 +100,7 @@ class ObjectSummary(Shape):
 
 
 class ObjectNear(ObjectSummary):
-    """An object and how far it lies from the centre of the cone."""
+    """An object and its distance from the centre of the cone."""
 
     separation_arcsec: float
 
@@ -125,7 +125,7 @@ class AlertBase(Shape):
 
 
 _OF_OBJECT: Final = {"object_id", "ss_object_id", "arrival_ms", "ra_deg", "dec_deg"}
-"""What an alert of an object does not repeat."""
+"""Fields that the alerts of an object do not repeat."""
 _PYTHON: Final[dict[Kind, Any]] = {
     Kind.INT64: Id,
     Kind.INT32: int,
@@ -136,7 +136,7 @@ _PYTHON: Final[dict[Kind, Any]] = {
 
 
 def _alert() -> type[AlertBase]:
-    """Return what code reads of an alert, and every other field of the record."""
+    """Return the fields of an alert that code uses, and every other field of the record."""
     rest: dict[str, Any] = {
         f.name: (_PYTHON[f.kind] if f.null is Null.NEVER else _PYTHON[f.kind] | None, ...)
         for f in RECORD
@@ -161,7 +161,7 @@ class BandCurve(Shape):
 
 
 class Label(Shape):
-    """A label of the ledger; `current` where it is the one that counts for its object."""
+    """A label of the ledger; `current` if it is the one that counts for its object."""
 
     label_id: Id
     survey: str
@@ -180,7 +180,7 @@ class Label(Shape):
 
 
 class LabelRequest(Shape):
-    """A request for a spectrum, how far it is, and who said so; `answer` is the class that came back."""
+    """A request for a spectrum, its state, and who reported that; `answer` is the class that came back."""
 
     request_id: Id
     survey: str
@@ -274,7 +274,7 @@ class Trial(Shape):
 
 
 class ScoreSoFar(Shape):
-    """How good the champion's scores before the labels were; null where no label tells."""
+    """How good the champion's scores before the labels were; null without labels."""
 
     n_labels: int
     accuracy: float | None
@@ -294,7 +294,7 @@ class Models(Shape):
 
 
 class Status(Shape):
-    """Counts of everything that was read, and of what came of it."""
+    """Counts of everything that was read, by outcome."""
 
     alerts: int
     scored: int
@@ -314,7 +314,7 @@ class Health(Shape):
 
 
 class Error(Shape):
-    """What went wrong: a permanent code, a sentence, and what belongs to it."""
+    """What went wrong: a permanent code, a sentence, and further facts."""
 
     code: str
     message: str
@@ -322,19 +322,19 @@ class Error(Shape):
 
 
 class ErrorEnvelope(Shape):
-    """The body of every answer that is no success."""
+    """The body of every answer that is an error."""
 
     error: Error
 
 
 class Report(BaseModel):
-    """What a reporter sends; a field that is not named here is an error."""
+    """What a client sends; a field that is not named here is an error."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 
 
 class EventReport(Report):
-    """What became of a request, as whoever works on it sends it."""
+    """An event of a request, as the client sends it."""
 
     event: requests.Report
     who: Name
@@ -342,7 +342,7 @@ class EventReport(Report):
 
 
 class LabelReport(Report):
-    """A label as a reporter sends it; `object_id` may be a text, as in every answer."""
+    """A label as the client sends it; `object_id` may be a string, as in every answer."""
 
     object_id: InputId
     survey: Name | None = None

@@ -1,4 +1,4 @@
-"""From rows to shapes: what the REST interface and the pages both show."""
+"""Makes shapes from rows, for the REST interface and the pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Row = object_queries.AnyRow
 
 
 def name_of(class_id: int | None) -> str | None:
-    """The name of a class; None of none."""
+    """The name of a class; None for None."""
     return None if class_id is None else class_name(class_id)
 
 
@@ -64,12 +64,12 @@ def objects_near(
 
 
 def survey_of(connection: sa.Connection, object_id: int, survey: str | None) -> str:
-    """The survey that an object is of: the one given, or the only one that has this id.
+    """The survey of an object: the given one, or the only one that has an object of this id.
 
     Raises
     ------
     ApiError
-        None has, or several have and none is given.
+        No survey has, or several have and none is given.
     """
     known = object_queries.surveys_of(connection, object_id) if survey is None else [survey]
     if not known:
@@ -147,7 +147,7 @@ def _classes(
 
 
 def light_curve_by_band(points: pa.Table | None) -> dict[str, shapes.BandCurve] | None:
-    """A light curve as arrays per band, bands in order of wavelength; None where there is none."""
+    """A light curve as arrays per band, bands in order of wavelength; None if there is none."""
     if points is None:
         return None
     points = points.sort_by("t_mjd_tai")
@@ -249,7 +249,7 @@ def score_so_far(connection: sa.Connection, model_version: str) -> shapes.ScoreS
 
 
 def judge(scored: Sequence[tuple[int, Mapping[int, float]]]) -> shapes.ScoreSoFar:
-    """Accuracy and log-loss of (true class, probabilities); null without any.
+    """Accuracy and log-loss of pairs (true class, probabilities); null if there are none.
 
     A class that the model does not know counts as `models.evaluation.PROBABILITY_FLOOR`.
 

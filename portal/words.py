@@ -1,4 +1,4 @@
-"""How values read on the pages: the filters of the templates. Null becomes words, never zero."""
+"""The filters of the templates: how values are written on the pages. Null becomes a dash, never zero."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mjd(t_mjd_tai: float | None) -> str:
 
 
 def figure(value: object) -> str:
-    """Any value of a metrics or gate table: counts whole, shares with three digits."""
+    """Any value of a table of metrics or of the gate: counts as integers, fractions with three digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -43,12 +43,12 @@ def figure(value: object) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share between 0 and 1 as a percentage, for a width; null is no width."""
+    """A fraction between 0 and 1 as a percentage, for a width; null gives the width 0."""
     return f"{100 * min(max(value or 0.0, 0.0), 1.0):.1f}%"
 
 
 def magnitude(flux_njy: float | None) -> str:
-    """AB magnitude of a flux; a dash where it has none.
+    """AB magnitude of a flux; a dash if it has none.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def flat(values: Mapping[str, Any] | None, prefix: str = "") -> list[tuple[str, Any]]:
-    """The single values of nested tables, each with the words of its path; lists are left out."""
+    """The values of nested tables, each with the words of its path; lists are left out."""
     return list(_leaves(values or {}, prefix))
 
 

@@ -1,1 +1,1 @@
-"""A sky to try noctule on: objects become alerts, nights pass, a telescope answers."""
+"""A sky to try noctule on: alerts made from objects, nights, and a telescope that answers requests."""

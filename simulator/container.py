@@ -1,4 +1,4 @@
-"""Framed packets as one Avro container file, the form in which alerts are handed around."""
+"""Writes framed packets as one Avro container file, the form in which alerts are shared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKETS_PER_BLOCK: Final = 100
 
 
 class _Block(NamedTuple):
-    """What fastavro's writer takes for a block that is encoded already."""
+    """A block that is already encoded, in the form that fastavro's writer accepts."""
 
     num_records: int
     bytes_: io.BytesIO
@@ -36,7 +36,7 @@ def write_container(
     path
         The file; overwritten, its folder is made.
     packets
-        Any number, taken a hundred at a time.
+        Any number; consumed a hundred at a time.
     schemas
         Where the schema comes from; the installed ``lsst-alert-packet`` by default.
 

@@ -1,4 +1,4 @@
-"""Nights pass: alerts are published in the order of their times, with the clock sped up."""
+"""Plays nights: alerts are published in the order of their times, with the clock sped up."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ class NightPlan:
         return len(self._alerts)
 
     def __iter__(self) -> Iterator[tuple[int, range]]:
-        """Give every night with the numbers of its alerts."""
+        """Yield every night with the numbers of its alerts."""
         return self.since(0)
 
     def since(self, position: int) -> Iterator[tuple[int, range]]:
-        """Give what is left when the first `position` alerts are published, night by night."""
+        """Yield what is left after the first `position` alerts, night by night."""
         bounds = zip(self._bounds[:-1], self._bounds[1:], strict=True)
         for night, (start, end) in zip(self.nights.tolist(), bounds, strict=True):
             if position < end:
                 yield night, range(max(start, position), end)
 
     def position_of(self, night: int) -> int:
-        """Return how many alerts lie before `night`."""
+        """Return how many alerts there are before `night`."""
         return self._bounds[int(np.searchsorted(self.nights, night))]
 
     def packet(self, number: int) -> bytes:
@@ -70,15 +70,15 @@ class NightPlan:
         return self._alerts.packet(number)
 
     def digest(self) -> str:
-        """Return a digest of the plan: a position means nothing in another one."""
+        """Return a digest of the plan: a position is valid only in the same plan."""
         return self._alerts.digest()
 
 
 class Clock(Protocol):
-    """Time as :func:`play` sees it."""
+    """The time that :func:`play` uses."""
 
     def now(self) -> float:
-        """Return seconds since any fixed moment."""
+        """Return seconds since an arbitrary fixed moment."""
         ...
 
     def wait(self, seconds: float, stop: threading.Event) -> None:
@@ -87,7 +87,7 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """The time that people have."""
+    """Real time."""
 
     def now(self) -> float:
         """Return seconds of the monotonic clock."""
@@ -110,7 +110,7 @@ def play(
     stop: threading.Event | None = None,
     on_night: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Publish what is left of a plan at the pace of simulated nights.
+    """Publish the rest of a plan at the pace of simulated nights.
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def play(
     night_s
         How long a night lasts, in seconds; its alerts are spread evenly over it. 0 does not wait.
     alerts_per_s
-        A pace in alerts, which `night_s` then yields to: a night lasts as long as its alerts take.
+        Alerts per second instead of `night_s`: a night lasts as long as its alerts take.
     position
         How many alerts of the plan were published before, as an earlier call returned it.
     start_night
         Skip the nights before this one.
     clock, stop
-        Time, and the event that ends the play: at once, even in a wait.
+        The time, and the event that stops the play at once, even while it waits.
     on_night
         Called with the night and the position when all of a night is published and its time is
         over; not for a night that `stop` cut short. Flush and save the position here.
@@ -139,7 +139,7 @@ def play(
 
     Notes
     -----
-    A publisher that is slower than the pace delays what follows; no night is made shorter to catch
+    A publisher that is slower than the pace delays what follows; no night is shortened to catch
     up. Nights without an alert take no time.
     """
     clock = WallClock() if clock is None else clock
@@ -173,21 +173,21 @@ def _wait_until(due: float, clock: Clock, stop: threading.Event) -> None:
 
 @dataclass(frozen=True)
 class Bookmark:
-    """The position in a plan, kept in a small file across runs.
+    """The position in a plan, saved in a small file between runs.
 
     Attributes
     ----------
     path
         The file.
     digest
-        :meth:`NightPlan.digest`: a position of another plan is not taken for one of this.
+        :meth:`NightPlan.digest`: a position saved for another plan is ignored.
     """
 
     path: Path
     digest: str
 
     def read(self) -> int:
-        """Return the saved position; 0 where none of this plan is saved."""
+        """Return the saved position; 0 if none is saved for this plan."""
         try:
             saved = json.loads(self.path.read_text())
             return int(saved["position"]) if saved["digest"] == self.digest else 0

@@ -1,14 +1,14 @@
-"""Objects of a light-curve folder become LSST alert packets, schema 10.0, Confluent framing.
+"""Makes LSST alert packets, schema 10.0, Confluent framing, from the objects of a light-curve folder.
 
-One packet for each detection, made of what :func:`lightcurves.moments.as_of` shows at that moment
-and of nothing else: the detection is ``diaSource``, earlier detections are ``prvDiaSources``, and
-measurements that are no detections are ``prvDiaForcedSources``. (At the real telescope a detection
-has forced photometry too; a light-curve folder holds one measurement per visit, and so does the
-packet.) ``docs/simulator.md`` says how each field is filled.
+Each detection gives one packet, made only of what :func:`lightcurves.moments.as_of` shows at that
+moment: the detection is ``diaSource``, earlier detections are ``prvDiaSources``, and measurements
+that are not detections are ``prvDiaForcedSources``. (In Rubin's packets a detection has forced
+photometry too; a light-curve folder has one measurement per visit, and so has the packet.)
+``docs/simulator.md`` says how each field is filled.
 
 A packet's bytes are those that fastavro writes for the whole record. They are put together from
-the encodings of its parts, each measurement encoded once per object by fastavro: an object's
-packets repeat its history, and encoding that anew takes 4 ms a packet at 150 points, 40 at 1,000.
+the encodings of its parts, and fastavro encodes each measurement once per object: an object's
+packets repeat its history, and encoding that again takes 4 ms per packet with 150 points, 40 ms with 1,000.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def visit_of(t_mjd_tai: float) -> int:
 
 
 def measurement_id(object_id: int, number: int, *, forced: bool) -> int:
-    """Return the identifier of an object's measurement: 63 bits of a hash, equal in every run.
+    """Return the identifier of an object's measurement: 63 bits of a hash, the same in every run.
 
-    A hash takes any int64 as object id, which no arithmetic on it does; two of a million
+    A hash accepts any int64 as object id, which arithmetic would not; two of a million
     measurements collide with probability 5e-8.
 
     Parameters
@@ -92,7 +92,7 @@ def alert_schema(schemas: SchemaSource | None = None) -> dict[str, Any]:
 
 
 class AlertWriter:
-    """Encodes the parts of an alert, and puts parts together to a framed packet.
+    """Encodes the parts of an alert, and puts them together into a framed packet.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _array(items: list[bytes]) -> bytes:
 
 
 class _Target(NamedTuple):
-    """One object: what it is called, where it is, all that is measured of it."""
+    """One object: its id, its position, all its measurements."""
 
     object_id: int
     ra_deg: float
@@ -167,8 +167,8 @@ class _History:
     def visible(self, point: int) -> NDArray[np.int64]:
         """Return the points that the packet of detection `point` shows, its own last.
 
-        :func:`~lightcurves.moments.as_of` chooses without a look at the flux, so a light curve
-        whose fluxes are the numbers of its points tells which it chose (exact to 2**24 points).
+        :func:`~lightcurves.moments.as_of` does not look at the flux, so with a light curve
+        whose fluxes are the numbers of its points, the result shows which it chose (exact to 2**24 points).
         """
         curve = self.target.curve
         numbered = replace(curve, flux_njy=np.arange(len(self.ids), dtype=np.float32))
@@ -202,10 +202,10 @@ class _History:
 
 
 class SimulatedAlerts:
-    """Every alert that a set of objects causes, numbered in the order of time.
+    """Every alert of a set of objects, numbered in the order of time.
 
-    Alerts of one time are in the order of their objects' ids. A packet is made when it is asked
-    for; the encoded measurements of the last 2,000 objects are kept.
+    Alerts with the same time are in the order of their objects' ids. A packet is made when it is requested;
+    the encoded measurements of the last 2,000 objects are cached.
 
     Parameters
     ----------
@@ -249,18 +249,18 @@ class SimulatedAlerts:
         return self._point.size
 
     def __iter__(self) -> Iterator[bytes]:
-        """Give every packet in the order of time."""
+        """Yield every packet in the order of time."""
         return (self.packet(number) for number in range(len(self)))
 
     def packet(self, number: int) -> bytes:
-        """Return the framed packet of an alert; equal bytes whenever it is asked for."""
+        """Return the framed packet of an alert; the same bytes every time."""
         row = int(self._row[number])
         return self._history(row).packet(
             int(self._point[number] - self._curves.offsets[row]), self._writer
         )
 
     def digest(self) -> str:
-        """Return a digest of which object alerts when: a position in the stream belongs to it."""
+        """Return a digest of which object has an alert when; a position in the stream belongs to a digest."""
         parts = self.object_id.tobytes() + self.t_mjd_tai.tobytes()
         return hashlib.sha256(parts).hexdigest()[:16]
 
@@ -290,7 +290,7 @@ def _measurement_ids(object_id: int, forced: NDArray[np.bool_]) -> list[int]:
 
 
 def _encode_points(writer: AlertWriter, target: _Target, ids: list[int]) -> list[bytes]:
-    """Return each measurement as the record that its kind asks for."""
+    """Return each measurement as the record of its kind."""
     place = {"diaObjectId": target.object_id, "ra": target.ra_deg, "dec": target.dec_deg}
     kinds = target.curve.kind.tolist()
     return [
@@ -302,7 +302,7 @@ def _encode_points(writer: AlertWriter, target: _Target, ids: list[int]) -> list
 
 
 def _shared_fields(curve: LightCurves) -> Iterator[dict[str, Any]]:
-    """Give the fields that a source and a forced measurement have in common.
+    """Return the fields that a source and a forced measurement have in common.
 
     There is no image, so ``detector`` (and a source's ``x`` and ``y``) are 0; a measurement is
     processed at the very time it is made.

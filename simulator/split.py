@@ -1,4 +1,4 @@
-"""One set of objects becomes three: to train on, to judge models by, and to stream."""
+"""Splits a set of objects into three: for training, for comparing models, and for streaming."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DEFAULT_FRACTIONS: Final = Fractions()
 
 @dataclass(frozen=True)
 class Split:
-    """Where the three light-curve folders lie, and the file that only the telescope reads."""
+    """Paths of the three light-curve folders, and of the file that only the telescope reads."""
 
     folder: Path
 
@@ -55,12 +55,12 @@ class Split:
 
     @property
     def frozen(self) -> Path:
-        """Labelled objects of every class, never trained on: what the gate compares models by."""
+        """Labelled objects of every class, never trained on: the gate compares models on them."""
         return self.folder / "frozen"
 
     @property
     def stream(self) -> Path:
-        """The rest, without labels: what is simulated as alerts."""
+        """The other objects, without labels, which are simulated as alerts."""
         return self.folder / "stream"
 
     @property
@@ -84,13 +84,12 @@ def split_objects(
     folder
         A light-curve folder.
     out
-        Receives the folders ``train``, ``frozen`` and ``stream``, and ``truth.parquet`` beside
-        them.
+        Folder for the folders ``train``, ``frozen`` and ``stream``, and for ``truth.parquet``.
     seed
         Equal input and seed give equal parts; a class's parts do not depend on other classes.
     withheld_classes
-        Classes that ``train`` has nothing of: their share of it is streamed. ``frozen`` has its
-        share of them too, so that the gate sees whether a new model has learned them.
+        Classes that are not in ``train``: their share of it is streamed instead. ``frozen`` does contain
+        them, so that the gate can see whether a new model has learned them.
     fractions
         Shares of each class, each cut rounded to the nearest whole object.
 
@@ -102,7 +101,7 @@ def split_objects(
     Raises
     ------
     ConfigurationError
-        `folder` is no light-curve folder, or `fractions` are no shares.
+        `folder` is not a light-curve folder, or `fractions` do not add up to 1.
 
     Notes
     -----
@@ -175,7 +174,7 @@ def _is_done(split: Split, stamp: str) -> bool:
 
 
 def _stamp(folder: Path, seed: int, withheld: frozenset[int], fractions: Fractions) -> str:
-    """Return what decides the split, as text: input digests and arguments."""
+    """Return, as text, everything that the split depends on: input digests and arguments."""
     digests = {name: _digest(folder / name) for name in (OBJECTS_FILE, LIGHT_CURVES_FILE)}
     arguments = {"seed": seed, "withheld": sorted(withheld), "fractions": list(fractions)}
     return json.dumps({**digests, **arguments}, indent=2)

@@ -1,4 +1,4 @@
-"""A simulated spectrograph: it works off the label queue and reports what objects really are."""
+"""A simulated spectrograph: it observes the objects of the label queue and reports their true classes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LabelDesk(Protocol):
         instrument: str | None = None,
         observed_mjd_tai: float | None = None,
     ) -> object:
-        """Report what an object is.
+        """Report the class of an object.
 
         Raises
         ------
@@ -80,27 +80,27 @@ def read_truth(path: Path) -> dict[int, int]:
 
 
 class Telescope:
-    """Takes spectra of requested objects: late, few a night, and each once.
+    """Takes spectra of requested objects: with a delay, a limited number per night, and each once.
 
     Parameters
     ----------
     desk
-        Where requests come from and reports go.
+        Where requests come from and reports are sent.
     truth
         Object id to classId. A request for any other object is never answered.
     delay_nights
         A request is observed this many nights after the alert that caused it.
     budget_per_night
-        The most spectra of one night.
+        Largest number of spectra per night.
     wait
-        Waits for so many seconds and says whether to give up, as ``threading.Event.wait`` does;
-        by default nothing makes it give up.
+        Waits for a number of seconds and returns whether to give up, like ``threading.Event.wait``;
+        by default it never gives up.
 
     Notes
     -----
-    Nothing needs to be saved: what is answered, the portal knows. A spectrum that was taken and
-    could not be reported is reported later without a second one. A report whose arrival is unknown
-    is repeated only when the portal shows the request as open again.
+    Nothing needs to be saved, because the portal knows which requests are answered. A spectrum that was
+    taken but could not be reported is reported later, without taking another. If it is unknown whether a
+    report arrived, it is repeated only if the portal shows the request as still open.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class Telescope:
     def observe(self, night: int) -> int:
         """Observe what is due in `night`; return the number of spectra reported.
 
-        May be called any number of times a night: the budget holds for the night. Steps: ask for
-        the open requests; report those that are due, in the portal's order, within the budget; on a
-        portal that does not answer, wait a little longer each time, ask anew, and after four tries
+        May be called any number of times per night: the budget is for the whole night. Steps: get
+        the open requests; report those that are due, in the portal's order, within the budget; if the
+        portal does not answer, wait, each time a little longer, and try again; after four tries
         leave the rest to a later call.
         """
         before = len(self._reported)

@@ -1,4 +1,4 @@
-"""What people ask about the live path: what was read, what came of it, how quickly."""
+"""Queries about the live path: what was read, with which outcome, how quickly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTCOMES: Final = ("classified", "not_evaluated", "duplicate", "rejected")
 
 @dataclass(frozen=True)
 class Counts:
-    """What came of everything that was read, over all runs.
+    """Counts of everything that was read, by outcome, over all runs.
 
     Attributes
     ----------
@@ -74,12 +74,12 @@ class Books:
     Attributes
     ----------
     read, classified, not_evaluated, duplicate, rejected
-        Alerts by what came of them.
+        Alerts by outcome.
     lost
-        Offsets that Kafka had removed before they were read.
+        Offsets that Kafka removed before they were read.
     imbalance
-        Alerts that do not add up: read in a batch but with no outcome, or the other way round; and
-        offsets that a range spans but that were neither read nor lost. 0, or the audit names them.
+        Alerts that do not add up: read in a batch but without an outcome, or outcomes without an alert;
+        and offsets within a range that were neither read nor lost. 0, unless the audit names them.
     """
 
     read: int = 0
@@ -92,7 +92,7 @@ class Books:
 
 
 def books(connection: sa.Connection) -> Books:
-    """Sum the accounting: one row per batch and partition, so quick where alerts are many."""
+    """Sum the accounting: one row per batch and partition, so it is fast however many alerts there are."""
     table = accounting.c
     explained = sum((table[f"n_{name}"] for name in OUTCOMES), start=sa.literal(0))
     spanned = table.end_offset - table.start_offset - table.n_lost
@@ -120,7 +120,7 @@ def read_positions(connection: sa.Connection, run_id: str) -> dict[tuple[str, in
 def _newest_batch(connection: sa.Connection) -> Any:
     """Return run_id, batch_id and committed_ms of the last batch of the run that wrote last, or None.
 
-    A run's batches are told apart by their numbers: the wall clock may have been put back.
+    Batches of a run are ordered by their numbers, because the wall clock may have been set back.
     """
     table = accounting.c
     run_id = sa.select(table.run_id).order_by(table.committed_ms.desc()).limit(1).scalar_subquery()
@@ -144,7 +144,7 @@ class LastBatch:
     n_read
         How many alerts it had.
     model_version
-        What scored it; empty where nothing was readable.
+        Version of the model that scored it; empty if no alert was readable.
     """
 
     committed_ms: int
@@ -153,7 +153,7 @@ class LastBatch:
 
 
 def last_batch(connection: sa.Connection) -> LastBatch | None:
-    """The newest batch; None where there is none yet."""
+    """The newest batch; None if there is none yet."""
     table = accounting.c
     newest = _newest_batch(connection)
     if newest is None:
@@ -169,8 +169,8 @@ def last_batch(connection: sa.Connection) -> LastBatch | None:
 def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
     """Return median and 99th percentile of the newest batch's latency, in seconds.
 
-    From Kafka's time stamp of the alert to the commit of its row, 0 where the clocks of the two differ so
-    much that it came out negative; None before the first batch.
+    From Kafka's time stamp of the alert to the commit of its row; 0 if the two clocks differ so much that
+    it would be negative. None before the first batch.
     """
     newest = _newest_batch(connection)
     if newest is None:
@@ -189,7 +189,7 @@ def rejected_packets(connection: sa.Connection, reason: str | None = None) -> It
     Parameters
     ----------
     connection
-        Any transaction; has to stay open while the packets are taken.
+        Any transaction; it has to stay open while the packets are iterated.
     reason
         Only those with this reason code.
     """

@@ -2,9 +2,9 @@
 
 ``with engine.begin() as connection`` is a transaction that may write: on SQLite it takes the write
 lock at its start, so that what it has read is still true when it writes. ``with
-reading(engine) as connection`` never waits for a writer, cannot write, and ends a query that takes too
-long, where the engine has a limit. Where the database cannot be reached, either raises
-`UnavailableError`; nobody else needs to know the drivers' exceptions.
+reading(engine) as connection`` never waits for a writer, cannot write, and stops a query that takes too
+long, if the engine has a limit. If the database cannot be reached, both raise
+`UnavailableError`; no other module needs to know the drivers' exceptions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RETRY_S: Final = 0.02
 _READING: Final = "noctule_reading"
 _LIMIT_S: Final = "noctule_query_timeout_s"
 _STEPS: Final = 10_000
-"""So many instructions of SQLite's virtual machine, well under a millisecond, between looks at the clock."""
+"""SQLite looks at the clock every this many instructions of its virtual machine, well under a millisecond."""
 _ALEMBIC: Final = threading.Lock()  # Alembic keeps the migration at work in a global
 
 _BUSY: Final = "another process is writing: wait, or raise store.busy_timeout_s"
@@ -54,7 +54,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_CORRUPT: "restore it from a backup",
     sqlite3.SQLITE_NOTADB: "move that file away, or choose another store.url",
 }
-"""What to do, by SQLite's primary result code; other codes are faults of the program."""
+"""What to do, by SQLite's primary result code; other codes are bugs in the program."""
 
 _ADVICE_POSTGRESQL: Final = (
     "see that it runs, and that store.url has the right host, port, user, password and database"
@@ -67,13 +67,13 @@ _CONTENTION: Final = (
 
 
 class QueryTimeoutError(UnavailableError):
-    """A query took longer than it may."""
+    """A query took longer than the limit."""
 
 
 def open_database(
     url: str, *, busy_timeout_s: float = 30.0, query_timeout_s: float | None = None
 ) -> sa.Engine:
-    """A pool of connections; opens none yet, but makes the folder of a SQLite file.
+    """Return a pool of connections; opens none yet, but makes the folder of a SQLite file.
 
     Parameters
     ----------
@@ -81,17 +81,17 @@ def open_database(
         ``sqlite:///relative.sqlite``, ``sqlite:////absolute.sqlite`` or
         ``postgresql://user:password@host:port/name``.
     busy_timeout_s
-        How long a statement waits for another writer's lock before it counts as failed.
+        How long a statement waits for another writer's lock before it fails.
     query_timeout_s
         How long a statement within :func:`reading` may take; None sets no limit.
 
     Raises
     ------
     UnavailableError
-        The folder cannot be made; later, from any use of the engine: the database is away,
-        locked, not writable, or refuses the password. The message never has the password.
+        The folder cannot be made; later, from any use of the engine: the database is unavailable,
+        locked or not writable, or refuses the password. The message never contains the password.
     QueryTimeoutError
-        From a statement within :func:`reading`: it took longer than it may.
+        From a statement within :func:`reading`: it took longer than the limit.
     ConfigurationError
         No such kind of database.
     """
@@ -110,8 +110,8 @@ def open_database(
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except (sa.exc.ArgumentError, ValueError):  # which may name a piece of the password
-        raise ConfigurationError(f"store.url {mask_password(url)!r} is no URL") from None
+    except (sa.exc.ArgumentError, ValueError):  # which may contain a part of the password
+        raise ConfigurationError(f"store.url {mask_password(url)!r} is not a URL") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return parsed.set(drivername="sqlite+pysqlite")
@@ -132,7 +132,7 @@ def _make_folder(url: URL) -> None:
 
 
 def _open_sqlite(url: URL, busy_timeout_s: float) -> sa.Engine:
-    # sqlite3 begins nothing by itself (isolation_level None): _begin_sqlite does.
+    # sqlite3 does not begin transactions by itself (isolation_level None): _begin_sqlite does.
     engine = sa.create_engine(
         url, connect_args={"timeout": busy_timeout_s, "isolation_level": None}
     )
@@ -152,9 +152,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, busy_timeout_s: float) -> No
 
 
 def _turn_wal_on(connection: sqlite3.Connection) -> bool:
-    """Make the write-ahead log, once in a database's life: readers do not wait for the writer.
+    """Turn on the write-ahead log, once per database: then readers do not wait for the writer.
 
-    False when another process is about it too; SQLite's own waiting does not cover this.
+    Returns False if another process is doing it too; SQLite's own waiting does not cover this.
     """
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -174,7 +174,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _limit_sqlite(connection: sa.Connection, *_: object) -> None:
-    """Let SQLite look at the clock during the statement that comes, and give up when it is late."""
+    """Let SQLite check the clock during the next statement, and give up when the time is over."""
     options = connection.get_execution_options()
     if options.get(_READING) and _LIMIT_S in options:
         deadline = time.monotonic() + options[_LIMIT_S]
@@ -185,7 +185,7 @@ def _limit_sqlite(connection: sa.Connection, *_: object) -> None:
 def _open_postgresql(url: URL, busy_timeout_s: float) -> sa.Engine:
     return sa.create_engine(
         url,
-        pool_pre_ping=True,  # a restarted server is met here, not in the middle of a batch
+        pool_pre_ping=True,  # a restarted server is noticed here, not in the middle of a batch
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "noctule",
@@ -196,12 +196,12 @@ def _open_postgresql(url: URL, busy_timeout_s: float) -> sa.Engine:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that sees one state of the database, does not wait for writers, and cannot write.
+    """Open a transaction that sees one snapshot of the database, does not wait for writers and cannot write.
 
     Raises
     ------
     QueryTimeoutError
-        A statement took longer than `engine` lets it.
+        A statement took longer than the limit of `engine`.
     """
     options: dict[str, Any] = {_READING: True}
     limit_s = engine.get_execution_options().get(_LIMIT_S)
@@ -216,7 +216,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def _translate(context: ExceptionContext) -> None:
-    """Raise `UnavailableError` for what is no fault of the program; leave the rest as it is."""
+    """Raise `UnavailableError` for errors that are not bugs of the program; leave the others as they are."""
     error = context.original_exception
     if _is_late(error):
         hint = "a query took too long: ask for less, or raise store.query_timeout_s"
@@ -246,7 +246,7 @@ def _advice(error: BaseException) -> str | None:
 def migrate(engine: sa.Engine) -> None:
     """Bring the tables to the state that this version of noctule needs.
 
-    Does nothing but look where they are there already. Several processes may call it at
+    If they are in that state already, it only checks. Several processes may call it at
     once: one migrates, the others wait and find it done.
 
     Raises
@@ -276,7 +276,7 @@ def is_current(engine: sa.Engine) -> bool:
 
 
 def _missing(connection: sa.Connection) -> list[sa.Column[Any]]:
-    """Return the columns of classifications that came with a new field of the record; all may be null."""
+    """Return the columns of classifications for new fields of the record; all are nullable."""
     there = {column["name"] for column in sa.inspect(connection).get_columns(classifications.name)}
     return [
         sa.Column(column.name, column.type)
@@ -306,5 +306,5 @@ def _upgrade(connection: sa.Connection) -> None:
         command.upgrade(config, "head")
     except CommandError as error:
         raise ConfigurationError(
-            f"the tables of the database are those of another noctule ({error}): upgrade this one"
+            f"the database has the tables of a newer noctule ({error}): upgrade this one"
         ) from error

@@ -1,11 +1,11 @@
 """Delta Lake tables of light curves and features, without Spark's JVM.
 
 Workers write Parquet files into the table's folder; the driver then commits their names in one
-transaction that carries the batch number. A batch that is replayed after a crash finds its number
-taken and adds nothing; the file of a task that ran twice stays an orphan for ``vacuum``.
+transaction that contains the batch number. A batch that is replayed after a crash finds its number
+taken and adds nothing; the file of a task that ran twice stays as an orphan for ``vacuum``.
 
-:mod:`store.maintenance` joins files and empties light curves that nobody needs: an alert's row stays
-for ever, its ``light_curve`` may be null.
+:mod:`store.maintenance` joins files and empties light curves that are not needed any more: an alert's row
+stays for ever, but its ``light_curve`` may be null.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POINT: Final = pa.struct(
         ("flags", pa.int8()),
     ]
 )
-"""A point as it lies on disk: plain text where memory has dictionaries, which Delta does not know."""
+"""A point as stored on disk: plain text instead of dictionaries, which Delta does not support."""
 
 REWRITER: Final = "noctule-maintenance"
 """Application of the transactions that replace files; see `replace_files`."""
@@ -53,8 +53,8 @@ CONFIGURATION: Final = {
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 days",
 }
-"""A batch a second makes 86,400 files of the log a day, and nobody reads the table as it once was;
-Delta's own 30 and 7 days would be millions of files, and as many tombstones in every checkpoint."""
+"""One batch per second makes 86,400 log files per day, and nobody reads old versions of the table. Delta's
+defaults of 30 and 7 days would be millions of files, and as many tombstones in every checkpoint."""
 
 
 class Written(NamedTuple):
@@ -73,7 +73,7 @@ class LightCurveFile:
     folder
         The table's folder.
     rows_in_a_group
-        Rows of a row group, of those that are added at a time; all by default.
+        Largest number of rows in a row group; by default all rows that are added at a time.
     """
 
     def __init__(self, folder: Path, rows_in_a_group: int | None = None) -> None:
@@ -100,7 +100,7 @@ class LightCurveFile:
         self._n_rows += table.num_rows
 
     def close(self) -> Written | None:
-        """Finish the file; None where nothing was added."""
+        """Finish the file; None if nothing was added."""
         if self._writer is None:
             return None
         with self._whole_or_not():
@@ -117,7 +117,7 @@ class LightCurveFile:
 
     @contextmanager
     def _whole_or_not(self) -> Iterator[None]:
-        """Delete what was written where the rest cannot be: on a full disk it would be in the way."""
+        """Delete what was written if the rest cannot be: on a full disk it would take up space."""
         try:
             with disk_trouble(self._folder):
                 yield
@@ -128,7 +128,7 @@ class LightCurveFile:
 
 @contextmanager
 def disk_trouble(folder: Path) -> Iterator[None]:
-    """Raise `UnavailableError` where the disk does not take what is written into `folder`."""
+    """Raise `UnavailableError` if the disk does not accept what is written into `folder`."""
     try:
         yield
     except OSError as error:
@@ -138,14 +138,14 @@ def disk_trouble(folder: Path) -> Iterator[None]:
 
 
 def texts_of(schema: pa.Schema) -> list[str]:
-    """Return the Parquet paths of columns of text: numbers hardly repeat, a dictionary costs time."""
+    """Return the Parquet paths of text columns: numbers rarely repeat, dictionaries of them cost time."""
     plain = [field.name for field in schema if pa.types.is_string(field.type)]
     nested = [field.name for field in POINT if pa.types.is_string(field.type)]
     return [*plain, *(f"light_curve.list.element.{name}" for name in nested)]
 
 
 def on_disk(table: pa.Table) -> pa.Table:
-    """Return `table` with dictionaries as plain text."""
+    """Return `table` with dictionaries converted to plain text."""
     at = table.schema.get_field_index("light_curve")
     if at < 0:
         return table
@@ -153,9 +153,9 @@ def on_disk(table: pa.Table) -> pa.Table:
 
 
 def ensure_table(folder: Path, schema: pa.Schema) -> None:
-    """Create the Delta table at `folder`, or add what it lacks of `schema`, as null in the rows there.
+    """Create the Delta table at `folder`, or add the missing columns of `schema`, as null in existing rows.
 
-    A field of a struct (a new feature, say) is added as a column is.
+    A missing field of a struct (such as a new feature) is added in the same way.
     """
     nothing = on_disk(schema.empty_table())
     wanted = Schema.from_arrow(nothing.schema)
@@ -181,18 +181,18 @@ def _names(schema: Any, path: str = "") -> set[str]:
 
 
 def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int) -> bool:
-    """Make `files` part of the table at `folder`, once for each (`app_id`, `batch_id`).
+    """Add `files` to the table at `folder`, once for each (`app_id`, `batch_id`).
 
     Returns
     -------
     bool
-        False where this batch had been committed before: nothing was done.
+        False if this batch was committed before: nothing was done.
 
     Raises
     ------
     UnavailableError
-        A file is gone, vacuumed as an orphan before its batch got here. The table would be broken;
-        a replay of the batch writes it anew.
+        A file was vacuumed as an orphan before its batch was committed. Committing it would break the
+        table; a replay of the batch writes it again.
     """
     table = DeltaTable(str(folder))
     done = table.transaction_version(app_id)
@@ -200,7 +200,9 @@ def commit_files(folder: Path, files: list[Written], app_id: str, batch_id: int)
         return False
     for file in files:
         if not (folder / file.name).is_file():
-            raise UnavailableError("Delta table", f"{file.name} is gone before it was committed")
+            raise UnavailableError(
+                "Delta table", f"{file.name} was deleted before it was committed"
+            )
     with disk_trouble(folder):
         table.create_write_transaction(
             [_action(file) for file in files],
@@ -217,25 +219,25 @@ def _action(file: Written, *, data_change: bool = True) -> AddAction:
 
 
 def replace_files(table: DeltaTable, old: list[Written], new: Written) -> bool:
-    """Put `new` in the place of `old`, in one transaction; appends do not conflict with it.
+    """Replace `old` by `new` in one transaction; appends do not conflict with it.
 
     Parameters
     ----------
     table
-        As it was when `old` was read, and not read again since.
+        In the version from which `old` was read, and not updated since.
     old, new
-        The same alerts.
+        Files with the same alerts.
 
     Returns
     -------
     bool
-        False where another did so meanwhile: the table is as if this had not been called.
+        False if another process replaced files meanwhile: then the table is unchanged.
 
     Notes
     -----
-    delta-rs takes a transaction of added and removed files for a blind append, and two that remove the
-    same file both succeed: every row would be there twice. So each carries the next number of one
-    application, and of two that have seen the same number one fails.
+    delta-rs treats a transaction that adds and removes files as a blind append, and two that remove the
+    same file both succeed: every row would be there twice. So each has the next number of an application
+    transaction, and if two saw the same number, one fails.
     """
     turn = (table.transaction_version(REWRITER) or 0) + 1
     removed = [RemoveAction(file.name, False, now_ms(), file.n_bytes, {}) for file in old]  # noqa: FBT003
@@ -252,16 +254,16 @@ def replace_files(table: DeltaTable, old: list[Written], new: Written) -> bool:
 
 
 def files_of(table: DeltaTable) -> list[Written]:
-    """Return the files that make the table up."""
+    """Return the files that the table consists of."""
     found = pa.table(table.get_add_actions(flatten=True))
     columns = (found[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     return [Written(*values) for values in zip(*columns, strict=True)]
 
 
 def dataset_of(table: DeltaTable, folder: Path) -> ds.Dataset:
-    """Return the rows of the table at `folder`, read as files of this machine.
+    """Return the rows of the table at `folder`, read as local files.
 
-    delta-rs would read them through Python objects, which Arrow's threads call: one that reads on when
+    delta-rs would read them through Python objects that Arrow's threads call: a thread that still reads when
     the interpreter ends aborts the process.
     """
     files = SubTreeFileSystem(str(folder), LocalFileSystem())
@@ -270,7 +272,7 @@ def dataset_of(table: DeltaTable, folder: Path) -> ds.Dataset:
 
 
 def read_light_curve(folder: Path, survey: str, object_id: int) -> pa.Table | None:
-    """Return the points of the object's newest alert, or None where there is no such object.
+    """Return the points of the object's newest alert, or None if there is no such object.
 
     Columns ``t_mjd_tai``, ``band``, ``flux_njy``, ``sigma_njy``, ``kind``, ``flags``.
     """
@@ -282,10 +284,10 @@ def read_light_curve(folder: Path, survey: str, object_id: int) -> pa.Table | No
 
 
 def read_alerts_of(folder: Path, objects: Iterable[Key]) -> pa.Table:
-    """Return the alerts of the objects, each once, with the light curve that its packet showed.
+    """Return the alerts of the objects, each once, with the light curve that was in its packet.
 
-    An alert that several runs have read counts once; one whose light curve is no longer kept is left
-    out. Empty where nothing was written yet.
+    An alert that several runs have read is returned once; one whose light curve was emptied is left
+    out. Empty if nothing was written yet.
     """
     schema = pa.schema(
         [

@@ -1,4 +1,4 @@
-"""Identifiers are a survey's own: what is meant is always (survey, id)."""
+"""Identifiers are unique within a survey: a key is always (survey, id)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Key = tuple[str, int]
 """A survey, and its diaObjectId or diaSourceId."""
 
 IDS_PER_QUERY: Final = 500
-"""Databases bound the parameters of a statement: SQLite takes 32,766, PostgreSQL 65,535."""
+"""Databases limit the parameters of a statement: SQLite to 32,766, PostgreSQL to 65,535."""
 
 
 def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnElement[bool]]:
-    """Give conditions that together hold for the rows whose survey and `column` are one of `keys`."""
+    """Yield conditions that together select the rows whose survey and `column` are one of `keys`."""
     by_survey: defaultdict[str, set[int]] = defaultdict(set)
     for survey, number in keys:
         by_survey[survey].add(number)

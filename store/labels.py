@@ -1,8 +1,8 @@
 """The label ledger.
 
-Labels are only ever added: several reporters may disagree, and one may correct himself. Which
-class an object has now is a fold over its labels: the most confident one counts (one without
-confidence as 0.5), among equals the newest.
+Labels are only added, never changed: reporters may disagree, and may correct themselves. The current
+class of an object is a fold over its labels: the most confident one counts (a label without
+confidence as 0.5), and among equals the newest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def report_label(
     comment: str | None = None,
     request_id: int | None = None,
 ) -> int:
-    """Add a label to the ledger; answers every open request for the object.
+    """Add a label to the ledger; this closes every open request for the object as answered.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def report_label(
     class_id
         Its class, of the DESC taxonomy.
     reporter
-        Who says so.
+        Who reports it.
     now_ms
         Time of the report, milliseconds since 1970 UTC.
     instrument, redshift, observed_mjd_tai, comment
-        What the spectrum came with.
+        Facts about the spectrum.
     confidence
-        From 0 to 1; None where the reporter does not say.
+        From 0 to 1; None if the reporter does not say.
     request_id
         The request that led to it; the first one for the object by default.
 
@@ -88,7 +88,7 @@ def report_label(
 
 
 def is_current() -> sa.ColumnElement[bool]:
-    """Whether a row of ``labels`` is the one that counts for its object."""
+    """The condition that a row of ``labels`` is the one that counts for its object."""
     return ledgers.is_current(
         labels,
         ["survey", "object_id"],
@@ -97,5 +97,5 @@ def is_current() -> sa.ColumnElement[bool]:
 
 
 def current_label() -> sa.Subquery:
-    """The one label of every object that counts: all columns of ``labels``, to join with."""
+    """A subquery with the label that counts for each object: all columns of ``labels``, to join with."""
     return sa.select(labels).where(is_current()).subquery("current_label")

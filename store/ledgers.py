@@ -1,4 +1,4 @@
-"""What the rows of an append-only table come to."""
+"""The fold of an append-only table: which row of a key counts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def is_current(
     key: Sequence[str],
     weight: Callable[[sa.FromClause], sa.ColumnElement[Any]],
 ) -> sa.ColumnElement[bool]:
-    """Whether a row of `table` is the one of its `key` that counts: the heaviest, among equals the newest.
+    """The condition that a row of `table` counts for its `key`: the heaviest one, among equals the newest.
 
-    That is a row than which none is better: a join by the key reads the rows of that key alone, where
-    a window over the ledger would read all of it for each question.
+    The condition says that no row of the key is better. So a join by the key reads only the rows of that key,
+    while a window function would read the whole ledger for each query.
     """
     (row_id,) = table.primary_key
     other = table.alias("other")

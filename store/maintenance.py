@@ -1,22 +1,22 @@
-"""Keeps the tables small, beside the stream: joins files, empties light curves that nobody needs.
+"""Keeps the tables small while the stream runs: joins files, empties light curves that are not needed.
 
-`maintain` does, in order, each step safe to be killed in:
+`maintain` takes these steps in order; it may be killed during any of them:
 
-1. *Rewrite.* Files of which a good part is superseded are written anew without it, and small files are
-   joined, like with like: what is joined becomes part of a file at least twice as large. A file is
-   written first and swapped in afterwards, in one transaction (:func:`store.delta.replace_files`):
-   whoever is killed in between leaves an orphan. However large the files, a few of their row groups are
-   in memory at a time.
-2. *Vacuum.* Files that are no part of the table any more, or never became one, go once they are older
-   than the stated age: a file that a running task writes, or that waits for its commit, is younger.
-3. *Log.* A checkpoint of Delta's log, which keeps the batch numbers of every run; then log files older
-   than a day go.
-4. *Database.* What the planner counts by, and on PostgreSQL dead rows.
+1. *Rewrite.* Files in which much is superseded are rewritten without it, and small files are joined with
+   others of their size, so that each becomes part of a file at least twice as large. The new file is
+   written first and then exchanged for the old ones in one transaction
+   (:func:`store.delta.replace_files`), so that a kill in between leaves an orphan. However large the files
+   are, only a few of their row groups are in memory at a time.
+2. *Vacuum.* Files that do not belong to the table, any more or yet, are deleted once they are older than
+   the configured age: a file that a running task writes, or that waits for its commit, is younger.
+3. *Log.* A checkpoint of Delta's log is written, which contains the batch numbers of every run; then log
+   files older than a day are deleted.
+4. *Database.* The planner's statistics are renewed, and on PostgreSQL dead rows removed.
 
-Which light curve is superseded, :mod:`store.thinning` says. The row of an alert, its scores and its features
-stay for ever.
+:mod:`store.thinning` says which light curves are superseded. The row of an alert, its scores and its features
+are kept for ever.
 
-`maintain_rescored` does the first three of the table of what was scored again, which has no light curves.
+`maintain_rescored` takes the first three steps for the table of re-scored alerts, which has no light curves.
 """
 
 from __future__ import annotations
@@ -43,27 +43,27 @@ if TYPE_CHECKING:
 
 DAY_MS: Final = 86_400_000
 ROWS_IN_A_GROUP: Final = 1024
-"""Rows are sorted by object: who asks for one object reads one group of each file."""
+"""Rows are sorted by object: a query for one object reads one row group of each file."""
 
 BY_OBJECT: Final = ("object_id", "survey", "t_mjd_tai")
 BY_ALERT: Final = ("dia_source_id",)
-"""A re-scoring asks which of some thousand alerts are there: it reads the groups that may have them."""
+"""A re-scoring looks up some thousand alerts: it reads only the row groups that may contain them."""
 
 _AT_A_TIME: Final = 64 << 20
-"""So many bytes of rows are put in order at a time, roughly as they lie in memory, and a row group at
-least; what is in memory is about three times this."""
+"""About this many bytes of rows, as in memory, are put in order at a time, and at least one row group; the
+memory used is about three times this."""
 _POINT_BYTES: Final = 32
 _VALUE_BYTES: Final = 9
 
 _FEWEST: Final = 8
-"""So few small files are not worth their rewriting yet."""
+"""Fewer small files than this are not worth rewriting."""
 _SMALL: Final = 0.25
-"""A file below this part of the target is small."""
+"""A file smaller than this fraction of the target is small."""
 _WASTED: Final = 0.25
-"""A file is written anew where this part of its bytes is superseded."""
+"""A file is rewritten if at least this fraction of its bytes is superseded."""
 _ANALYSED_ROWS: Final = 1000
 _LARGE: Final = 100_000
-"""What SQLite has counted of a table with fewer rows is not kept: see :func:`analyse`."""
+"""SQLite's statistics of a table with fewer rows are not kept: see :func:`analyse`."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Retention:
     Attributes
     ----------
     file_mb
-        Size that files are joined to.
+        Size of the files into which small ones are joined.
     light_curve_days
-        A light curve is kept so long after its alert was read, superseded or not.
+        A light curve is kept for this long after its alert was read, superseded or not.
     orphan_hours
-        Age at which a file that is not part of the table goes. More than any batch takes, and more
-        than any reader does.
+        Age at which a file that does not belong to the table is deleted. Longer than any batch or any
+        reader takes.
     """
 
     file_mb: int = 64
@@ -88,20 +88,20 @@ class Retention:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a round of maintenance came to.
+    """The result of a round of maintenance.
 
     Attributes
     ----------
     files, n_bytes
         Of the table: before and after.
     n_emptied
-        Light curves that went.
+        Light curves that were emptied.
     n_vacuumed, vacuumed_bytes
         Files that were deleted.
     n_log_files
         Files of Delta's log that were deleted.
     overtaken
-        Another maintenance was at work on the same files: the rest was left to it.
+        Another maintenance was working on the same files: the rest was left to it.
     """
 
     files: tuple[int, int] = (0, 0)
@@ -113,7 +113,7 @@ class Saved:
     overtaken: bool = False
 
     def fields(self) -> dict[str, int | bool]:
-        """Return all of it as plain values by name, for a log in JSON."""
+        """Return all values by name, as fields of a log record."""
         plain = asdict(self)
         (files, files_left), (n_bytes, bytes_left) = plain.pop("files"), plain.pop("n_bytes")
         return {
@@ -126,23 +126,23 @@ class Saved:
 
 
 class Progress(Protocol):
-    """What is told of a round."""
+    """Receives the progress of a round."""
 
     def __call__(self, line: str, /, **fields: object) -> None:
-        """Take a line after each step; `fields` have its numbers, ``table`` and ``step`` among them."""
+        """Called with a line after each step; `fields` has its numbers, ``table`` and ``step`` among them."""
 
 
 def _silent(_line: str, /, **_fields: object) -> None:
-    """Take a line and say nothing."""
+    """Ignore the line."""
 
 
 def _never() -> bool:
-    """Say that nobody wants this to stop."""
+    """Never stop."""
     return False
 
 
 class _StoppedError(Exception):
-    """Somebody wants this to stop; what was swapped in stays."""
+    """The round was stopped; files already replaced stay replaced."""
 
 
 def maintain(
@@ -159,13 +159,13 @@ def maintain(
     engine
         The database: it says which objects have labels or requests, and is analysed.
     folder
-        The table's; nothing is done where there is none yet.
+        Folder of the table; nothing is done if there is none yet.
     retention
         How long things are kept.
     progress
         Called after each step.
     stopped
-        Asked every few seconds; where it says so, the rest is left to the next round.
+        Called every few seconds; if it returns True, the rest is left to the next round.
     """
     saved = Saved()
     if DeltaTable.is_deltatable(str(folder)):
@@ -186,9 +186,9 @@ def maintain_rescored(
     progress: Progress = _silent,
     stopped: Callable[[], bool] = _never,
 ) -> Saved | None:
-    """Do one round of maintenance of the Delta table at `folder` of what was scored again.
+    """Do one round of maintenance of the Delta table of re-scored alerts at `folder`.
 
-    Its files are joined, its orphans deleted and its log shortened. None where there is no such table.
+    Its files are joined, its orphans deleted and its log shortened. None if there is no such table.
     """
     if not DeltaTable.is_deltatable(str(folder)):
         return None
@@ -228,7 +228,7 @@ def _maintain_table(rewriting: _Rewriting, progress: Progress) -> Saved:
 
 
 class Seen(NamedTuple):
-    """A file of the table, which of its light curves are superseded, and bytes that these take."""
+    """A file of the table, which of its light curves are superseded, and how many bytes these take."""
 
     file: Written
     superseded: NDArray[np.bool_]
@@ -236,20 +236,20 @@ class Seen(NamedTuple):
 
     @property
     def left(self) -> float:
-        """Bytes without what is superseded."""
+        """Bytes of the file without what is superseded."""
         return self.file.n_bytes - self.wasted
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether it is worth its rewriting alone."""
+        """Whether the file is worth rewriting by itself."""
         return self.wasted >= _WASTED * self.file.n_bytes
 
 
 def choose_groups(files: Iterable[Seen], target_bytes: int) -> list[list[Seen]]:
-    """Return which files are worth their rewriting, in groups that become one file of `target_bytes` each.
+    """Return the files that are worth rewriting, in groups that become one file of `target_bytes` each.
 
     Wasteful files come first, in their order, then small ones, from the smallest on. A small file joins a
-    group as long as it is not larger than the rest of it: so it becomes part of one at least twice its size.
+    group if it is not larger than the rest of it, so that it becomes part of a file at least twice its size.
     """
     files = list(files)
     wasteful = [seen for seen in files if seen.is_wasteful]
@@ -292,7 +292,7 @@ class _Rewriting:
     by
         Columns that rows are sorted by.
     rule
-        By which light curves go; None where there are none.
+        Which light curves are emptied; None if there are none.
     stopped
         See :func:`maintain`.
     n_emptied, overtaken
@@ -309,12 +309,12 @@ class _Rewriting:
     _glances: dict[str, Glanced] = field(default_factory=dict)
 
     def ask(self) -> None:
-        """Go no further where this is to stop."""
+        """Raise if the round should stop."""
         if self.stopped():
             raise _StoppedError
 
     def run(self, progress: Progress) -> None:
-        """Rewrite, once: the stream goes on, so there is always something."""
+        """Rewrite files once: while the stream runs there are always more."""
         groups = choose_groups(self._seen(), self.retention.file_mb << 20)
         for number, group in enumerate(groups, 1):
             self.ask()
@@ -345,7 +345,7 @@ class _Rewriting:
         return [_as_seen(*of_file) for of_file in zip(files, glanced, parts, strict=True)]
 
     def _rewrite(self, group: list[Seen]) -> bool:
-        """Write `group` as one file and swap it in; False where another did so before."""
+        """Write `group` as one file and replace it; False if another process did so before."""
         table = DeltaTable(str(self.folder))
         old = [seen.file for seen in group]
         if not set(old) <= set(files_of(table)):
@@ -395,7 +395,7 @@ def _bytes_of(files: Iterable[Written]) -> int:
 
 
 def vacuum(folder: Path, hours: int) -> dict[str, int]:
-    """Delete files that are no part of the table and older than `hours`; their sizes by name."""
+    """Delete files that do not belong to the table and are older than `hours`; return their sizes by name."""
     table = DeltaTable(str(folder))
 
     def unneeded(*, dry_run: bool) -> list[str]:
@@ -409,7 +409,7 @@ def vacuum(folder: Path, hours: int) -> dict[str, int]:
 
 
 def shorten_log(folder: Path) -> int:
-    """Write a checkpoint of Delta's log and delete what it makes needless; the number of files."""
+    """Write a checkpoint of Delta's log and delete the files that it replaces; return their number."""
     table = DeltaTable(str(folder))
     table.create_checkpoint()
     before = _log_files(folder)
@@ -422,11 +422,12 @@ def _log_files(folder: Path) -> set[str]:
 
 
 def analyse(engine: sa.Engine) -> None:
-    """Let the database count what it plans by, and take up dead rows; neither stops a writer for long.
+    """Renew the planner's statistics; on PostgreSQL remove dead rows. Neither delays writers for long.
 
-    SQLite has no room to give back: rows are added or overwritten, hardly ever deleted. Its connections learn
-    but once what was counted, and a stream's stays open for weeks: told that a table is small it would read
-    it whole for each batch, however large it has become. What was never counted it takes for large.
+    SQLite has no space to give back: rows are added or overwritten, hardly ever deleted. A connection of
+    SQLite's reads the statistics only once, and the stream's stays open for weeks: if they say that a table
+    is small, it reads the whole table for each batch, however large it has become. A table without
+    statistics is assumed to be large.
     """
     if engine.dialect.name == "postgresql":
         with engine.connect() as opened:

@@ -1,4 +1,4 @@
-"""What people ask about objects: the newest and strangest, one of them, a piece of sky, scores so far."""
+"""Queries about objects: the newest and strangest, one of them, a region of the sky, scores so far."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def newest_objects(
     connection
         Any transaction.
     limit, offset
-        How many rows, and how many before them to pass over.
+        How many rows to return, and how many to skip before them.
     class_id
         Only objects whose most probable class is this one.
 
@@ -126,7 +126,7 @@ def _rows_of(connection: sa.Connection, keys: Iterable[Key]) -> dict[Key, sa.Row
 
 
 def with_newest_alert(connection: sa.Connection, rows: Sequence[AnyRow]) -> list[Row]:
-    """Rows of ``objects``, each with `ALERT_COLUMNS` of its newest alert; null where it is gone."""
+    """Rows of ``objects``, each with `ALERT_COLUMNS` of its newest alert; null if that is missing."""
     table = classifications.c
     columns = sa.select(*(table[name] for name in ("survey", "dia_source_id", *ALERT_COLUMNS)))
     wanted = [(row["survey"], row["last_dia_source_id"]) for row in rows]
@@ -178,7 +178,7 @@ def cone_search(
     Raises
     ------
     ValueError
-        The position or the radius is none.
+        The position or the radius is invalid.
 
     Notes
     -----
@@ -211,7 +211,7 @@ def _near(
 def scores_before_labels(
     connection: sa.Connection, model_version: str
 ) -> list[tuple[int, dict[int, float]]]:
-    """What a model said of every labelled object just before the object's first label.
+    """A model's score of every labelled object just before the object's first label.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Which models there are, which one an alias such as ``champion`` names, and how that came about.
+"""The registered models, which one an alias such as ``champion`` stands for, and the history of that.
 
-Promotions are only ever added; the newest of an alias says which model it names. A rollback is a
-promotion too: it names the model from before, and says which promotion it takes back, so that the
-next rollback goes one step further and not forward again.
+Promotions are only added, never changed; an alias stands for the model of its newest promotion. A rollback
+is a promotion too: of the previous model, with a note of which promotion it undoes, so that the
+next rollback goes one step further back and not forward again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def register_model(
     metrics: Json,
     now_ms: int,
 ) -> None:
-    """Enter a model version; one that is entered already stays as it is.
+    """Register a model version; one that is registered already stays as it is.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def register_model(
     n_training_objects
         How many objects it was trained on.
     class_ids
-        The classes that it tells apart, in the order of its probabilities.
+        Its classes, in the order of its probabilities.
     metrics
-        What its manifest says of its quality.
+        The metrics in its manifest.
     now_ms
-        Time of the entry, milliseconds since 1970 UTC.
+        Time of the registration, milliseconds since 1970 UTC.
     """
     row = {
         "model_version": model_version,
@@ -72,9 +72,9 @@ def list_models(connection: sa.Connection) -> Sequence[sa.RowMapping]:
 
 
 def champion(connection: sa.Connection, alias: str = "champion") -> sa.RowMapping | None:
-    """The model that the alias names: its row of ``models``, and promoted_ms and reason.
+    """The model that the alias stands for: its row of ``models``, with promoted_ms and reason.
 
-    None where nothing was promoted yet.
+    None if nothing was promoted yet.
     """
     query = (
         sa.select(models, promotions.c.promoted_ms, promotions.c.reason)
@@ -95,16 +95,16 @@ def promote(
     now_ms: int,
     gate: Json | None = None,
 ) -> None:
-    """Let the alias name this version from now on; nothing happens where it does already.
+    """Let the alias stand for this version from now on; nothing happens if it already does.
 
     Parameters
     ----------
     connection
         A transaction that may write.
     alias
-        The name to move.
+        The alias.
     model_version
-        The version that it is to name.
+        The version that it will stand for.
     reason
         Why, for people.
     now_ms
@@ -133,7 +133,7 @@ def promote(
 
 
 def rollback(connection: sa.Connection, alias: str, *, now_ms: int) -> str:
-    """Let the alias name the version from before the present one; returns that version.
+    """Let the alias stand for the version before the present one; returns that version.
 
     Raises
     ------
@@ -143,7 +143,9 @@ def rollback(connection: sa.Connection, alias: str, *, now_ms: int) -> str:
     _one_at_a_time(connection)
     standing = _standing(connection, alias)
     if len(standing) < 2:  # noqa: PLR2004 - the present one and the one before it
-        raise ConfigurationError(f"nothing to roll back: {alias!r} has named no other model before")
+        raise ConfigurationError(
+            f"nothing to roll back: {alias!r} has stood for no other model before"
+        )
     present, before = standing
     _append(
         connection,
@@ -173,7 +175,7 @@ def record_trial(
     gate: Json,
     now_ms: int,
 ) -> int:
-    """Enter a comparison of a challenger with the champion, won or lost; returns its id.
+    """Record a comparison of a challenger with the champion, won or lost; returns its id.
 
     Parameters
     ----------
@@ -209,7 +211,7 @@ def trial_history(connection: sa.Connection, limit: int = 100) -> Sequence[sa.Ro
 
 
 def _one_at_a_time(connection: sa.Connection) -> None:
-    """Keep other promotions out till the end of the transaction; SQLite does from its start."""
+    """Block other promotions until the end of the transaction; SQLite does so from its start."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("LOCK TABLE promotions IN SHARE ROW EXCLUSIVE MODE"))
 
@@ -218,7 +220,9 @@ def _refuse_unknown(connection: sa.Connection, model_version: str) -> None:
     known = connection.scalars(sa.select(models.c.model_version)).all()
     if model_version not in known:
         there = ", ".join(sorted(known)) or "none"
-        raise ConfigurationError(f"no model {model_version!r} is registered; there are: {there}")
+        raise ConfigurationError(
+            f"no model {model_version!r} is registered; registered are: {there}"
+        )
 
 
 def _version(connection: sa.Connection, alias: str) -> str | None:
@@ -227,7 +231,7 @@ def _version(connection: sa.Connection, alias: str) -> str | None:
 
 
 def _standing(connection: sa.Connection, alias: str) -> Sequence[sa.Row[Any]]:
-    """The two newest promotions that no rollback took back."""
+    """The two newest promotions that no rollback has undone."""
     undone = sa.select(promotions.c.undoes).where(promotions.c.undoes.is_not(None))
     query = (
         sa.select(promotions)

@@ -1,4 +1,4 @@
-"""What people ask about requests for spectra and the labels that answer them."""
+"""Queries about requests for spectra and the labels that answer them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _requests() -> sa.Select[Any]:
 
 
 def event_history(connection: sa.Connection, request_ids: Sequence[int]) -> Rows:
-    """Every event of these requests, the oldest first."""
+    """Every event of these requests, oldest first."""
     mine = request_events.c.request_id.in_(request_ids)
     query = sa.select(request_events).where(mine).order_by(request_events.c.event_id)
     return connection.execute(query).mappings().all()
@@ -98,7 +98,7 @@ class RequestQueue:
     n_open
         Those that are open.
     oldest_ms
-        When the oldest open one was made, milliseconds since 1970 UTC; None where none is open.
+        When the oldest open one was made, milliseconds since 1970 UTC; None if none is open.
     """
 
     n_made: int
@@ -107,7 +107,7 @@ class RequestQueue:
 
 
 def request_queue(connection: sa.Connection) -> RequestQueue:
-    """How long the queue is, and how old."""
+    """The length of the queue, and the age of its oldest request."""
     waiting = sa.select(sa.func.count(), sa.func.min(label_requests.c.requested_ms))
     n_open, oldest = connection.execute(waiting.select_from(label_requests).where(is_open())).one()
     made = sa.select(sa.func.count()).select_from(label_requests)
@@ -128,7 +128,7 @@ def label_history(connection: sa.Connection, survey: str, object_id: int) -> Row
 
 
 def newest_labels(connection: sa.Connection, limit: int) -> Rows:
-    """The labels that came back last, the newest first."""
+    """The newest labels, the newest first."""
     query = _labels().order_by(labels.c.label_id.desc()).limit(limit)
     return connection.execute(query).mappings().all()
 
@@ -149,5 +149,5 @@ def _labels() -> sa.Select[Any]:
 
 
 def n_labels(connection: sa.Connection) -> int:
-    """How many labels the ledger holds."""
+    """The number of labels in the ledger."""
     return connection.execute(sa.select(sa.func.count()).select_from(labels)).scalar_one()

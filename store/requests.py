@@ -1,7 +1,7 @@
-"""The life of a request for a spectrum: events that are only ever added, and what they come to.
+"""The life of a request for a spectrum: events, which are only added, and the state they lead to.
 
-The state of a request is its newest event, or the one that closed it. Nothing follows on an event that
-closes a request; a request that none has closed is open.
+The state of a request is the event that closed it, else its newest event. After an event that closes a
+request, none can be added; a request that no event has closed is open.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROGRAM: Final = "noctule"
 """The program whose requests the stream makes; others may want the same objects."""
 
 Report = Literal["seen", "claimed", "planned", "observed", "withdrawn", "expired"]
-"""What may be told of a request; that it was ``asked``, or is ``answered``, noctule itself writes."""
+"""The events that anybody may report; noctule itself writes ``asked`` and ``answered``."""
 
 CLOSING: Final = ("answered", "withdrawn", "expired")
 
@@ -43,7 +43,7 @@ class RefusedEventError(NoctuleError):
 
 
 def is_open() -> sa.ColumnElement[bool]:
-    """Whether a row of ``label_requests`` is open: the one definition of it."""
+    """The condition that a row of ``label_requests`` is open: the one definition of *open*."""
     mine = request_events.c.request_id == label_requests.c.request_id
     return ~sa.exists().where(mine, request_events.c.event.in_(CLOSING))
 
@@ -59,12 +59,12 @@ def current_event() -> sa.Subquery:
 
 
 def ask(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Enter requests and that they were asked for; `rows` are of ``label_requests``.
+    """Insert requests with their event ``asked``; `rows` are of ``label_requests``.
 
     Raises
     ------
     sqlalchemy.exc.IntegrityError
-        A program asks for an object a second time.
+        A program requests an object a second time.
     """
     if not rows:
         return
@@ -131,7 +131,7 @@ def append_event(
     at_ms: int,
     why: str | None = None,
 ) -> sa.RowMapping:
-    """Write down what became of a request; returns its row of ``request_events``.
+    """Record an event of a request; returns its row of ``request_events``.
 
     Parameters
     ----------
@@ -142,23 +142,23 @@ def append_event(
     event
         What happened, one of :data:`Report`.
     who
-        Who says so.
+        Who reports it.
     at_ms
         When, milliseconds since 1970 UTC.
     why
-        Anything worth knowing.
+        Free text.
 
     Raises
     ------
     RefusedEventError
         There is no such request, or it is closed.
     ConfigurationError
-        No such event, or nobody says so.
+        There is no such event, or `who` is empty.
     """
     if event not in get_args(Report):
         raise ConfigurationError(f"no event {event!r}: choose one of {', '.join(get_args(Report))}")
     if not who.strip():
-        raise ConfigurationError("an event needs the name of somebody who says so")
+        raise ConfigurationError("an event needs the name of who reports it")
     _hold(connection, label_requests.c.request_id == request_id)
     current = current_event()
     state = sa.select(current.c.event).where(current.c.request_id == request_id)
@@ -172,7 +172,7 @@ def append_event(
 
 
 def _hold(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
-    """Let nobody else add events to these requests till the end of the transaction.
+    """Block others from adding events to these requests until the end of the transaction.
 
     SQLite has one writer at a time in any case.
     """

@@ -1,7 +1,7 @@
-"""Where scores of a re-scoring go: a Delta table beside the live one, or a Parquet file.
+"""Where a re-scoring writes its scores: a Delta table beside the live one, or a Parquet file.
 
-In either an alert has one row for each model version, however often it is scored again. A target
-says which alerts it has, and takes rows of others; what it has taken stays.
+In both, an alert has one row per model version, however often it is scored again. A target
+says which alerts it has, and accepts rows of others; rows that it has stay as they are.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class RescoredTable:
 
 
 class ParquetFile:
-    """A Parquet file, there when all is done and not before; remembers ids, 8 bytes an alert."""
+    """A Parquet file, which appears when all is done; remembers ids, 8 bytes per alert."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path

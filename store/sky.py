@@ -1,4 +1,4 @@
-"""Positions on the sky: HEALPix cells to find objects by, separations to be sure.
+"""Positions on the sky: HEALPix cells to find objects, and exact separations.
 
 All angles are degrees, ICRS. Cells are of the nested scheme at order 12, 51 arcseconds wide, as
 int64: the cells within any coarser cell are one range, which an index finds at once.
@@ -19,13 +19,13 @@ _ORDER_0_DEG: Final = 58.6
 """Width of one of the 12 cells of order 0; every order halves it."""
 
 _CELLS_ACROSS: Final = 8
-"""A cone is covered by cells of about an eighth of its radius: some 20 ranges, of which SQLite
-takes 1,000 in a condition, and few cells that only touch it."""
+"""A cone is covered by cells of about an eighth of its radius: about 20 ranges (SQLite allows 1,000 in a
+condition), and few cells that only touch it."""
 
 NOWHERE: Final = -1
 _POLE_DEG: Final = 90.0
 _ROUNDING_DEG: Final = 1e-5
-"""What a separation of nearly 180 degrees may be off by, and some more."""
+"""More than the largest error of a separation of nearly 180 degrees."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +68,7 @@ def cells_of(ra_deg: Floats, dec_deg: Floats) -> npt.NDArray[np.int64]:
 
 
 def cone_ranges(ra_deg: float, dec_deg: float, radius_deg: float) -> list[tuple[int, int]]:
-    """Ranges of cells, both ends included, that hold every position within a cone, and some more.
+    """Ranges of cells, both ends included, that contain every position within a cone, and some others.
 
     Raises
     ------
@@ -79,8 +79,8 @@ def cone_ranges(ra_deg: float, dec_deg: float, radius_deg: float) -> list[tuple[
     Notes
     -----
     From the 12 cells of order 0 down: a cell that may reach into the cone is split into its four.
-    The cone search of cdshealpix 0.9 does the same but leaves out cells that the cone enters by a
-    corner: a cone of 8.85 degrees lost positions 0.036 degrees inside of its edge.
+    The cone search of cdshealpix 0.9 does the same but leaves out cells of which the cone covers only a
+    corner: a cone of 8.85 degrees lost positions 0.036 degrees inside its edge.
     """
     ra, dec = _checked(ra_deg, dec_deg)
     if not 0 <= radius_deg <= 180:  # noqa: PLR2004 - half a turn
@@ -97,7 +97,7 @@ def cone_ranges(ra_deg: float, dec_deg: float, radius_deg: float) -> list[tuple[
 
 
 def _cover_order(radius_deg: float) -> int:
-    """The finest order whose cells are as wide as the cover of such a cone needs."""
+    """The finest order whose cells are wide enough to cover such a cone."""
     widths = ((order, _ORDER_0_DEG / 2**order) for order in range(ORDER, 0, -1))
     return next((order for order, width in widths if radius_deg < _CELLS_ACROSS * width), 0)
 
@@ -119,7 +119,7 @@ def _circumradius_deg(order: int) -> float:
 
 
 def _joined(first: npt.NDArray[np.int64], end: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Ranges in order, those that touch made one."""
+    """Ranges in order, with adjacent ones merged."""
     by_cell = np.argsort(first)
     first, end = first[by_cell], end[by_cell]
     apart = np.flatnonzero(first[1:] > end[:-1])

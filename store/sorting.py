@@ -1,4 +1,4 @@
-"""Sorts the rows of files that memory does not hold: a few of their row groups are there at a time."""
+"""Sorts the rows of files that do not fit into memory, with a few of their row groups in memory at a time."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _RUNS_DECODED: Final = 2
-"""A row group that more runs than these have rows of is decoded once, and written down."""
+"""A row group from which more runs than this need rows is decoded once and written to a temporary file."""
 
 
 def _go_on() -> None:
-    """Have nothing against it."""
+    """Allow it."""
 
 
 class OldRows:
-    """The rows of some files, numbered in their order, of which some are read at a time.
+    """The rows of some files, numbered in order, to be read in portions.
 
     Parameters
     ----------
     folder, files
         Where they are.
     schema
-        The table's; what an older file lacks is null.
+        Schema of the table; columns missing from an older file are null.
     ask
-        Called before a row group is decoded; what it raises ends the reading.
+        Called before a row group is decoded; an exception from it ends the reading.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OldRows:
     def order(self, by: Sequence[str]) -> NDArray[np.int64]:
         """Return the numbers of all rows, sorted by these columns; a number that is missing counts as 0.
 
-        Texts are not in the order of the alphabet: what is equal lies together. Rows that are equal in
+        Texts are not in alphabetical order: equal ones are together. Rows that are equal in
         all columns stay in their order.
         """
         rows = self._schema.empty_table().select(by)
@@ -84,7 +84,7 @@ class OldRows:
         cuts
             Where each run begins in `order`, and ends.
         emptied
-            Of every row, whether its light curve is null from now on.
+            For every row, whether its light curve becomes null.
         """
         run_of = np.empty(len(order), np.int64)
         for number, (begin, end) in enumerate(cuts):
@@ -97,10 +97,10 @@ class OldRows:
     def _spill(
         self, file: BinaryIO, run_of: NDArray[np.int64], emptied: NDArray[np.bool_]
     ) -> Mapping[tuple[int, int], Callable[[], pa.RecordBatch]]:
-        """Write groups that several runs have rows of into `file`, each run's rows of a group together.
+        """Write row groups that several runs need into `file`, each run's rows of a group together.
 
-        To decode them again for each run would be the most of the work: those of the stream's own files are
-        in no order, so every run has some of their rows. The rows are given by group and run.
+        Decoding them again for each run would be most of the work: the stream's own files are not sorted, so
+        every run needs some of their rows. The rows are given by group and run.
         """
         mine = [run_of[begin:end] for begin, end in pairwise(self._ends)]
         several = [k for k, runs in enumerate(mine) if np.unique(runs).size > _RUNS_DECODED]
@@ -149,7 +149,7 @@ def _sortable(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def picked(rows: pa.Table, at: NDArray[np.int64], emptied: NDArray[np.bool_]) -> pa.Table:
-    """Return the rows at these places, in this order, the light curves null where `emptied`."""
+    """Return the rows with these numbers, in this order, with light curves null where `emptied`."""
     column = rows.schema.get_field_index("light_curve")
     if column < 0:
         return rows.take(pa.array(at))

@@ -5,7 +5,7 @@ since 1970-01-01 UTC, angles are degrees (ICRS), fluxes nJy. A null score always
 beside it. ``topic``, ``kafka_partition``, ``kafka_offset`` is where an alert was read, and every
 offset that the stream has accounted for is in exactly one of ``classifications``, ``duplicates``
 and ``rejected``: that is what ``noctule audit`` proves. Surveys number their alerts and objects
-independently of each other: an identifier means something together with ``survey`` only.
+independently of each other: an identifier is unique only together with ``survey``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SQL: Final[dict[str, Any]] = {
 
 
 def _record() -> list[sa.Column[Any]]:
-    """Return the columns of :data:`models.record.RECORD` that are no part of the key."""
+    """Return the columns of :data:`models.record.RECORD` that are not part of the key."""
     return [
         sa.Column(field.name, _SQL[field.sql], nullable=field.null is not Null.NEVER)
         for field in RECORD
@@ -120,7 +120,7 @@ objects: Final = sa.Table(
     sa.Index("ix_objects_class_novelty", "class_id", "novelty"),
     sa.Index("ix_objects_class_entropy", "class_id", "entropy"),
 )
-"""One row per object: a fold over its classifications, taken on with each batch."""
+"""One row per object: a fold over its classifications, updated with each batch."""
 
 rejected: Final = sa.Table(
     "rejected",
@@ -147,23 +147,23 @@ duplicates: Final = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("batch_id", sa.BigInteger, nullable=False),
     sa.Column("arrival_ms", sa.BigInteger, nullable=False),
-    # Names of the columns in which it differs from what was classified; null where it says the same.
+    # Names of the columns in which it differs from the classified alert; null if it has the same content.
     sa.Column("differs", sa.Text),
     sa.PrimaryKeyConstraint("topic", "kafka_partition", "kafka_offset"),
 )
 """Offsets whose diaSourceId had already been classified from another offset.
 
-The light curve of each lies in Delta, under its offset.
+The light curve of each is in Delta, under its offset.
 """
 
 HOLDING: Final = (classifications, duplicates, rejected)
-"""The tables of which exactly one has each offset that was read."""
+"""Every offset that was read is in exactly one of these tables."""
 
 
 def within(
     table: sa.Table, topic: str, partition: int, start: int, end: int
 ) -> sa.ColumnElement[bool]:
-    """Return what holds for the rows of one of :data:`HOLDING` that were read at ``[start, end)``."""
+    """Return the condition for rows of one of :data:`HOLDING` that were read at ``[start, end)``."""
     return sa.and_(
         table.c.topic == topic,
         table.c.kafka_partition == partition,
@@ -186,7 +186,7 @@ accounting: Final = sa.Table(
     sa.Column("n_not_evaluated", sa.BigInteger, nullable=False),
     sa.Column("n_duplicate", sa.BigInteger, nullable=False),
     sa.Column("n_rejected", sa.BigInteger, nullable=False),
-    # Offsets that Kafka had removed before they were read.
+    # Offsets that Kafka removed before they were read.
     sa.Column("n_lost", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("model_version", sa.Text, nullable=False),
     sa.Column("feature_digest", sa.Text, nullable=False),
@@ -196,7 +196,7 @@ accounting: Final = sa.Table(
     sa.PrimaryKeyConstraint("run_id", "batch_id", "topic", "kafka_partition"),
     sa.Index("ix_accounting_committed", "committed_ms"),
 )
-"""One row per run, batch and partition: what came of the offsets [start_offset, end_offset)."""
+"""One row per run, batch and partition: the counts by outcome of the offsets [start_offset, end_offset)."""
 
 batches: Final = sa.Table(
     "batches",
@@ -232,11 +232,11 @@ promotions: Final = sa.Table(
     sa.Column("promoted_ms", sa.BigInteger, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("gate", _JSON),
-    # Set on the row of a rollback: the promotion that it takes back.
+    # Set on the row of a rollback: the promotion that it undoes.
     sa.Column("undoes", _ROW_ID, sa.ForeignKey("promotions.promotion_id")),
     sa.Index("ix_promotions_alias", "alias", "promotion_id"),
 )
-"""Append-only: the newest row of an alias says which version it names ('champion')."""
+"""Append-only: an alias (such as 'champion') stands for the version of its newest row."""
 
 trials: Final = sa.Table(
     "trials",
@@ -257,7 +257,7 @@ label_requests: Final = sa.Table(
     sa.Column("request_id", _ROW_ID, primary_key=True, autoincrement=True),
     sa.Column("survey", sa.Text, nullable=False),
     sa.Column("object_id", sa.BigInteger, nullable=False),
-    # Who wants it: each program asks for an object once.
+    # Who requests it: each program requests an object at most once.
     sa.Column("program", sa.Text, nullable=False),
     sa.Column("dia_source_id", sa.BigInteger, nullable=False),
     sa.Column("night", sa.Integer, nullable=False),
@@ -277,7 +277,7 @@ label_requests: Final = sa.Table(
     sa.Index("ix_label_requests_night", "night"),
     sa.Index("ix_label_requests_batch", "run_id", "batch_id"),
 )
-"""What was asked of the observers, once for each object and program; its life is in ``request_events``."""
+"""Requests for spectra, one per object and program; their events are in ``request_events``."""
 
 request_events: Final = sa.Table(
     "request_events",
@@ -290,7 +290,7 @@ request_events: Final = sa.Table(
     sa.Column("why", sa.Text),
     sa.Index("ix_request_events_request", "request_id", "event_id"),
 )
-"""Append-only: what became of each request. Its state is a fold."""
+"""Append-only: the events of each request, whose state is a fold."""
 
 labels: Final = sa.Table(
     "labels",

@@ -1,7 +1,7 @@
-"""Which light curves are not needed any more: packets hold their object's history, so most are there twice.
+"""Which light curves are not needed any more, because packets contain their object's history.
 
-:func:`superseded` is the rule, docs/decisions/0009-thinning.md says why; :func:`glance` reads of a file what
-the rule needs.
+:func:`superseded` is the rule, docs/decisions/0009-thinning.md says why; :func:`glance` reads what the rule
+needs from a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SAME_DAYS: Final = 1e-6
 
 
 def protected_objects(engine: sa.Engine) -> frozenset[Key]:
-    """Return the objects that a training may use every alert of: those labelled or asked for."""
+    """Return the objects of which training may use every alert: those with a label or a request for one."""
     with reading(engine) as connection:
         return frozenset(
             (survey, object_id)
@@ -43,14 +43,14 @@ def protected_objects(engine: sa.Engine) -> frozenset[Key]:
 
 
 def number_of(survey: str) -> int:
-    """Return a number that stands for a survey's name where there are millions of them."""
+    """Return a number that represents a survey's name, for columns with millions of rows."""
     return crc32(survey.encode())
 
 
 class Glance(NamedTuple):
-    """What the rule needs of alerts whose light curve is kept, one value each.
+    """What the rule needs to know of alerts that have a light curve, one value per alert.
 
-    ``survey`` int64, see :func:`number_of`; ``object_id`` int64, 0 where there is none; ``t`` float64,
+    ``survey`` int64, see :func:`number_of`; ``object_id`` int64, 0 if there is none; ``t`` float64,
     time of the alert (MJD TAI); ``start`` float64, of its first detection; ``processed_ms`` int64;
     ``n_points`` int64.
     """
@@ -64,9 +64,9 @@ class Glance(NamedTuple):
 
 
 class Glanced(NamedTuple):
-    """A file's alerts whose light curve may go one day, by far the fewest in the end; and of all its rows.
+    """A file's alerts whose light curve may still be emptied (in the long run few), and its sizes.
 
-    ``rows`` int64, where they are in it; ``n_points`` and ``light_curve_bytes``, of all its light curves.
+    ``rows`` int64, their row numbers in the file; ``n_points`` and ``light_curve_bytes``, of all its rows.
     """
 
     alerts: Glance
@@ -75,7 +75,7 @@ class Glanced(NamedTuple):
     light_curve_bytes: int
 
     def points(self, n_rows: int) -> NDArray[np.int64]:
-        """Return how many points each of its `n_rows` rows has; of those that stay, about how many."""
+        """Return how many points each of the `n_rows` rows has; for those that stay, approximately."""
         others = self.n_points - int(self.alerts.n_points.sum())
         out = np.full(n_rows, -(-others // max(1, n_rows - len(self.rows))), np.int64)
         out[self.rows] = self.alerts.n_points
@@ -83,30 +83,30 @@ class Glanced(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What :func:`superseded` is told beside the alerts."""
+    """What :func:`superseded` needs besides the alerts."""
 
     protected: frozenset[Key]
     before_ms: int
 
 
 def superseded(alerts: Glance, protected: frozenset[Key], before_ms: int) -> NDArray[np.bool_]:
-    """Say of which alerts the light curve is not needed any more.
+    """Return of which alerts the light curve is not needed any more.
 
-    A light curve is kept where one of these holds:
+    A light curve is kept if one of these is true:
 
-    - it is the newest of its object: what the page shows and a re-scoring scores;
-    - its object has a label or a request for one: a training takes its alerts as they were;
+    - it is the newest of its object: the page shows it, and a re-scoring scores it;
+    - its object has a label or a request for one: training uses its alerts as they were;
     - it was read at `before_ms` or later;
-    - it reaches further back than all that are kept of later alerts: packets hold about a year, and
-      from one alert a year the whole history can be put together;
-    - it belongs to no object: packets of the Solar System hold no history.
+    - it is needed to cover the object's history without a gap: packets contain about one year, so that the
+      whole history can be put together from one alert per year;
+    - it belongs to no object: packets of the Solar System contain no history.
 
     Parameters
     ----------
     alerts
-        In any order; those whose light curve is kept.
+        Those that have a light curve, in any order.
     protected
-        Objects of which all is kept.
+        Objects of which all light curves are kept.
     before_ms
         Wall clock; alerts that were read later are kept.
 
@@ -133,8 +133,8 @@ def superseded(alerts: Glance, protected: frozenset[Key], before_ms: int) -> NDA
 def _covered(owner, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     """Cover each object's history with the fewest alerts, walking from the newest back.
 
-    Of the alerts that still meet what is kept, the one that reaches furthest back is kept next; where
-    none does, there is a gap, and the alert before it is next.
+    Of the alerts whose light curves still overlap with what is kept, the one that reaches furthest back is
+    kept next; if none overlaps, there is a gap, and the alert before the gap is kept next.
     """
     out = np.ones(len(t), np.bool_)
     reach, best = 0.0, -1
@@ -155,7 +155,7 @@ def _covered(owner, t, start):  # type: ignore[no-untyped-def] # noqa: ANN001, A
 
 
 def glance(path: Path) -> Glanced:
-    """Read of a file what the rule needs; of light curves one small column, for their lengths."""
+    """Read what the rule needs from a file; of the light curves only one small column, for their lengths."""
     file = pq.ParquetFile(path)
     columns = [file.schema.column(k).path for k in range(len(file.schema))]
     inside = [k for k, name in enumerate(columns) if name.startswith("light_curve.")]

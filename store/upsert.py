@@ -1,7 +1,7 @@
-"""Writes that can be repeated: a row whose key is there already is overwritten, or left alone.
+"""Writes that can be repeated: a row whose key exists already is overwritten, or left alone.
 
-Both work alike on SQLite and PostgreSQL and take any number of rows: each row is bound by itself,
-so that no limit on the parameters of a statement applies, and the statement is prepared once.
+Both work in the same way on SQLite and PostgreSQL and take any number of rows: the statement is prepared
+once and executed for each row, so that no limit on the number of parameters applies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Insert = postgresql.Insert | sqlite.Insert
 def upsert(
     connection: sa.Connection, table: sa.Table, rows: Iterable[Row], key: Sequence[str]
 ) -> None:
-    """Insert rows; one whose key is there already replaces the columns that it names.
+    """Insert rows; if a key exists already, the given columns of its row are replaced.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def upsert(
     table
         Where to.
     rows
-        Column name to value, all with the same names. Of two with one key the last counts.
+        Column name to value, all with the same names. Of two with the same key the last counts.
         A float that is missing is None: NaN would be null on SQLite and a number on PostgreSQL.
     key
         The columns of the primary key, or of a unique constraint.
@@ -75,7 +75,7 @@ def upsert_table(
 def insert_missing(
     connection: sa.Connection, table: sa.Table, rows: Iterable[Row], key: Sequence[str]
 ) -> None:
-    """Insert the rows whose key is not there yet; of two with one key the first counts."""
+    """Insert the rows whose key does not exist yet; of two with the same key the first counts."""
     _execute(connection, table, list(rows), key, overwrite=False)
 
 

@@ -1,4 +1,4 @@
-"""The surveys that noctule reads: a file each, and a line here."""
+"""The surveys that noctule reads: each has a file, and a line here."""
 
 from __future__ import annotations
 
@@ -37,18 +37,20 @@ _MOST_BANDS: Final = 128  # codes are int8
 def register(survey: Survey) -> None:
     """Let noctule read a survey: its packets are recognised, its bands get the next codes.
 
-    It holds for this process, and is done before anything is read: a decoder keeps what it found a schema
-    to be. Codes are never written; tables carry names.
+    This is valid for this process. Do it before anything is read, because a decoder remembers a schema's
+    survey. Codes are never written; tables contain names.
 
     Raises
     ------
     ConfigurationError
-        Its name or one of its bands is taken, or its packets could not be told from another's.
+        Its name or one of its bands is taken, or its packets cannot be told from another survey's.
     """
     if survey.name in SURVEYS:
         raise ConfigurationError(f"there is a survey called {survey.name} already")
     if not survey.required:
-        raise ConfigurationError(f"{survey.name} requires no field: any schema would be its")
+        raise ConfigurationError(
+            f"{survey.name} requires no field, so that any schema would be its own"
+        )
     for other in SURVEYS.values():
         if set(other.required) == set(survey.required):
             raise ConfigurationError(f"{survey.name} requires the same fields as {other.name}")
@@ -65,7 +67,7 @@ def register(survey: Survey) -> None:
 
 
 def survey_named(name: str) -> Survey:
-    """Return the survey of that name.
+    """Return the survey with this name.
 
     Raises
     ------
@@ -78,12 +80,12 @@ def survey_named(name: str) -> Survey:
 
 
 def band_codes(survey: Survey) -> dict[str, int]:
-    """Return the code of each of the survey's bands by what packets call it.
+    """Return the code of each of the survey's bands, by its name in packets.
 
     Raises
     ------
     ConfigurationError
-        It has a band that no registered survey has.
+        The survey has a band that no registered survey has.
     """
     unknown = [band.name for band in survey.bands if band.name not in BAND_CODES]
     if unknown:

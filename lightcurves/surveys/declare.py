@@ -1,4 +1,4 @@
-"""What a survey declares: its packets' fields, its bands, its site, its framing. Data, not code."""
+"""What a survey declares, as data: its packets' fields, its bands, its site, its framing."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lightcurves.columns import (
 from lightcurves.errors import ConfigurationError
 
 FEATURE_BANDS: Final = ("u", "g", "r", "i", "z", "y")
-"""The bands that features know, from blue to red: LSST's, and what others' bands count as."""
+"""The bands that features know, from blue to red: LSST's, whose places the bands of other surveys take."""
 
 RAW: Final = {"sign", "zero_point"}
-"""What only a conversion needs: the sign of a difference (`Units.MAGNITUDE`), the zero point of counts."""
+"""Needed for conversions alone: the sign of a difference (`Units.MAGNITUDE`), the zero point of counts."""
 
 _RAW_OF: Final = {"nJy": set(), "magnitude": {"sign"}, "counts": {"zero_point"}}
 
 
 class Units(StrEnum):
-    """What a packet calls flux, see :mod:`lightcurves.units`."""
+    """The units of a packet's fluxes, see :mod:`lightcurves.units`."""
 
     NJY = "nJy"
     MAGNITUDE = "magnitude"
@@ -37,12 +37,12 @@ class Units(StrEnum):
 
 
 class Framing(StrEnum):
-    """How a survey's packets lie in Kafka's messages."""
+    """How a survey's packets are framed in Kafka's messages."""
 
     CONFLUENT = "Confluent frames"
     """Byte 0, the schema's id in 4 bytes, the Avro body."""
     CONTAINER = "whole Avro container files"
-    """Each message carries its schema."""
+    """Each message contains its schema."""
 
 
 _LONGEST_BAND: Final = 8  # bytes; the interpreter compares that many
@@ -55,15 +55,15 @@ class Band:
     Attributes
     ----------
     name
-        In noctule's tables, where no other survey's band has it.
+        In noctule's tables; unique among all surveys' bands.
     wavelength_nm
         Effective wavelength.
     counts_as
-        The one of :data:`FEATURE_BANDS` whose place it takes among the features. A model learns on one
-        survey: what matters is that a survey's bands keep their order.
+        The one of :data:`FEATURE_BANDS` whose place it takes among the features. A model is trained on one
+        survey, so what matters is that a survey's bands keep their order.
     in_packets
-        How packets spell it, up to 8 bytes; a number as text where they number their bands. `name`
-        by default.
+        Its name in packets, up to 8 bytes; a number as text if packets number their bands. By default
+        `name`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Band:
     in_packets: str = ""
 
     def __post_init__(self) -> None:
-        """Fill in the spelling; refuse what features do not know or packets cannot be compared with."""
+        """Fill in `in_packets`; refuse an unknown feature band, or a name that packets cannot have."""
         if self.counts_as not in FEATURE_BANDS:
             known = ", ".join(FEATURE_BANDS)
             raise ConfigurationError(f"band {self.name} counts as {self.counts_as}: not of {known}")
@@ -92,8 +92,8 @@ class Site:
     longitude_deg, latitude_deg, height_m
         Geodetic, east and north positive.
     night_turns
-        Fraction of a day (MJD, in [0, 1)) at which one night ends and the next begins: some time
-        about noon.
+        Fraction of a day (MJD, in [0, 1)) at which one night ends and the next begins, around noon at
+        the site.
     """
 
     name: str
@@ -107,9 +107,9 @@ class Site:
 class History:
     """One array of the packet whose items are points of the light curve.
 
-    `columns` names every column of a point: one that a survey lacks gets a path that its packets
-    lack, and is null. Of :data:`RAW` it names what its `units` need. `flags` names the booleans that
-    set bits of :data:`FLAGS`.
+    `columns` names every column of a point: a column that a survey does not have gets a path that its
+    packets do not have, and is null. Of :data:`RAW` it names the columns that its `units` need. `flags`
+    names the booleans that set bits of :data:`FLAGS`.
     """
 
     path: str
@@ -119,7 +119,7 @@ class History:
     flags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a point with a column that nothing would fill."""
+        """Refuse a history in which a column of a point has no path."""
         needed = set(HISTORY_TARGETS) - RAW | _RAW_OF[self.units]
         if set(self.columns) != needed:
             wanted = [name for name in HISTORY_TARGETS if name in needed]
@@ -137,29 +137,29 @@ class Survey:
     alert
         Column name to dotted path of the field in the packet.
     histories
-        The arrays that hold the light curve.
+        The arrays that contain the light curve.
     required
-        Dotted paths of the fields by which its schemas are recognised, whatever their names, and which
-        they must have; any other absent path is read as null.
+        Dotted paths of the fields that its schemas must have and by which they are recognised, whatever the
+        schemas' names; any other absent path is read as null.
     bands
         Its bands, from blue to red.
     site
         Where it observes; its nights are those of an alert.
     framing
-        How its packets lie in Kafka's messages.
+        How its packets are framed in Kafka's messages.
     schema_names
-        The names that its schemas bear, a regular expression; groups are a schema's version.
+        The names of its schemas, a regular expression; its groups are a schema's version.
     numbered_bands
         Packets number their bands.
     names
-        Dotted paths of texts that stand for numbers, see :attr:`lightcurves.columns.Source.NAME`.
+        Dotted paths of texts that are converted to numbers, see :attr:`lightcurves.columns.Source.NAME`.
     units
         Of the alert's own flux.
     cutouts
-        Dotted paths of :data:`CUTOUTS`, which only :meth:`with_cutouts` reads; empty where packets have
+        Dotted paths of :data:`CUTOUTS`, which only :meth:`with_cutouts` reads; empty if packets have
         none.
     flags
-        Name in :data:`FLAGS` to the dotted path of the boolean that says so of the alert's own source.
+        Name in :data:`FLAGS` to the dotted path of its boolean for the alert's own source.
     time_zero, time_scale
         What is added to the packet's times to make them MJD, and whether they are TAI or UTC.
     """
@@ -181,7 +181,7 @@ class Survey:
     flags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse histories that could not be told apart."""
+        """Refuse histories that cannot be distinguished."""
         kinds = [part.kind for part in self.histories]
         if len(set(kinds)) < len(kinds) or not set(kinds) <= {KIND_FORCED, KIND_SOURCE}:
             raise ConfigurationError(f"{self.name}: each history needs a kind of its own")
@@ -200,16 +200,16 @@ class Survey:
             raise ConfigurationError(f"{self.name}: two columns have one path")
 
     def with_cutouts(self) -> Survey:
-        """Return the mapping that reads the cutouts too, where packets have some."""
+        """Return the mapping that reads the cutouts too, if packets have any."""
         return replace(self, alert={**self.alert, **dict(zip(CUTOUTS, self.cutouts, strict=False))})
 
     def without_history(self) -> Survey:
-        """Return the mapping that steps over the histories: a light curve has the alert's own point."""
+        """Return the mapping that skips the histories: a light curve has only the alert's own point."""
         return replace(self, histories=())
 
     @property
     def is_raw(self) -> bool:
-        """Whether anything must be converted, see :mod:`lightcurves.units`."""
+        """Whether units must be converted, see :mod:`lightcurves.units`."""
         flux = {self.units, *(part.units for part in self.histories)} - {Units.NJY}
         return bool(flux or self.time_zero or self.time_scale != "tai" or self.numbered_bands)
 

@@ -50,6 +50,6 @@ LSST: Final = Survey(
     cutouts=("cutoutDifference", "cutoutScience", "cutoutTemplate"),
     flags={flag: f"diaSource.{name}" for flag, name in _FLAGS.items()},
 )
-"""Wavelengths: Ivezic et al. 2019 (ApJ 873, 111). Its night turns as Rubin's ``day_obs`` does: 12:00 UTC,
-after sunrise on Cerro Pachon in every season and long before sunset.
+"""Wavelengths: Ivezic et al. 2019 (ApJ 873, 111). The night changes at 12:00 UTC, like Rubin's
+``day_obs``: after sunrise on Cerro Pachon in every season, and long before sunset.
 """

@@ -1,14 +1,14 @@
-"""WINTER, the Wide-field Infrared Transient Explorer on Palomar: ZTF's shape, bands of its own.
+"""WINTER, the Wide-field Infrared Transient Explorer on Palomar: ZTF's fields, but its own bands.
 
-What is here stands in the pipeline that makes the alerts, github.com/winter-telescope/mirar:
+Sources, all in the pipeline that makes the alerts, github.com/winter-telescope/mirar:
 
 - fields: ``mirar/pipelines/winter/config/files/avro_schema/winter.alert*.avsc``, schemas 0.3 and 0.4.
-  ``isdiffpos`` is a boolean; a measurement has no number of its visit, so its time stands for it.
+  ``isdiffpos`` is a boolean; measurements have no visit number, so their time is used.
 - bands by number, and the site: ``mirar/pipelines/winter/constants.py``. 4 is a dark frame.
-- magnitudes are AB, as ZTF's: ``mirar/catalog/base/base_gaia.py`` turns 2MASS's into them.
+- magnitudes are AB, like ZTF's: ``mirar/catalog/base/base_gaia.py`` converts 2MASS's to them.
 - a message is a container file: ``mirar/processors/avro/ipac_avro_exporter.py``.
 
-No effective wavelengths are given there: these are of the Y of Hillenbrand et al. (2002, PASP 114, 708)
+The pipeline gives no effective wavelengths: these are of the Y of Hillenbrand et al. (2002, PASP 114, 708)
 and of 2MASS's J and H (Cohen et al. 2003, AJ 126, 1090), which the alerts are calibrated with.
 """
 

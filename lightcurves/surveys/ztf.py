@@ -56,4 +56,4 @@ ZTF: Final = Survey(
     time_zero=-2_400_000.5,
     time_scale="utc",
 )
-"""Wavelengths: SVO filter profiles, rounded to 1 nm. Its night turns at 20:00 UTC, noon at Palomar."""
+"""Wavelengths: SVO filter profiles, rounded to 1 nm. The night changes at 20:00 UTC, noon at Palomar."""

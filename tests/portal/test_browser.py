@@ -272,7 +272,7 @@ def test_the_form_says_what_is_wrong(url: str, browser: Browser) -> None:
     page.locator("#f-reporter").fill("me")
     page.locator("#f-token").fill("wrong token")
     report.click()
-    expect(page.locator("#label-result")).to_have_text("this is not the portal's token")
+    expect(page.locator("#label-result")).to_have_text("the token is wrong")
     page.locator("#f-token").fill(TOKEN)
     page.locator("#f-confidence").fill("7")
     report.click()

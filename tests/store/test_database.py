@@ -131,7 +131,7 @@ def start(url: str, barrier: threading.Barrier) -> None:
 def test_tables_of_a_newer_noctule_are_refused(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigurationError, match=r"another noctule .*9999.*upgrade this one"):
+    with pytest.raises(ConfigurationError, match=r"newer noctule .*9999.*upgrade this one"):
         migrate(engine)
 
 

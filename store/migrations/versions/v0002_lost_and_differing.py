@@ -1,4 +1,4 @@
-"""Offsets that Kafka removed before they were read, and repeats that do not say the same."""
+"""Offsets that Kafka removed before they were read, and repeats with other content."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Indexes for what the portal asks of ten million alerts; measured by ``benchmarks.tables``.
+"""Indexes for the portal's queries on ten million alerts; measured by ``benchmarks.tables``.
 
-The newest and the strangest objects of a class were found by a sort of all of them, the most uncertain
-objects by one of the whole table, and the status by reading every alert. No query used (class_id,
+Before, the newest and the strangest objects of a class were found by sorting all of them, the most uncertain
+objects by sorting the whole table, and the status by reading every alert. No query used (class_id,
 probability).
 """
 

@@ -1,4 +1,4 @@
-"""Keys are (survey, id), requests belong to a program, and what becomes of a request is written down.
+"""Keys are (survey, id), requests belong to a program, and the events of a request are recorded.
 
 Requests and labels take their survey from their object, repeats from the alert that they repeat; where
 that is unknown it is 'lsst'. SQLite copies the tables of alerts and objects: it cannot give a table
