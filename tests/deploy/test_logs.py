@@ -110,11 +110,14 @@ def tables_to_maintain(state: Path) -> None:
     """What a stream and a re-scoring leave: nine small files each."""
     night = state / "delta" / "alerts"
     fill(night, n_days=9)
-    schema = pa.schema([("dia_source_id", pa.int64()), ("model_version", pa.string())])
+    texts = [("survey", pa.string()), ("model_version", pa.string())]
+    schema = pa.schema([("dia_source_id", pa.int64()), *texts])
     target = RescoredTable(state / "delta" / "rescored", schema, "m")
     for k in range(9):
         target.present(np.array([k]))
-        assert target.add(pa.table({"dia_source_id": [k], "model_version": ["m"]}, schema))
+        assert target.add(
+            pa.table({"dia_source_id": [k], "survey": ["lsst"], "model_version": ["m"]}, schema)
+        )
 
 
 def test_maintenance_tells_each_step_with_its_numbers(tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
 
 AGAIN = pa.schema(
     [
+        ("survey", pa.string()),
         ("dia_source_id", pa.int64()),
         ("object_id", pa.int64()),
         ("model_version", pa.string()),
@@ -307,6 +308,7 @@ AGAIN = pa.schema(
 def scored(ids: Iterable[int], version: str) -> pa.Table:
     rows = [
         {
+            "survey": "lsst",
             "dia_source_id": k,
             "object_id": k % 7,
             "model_version": version,

@@ -50,11 +50,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def few_moments(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """A tenth of PLAsTiCC, to train small models on."""
+def plasticc_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plasticc")
     import_plasticc(plasticc_source(), folder)
-    table = read_light_curves(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_moments(plasticc_folder: Path) -> pa.Table:
+    """A tenth of PLAsTiCC, to train small models on."""
+    table = read_light_curves(plasticc_folder)
     return moments_of(table.filter(pa.array(np.arange(table.num_rows) % 10 == 0)), 2)
 
 

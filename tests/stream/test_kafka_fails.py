@@ -185,10 +185,10 @@ def test_the_same_packet_in_two_topics_counts_once(night: Night, real_packets: l
     assert all(row["differs"] is None for row in night.rows(duplicates))
 
 
-def test_the_order_of_arrival_changes_no_object(make: Make, trained_models: list[Path]) -> None:
+def test_the_order_of_arrival_changes_no_object(make: Make, plasticc_folder: Path) -> None:
     from simulator.packets import SimulatedAlerts  # noqa: PLC0415 - needs the GPL schemas
 
-    packets = list(islice(SimulatedAlerts.of_folder(trained_models[0].parent / "plasticc"), 120))
+    packets = list(islice(SimulatedAlerts.of_folder(plasticc_folder), 120))
     told = []
     for order in (packets, packets[::-1], packets[1::2] + packets[::2]):
         night = make(stream={"max_alerts_per_batch": 25})

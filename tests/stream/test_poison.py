@@ -16,7 +16,6 @@ from lightcurves.errors import UnavailableError
 from models.inputs import Inputs
 from models.scoring import Model
 from stream.scoring import Scored, Scorer, ScorerConfig
-from stream.stages import Stages
 
 OUCH = ZeroDivisionError("ouch")
 
@@ -38,11 +37,11 @@ def fail_on(
     sound = stream.scoring.score_batch
     tried: list[int] = []
 
-    def score_batch(inputs: Inputs, models: Mapping[str, Model], stages: Stages) -> Scored:
+    def score_batch(inputs: Inputs, models: Mapping[str, Model], *others: Any) -> Scored:
         tried.append(len(inputs))
         if guilty & set(inputs.column("dia_source_id").to_pylist()):
             raise error
-        return sound(inputs, models, stages)
+        return sound(inputs, models, *others)
 
     monkeypatch.setattr(stream.scoring, "score_batch", score_batch)
     return tried
