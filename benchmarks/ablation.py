@@ -1,6 +1,6 @@
 """What each family of features is worth: ``python -m benchmarks.ablation``.
 
-LightGBM with each family left out in turn, with each alone, and with the dear ones added, out of fold (5
+LightGBM with each family left out in turn, with each alone, and with the expensive ones added, out of fold (5
 folds split by object) on PLAsTiCC's training set without host redshift, as packets are, and on SNPCC's
 spectroscopic objects. Objects count equally, over all moments and as a whole (the last moment); the error
 is that of the difference to the default set, over objects.
