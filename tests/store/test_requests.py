@@ -129,7 +129,7 @@ def test_what_no_event_can_be(connection: sa.Connection, add_request: Add) -> No
     for event in ("asked", "answered", "forgotten"):  # the first two come with request and label
         with pytest.raises(ConfigurationError, match="choose one of seen, claimed"):
             append(connection, request_id, event)
-    with pytest.raises(ConfigurationError, match="somebody"):
+    with pytest.raises(ConfigurationError, match="who reports it"):
         append(connection, request_id, "seen", who="  ")
     with pytest.raises(RefusedEventError, match="there is no such request"):
         append(connection, request_id + 1, "seen")
