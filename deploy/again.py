@@ -341,12 +341,14 @@ def _run_plan(
     return run_ids
 
 
-def backfill_lines(found: Backfilled) -> Iterator[str]:
+def backfill_lines(outcome: Backfilled) -> Iterator[str]:
     """Yield lines that report the outcome of a backfill, without the audit."""
-    n = sum(end - first for one in found.plan.passes for first, end in one.values())
+    n = sum(end - first for one in outcome.plan.passes for first, end in one.values())
     yield f"{n} offsets had been read by no stream" + (
-        f"; {found.plan.n_waiting} more wait for it: noctule stream" if found.plan.n_waiting else ""
+        f"; {outcome.plan.n_waiting} more wait for it: noctule stream"
+        if outcome.plan.n_waiting
+        else ""
     )
-    for gone in found.plan.gone:
+    for gone in outcome.plan.gone:
         yield f"gone: {gone}"
-    yield from problem_lines(found.audits)
+    yield from problem_lines(outcome.audits)

@@ -34,16 +34,16 @@ def find_java() -> Path:
         )
     version = _major_version(java)
     if version < OLDEST_JAVA:
-        found = f"{java} is Java {version}" if version else f"{java} does not tell its version"
-        raise ConfigurationError(f"Java {OLDEST_JAVA} or newer is needed, {found}: {INSTALL_JAVA}")
+        reason = f"{java} is Java {version}" if version else f"{java} does not report its version"
+        raise ConfigurationError(f"Java {OLDEST_JAVA} or newer is needed, {reason}: {INSTALL_JAVA}")
     return java
 
 
 def _candidate() -> Path | None:
     home = os.environ.get("JAVA_HOME")
     name = str(Path(home) / "bin" / "java") if home else "java"
-    found = shutil.which(name)
-    return Path(found) if found else None
+    path = shutil.which(name)
+    return Path(path) if path else None
 
 
 def _major_version(java: Path) -> int:
@@ -51,5 +51,5 @@ def _major_version(java: Path) -> int:
     answer = subprocess.run(
         [java, "-version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
-    found = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
-    return int(found.group(1)) if found else 0
+    version = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
+    return int(version.group(1)) if version else 0

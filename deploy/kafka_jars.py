@@ -140,8 +140,10 @@ def _pinned() -> dict[str, str]:
 
 
 def _verify(folder: Path) -> None:
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    wrong = sorted(name for name, _ in found.items() ^ _pinned().items())
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()
+    }
+    wrong = sorted(name for name, _ in digests.items() ^ _pinned().items())
     if wrong:
         raise ConfigurationError(
             "the jars fetched for Kafka are not those pinned, fetch again over a network that you "

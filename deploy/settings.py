@@ -84,13 +84,13 @@ class _Source:
         return environment_name(key) if self.name == PREFIX else self.name
 
     def has(self, path: Iterable[str | int]) -> bool:
-        found: object = self.values
+        inner: object = self.values
         for part in path:
-            if not isinstance(found, Mapping):
+            if not isinstance(inner, Mapping):
                 return True  # the error lies within a value of this source
-            if part not in found:
+            if part not in inner:
                 return False
-            found = found[part]
+            inner = inner[part]
         return True
 
 

@@ -312,11 +312,11 @@ def _cutouts(where: NDArray[np.int64], packets: Packets, bad: NDArray[np.bool_])
     """Return the bytes at `where` in their packets, see :attr:`~.columns.Source.BYTES`."""
     begins, sizes = packets.starts + (where >> 32), where & 0xFFFFFFFF
     there = (where != NULL_INT64) & ~bad
-    found = [
+    cutouts = [
         packets.data[begin : begin + size].tobytes() if known else None
         for begin, size, known in zip(begins.tolist(), sizes.tolist(), there.tolist(), strict=True)
     ]
-    return pa.array(found, pa.binary())
+    return pa.array(cutouts, pa.binary())
 
 
 def rejected_table(reasons: list[RejectReason], schema: pa.Schema = ALERT_SCHEMA) -> pa.Table:

@@ -153,12 +153,12 @@ class RegistrySchemas:
             return self._known[schema_id]
         if time.monotonic() < self._asked_s.get(schema_id, -math.inf) + ASK_AGAIN_S:
             return None
-        found = self._ask(schema_id)
-        if found is None:
+        schema = self._ask(schema_id)
+        if schema is None:
             self._asked_s[schema_id] = time.monotonic()
         else:
-            self._known[schema_id] = found
-        return found
+            self._known[schema_id] = schema
+        return schema
 
     def _ask(self, schema_id: int) -> Schema | None:
         url = f"{self.url.rstrip('/')}/schemas/ids/{schema_id}"

@@ -103,11 +103,11 @@ def _fluxes(columns: Columns, rows: NDArray[np.int64], units: Units) -> Values:
     with np.errstate(over="ignore", invalid="ignore"):
         if units == Units.MAGNITUDE:
             sign = sign_of(columns.history_i64[HISTORY_INT64.index("sign"), rows])
-            found = flux_of_magnitude(raw("flux_njy"), raw("sigma_njy"), sign)
+            converted = flux_of_magnitude(raw("flux_njy"), raw("sigma_njy"), sign)
             columns.history_flags[rows[sign < 0]] |= NEGATIVE
         else:
-            found = flux_of_counts(raw("flux_njy"), raw("sigma_njy"), raw("zero_point"))
-        return np.array(found, np.float32)
+            converted = flux_of_counts(raw("flux_njy"), raw("sigma_njy"), raw("zero_point"))
+        return np.array(converted, np.float32)
 
 
 def _convert_times(t: NDArray[np.float64], survey: Survey) -> None:

@@ -119,8 +119,8 @@ class Client:
     ) -> Json:
         """Add an event to a request; returns the event as it was recorded. Needs the token."""
         report = _without_none({"event": event, "who": who, "why": why})
-        found: Json = self._ask("POST", f"/api/queue/{request_id}/events", json=report)
-        return found
+        recorded: Json = self._ask("POST", f"/api/queue/{request_id}/events", json=report)
+        return recorded
 
     def report_label(
         self,
@@ -149,8 +149,8 @@ class Client:
             "comment": comment,
             "request_id": request_id,
         }
-        found: Json = self._ask("POST", "/api/labels", json=_without_none(report))
-        return found
+        recorded: Json = self._ask("POST", "/api/labels", json=_without_none(report))
+        return recorded
 
     def models(self) -> Json:
         """Model versions, promotions, trials, the champion and its score so far."""
@@ -165,12 +165,12 @@ class Client:
         return self._one("/api/health")
 
     def _list(self, path: str, **query: Any) -> list[Json]:
-        found: list[Json] = self._ask("GET", path, params=_without_none(query))
-        return found
+        rows: list[Json] = self._ask("GET", path, params=_without_none(query))
+        return rows
 
     def _one(self, path: str, **query: Any) -> Json:
-        found: Json = self._ask("GET", path, params=_without_none(query))
-        return found
+        answer: Json = self._ask("GET", path, params=_without_none(query))
+        return answer
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
         try:

@@ -156,9 +156,9 @@ def light_curve_figure(points: pa.Table, times: Times, look: Scheme, layout: Lay
 
 
 def _bands_in(points: pa.Table) -> list[str]:
-    found = set(points["band"].to_pylist())
-    known = [band for band in BAND_NAMES if band in found]
-    return known + sorted(str(band) for band in found.difference(known))
+    present = set(points["band"].to_pylist())
+    known = [band for band in BAND_NAMES if band in present]
+    return known + sorted(str(band) for band in present.difference(known))
 
 
 def _flux_range(flux: NDArray[Any]) -> Range1d:

@@ -105,8 +105,8 @@ def _promoted(promotion: shapes.Promotion, alias: str) -> str:
 
 def _tried(trial: shapes.Trial) -> str:
     gain = trial.gate.get("gain")
-    found = f", log-loss gain {number(gain, 3)}" if isinstance(gain, float) else ""
-    return f"{trial.challenger_version} tried with {trial.n_labels} labels{found}: not enough"
+    gained = f", log-loss gain {number(gain, 3)}" if isinstance(gain, float) else ""
+    return f"{trial.challenger_version} tried with {trial.n_labels} labels{gained}: not enough"
 
 
 def _queue(connection: sa.Connection, limit: int) -> list[Values]:
@@ -203,11 +203,11 @@ def refresh_object(
 def _object_values(portal: PortalDep, object_id: int, survey: str | None) -> Values:
     with reading(portal.engine) as connection:
         survey = views.survey_of(connection, object_id, survey)
-        found = views.object_summary(connection, survey, object_id)
+        summary = views.object_summary(connection, survey, object_id)
         alerts = views.history(connection, survey, object_id)
         return {
             "now_ms": portal.clock(),
-            "object": found,
+            "object": summary,
             "classes": views.newest_classes(alerts),
             "history": alerts[-HISTORY_ALERTS:],
             "labels": views.label_list(
@@ -229,12 +229,12 @@ def draw_figures(
     """The figures of an object, for BokehJS to embed; null if there is nothing to draw."""
     with reading(portal.engine) as connection:
         survey = views.survey_of(connection, object_id, survey)
-        found = views.object_summary(connection, survey, object_id)
+        summary = views.object_summary(connection, survey, object_id)
         alerts = views.history(connection, survey, object_id)
     item = figures.draw(
         portal.light_curve(survey, object_id),
         list(_moments(alerts)),
-        first_detection(alerts, found.first_mjd_tai),
+        first_detection(alerts, summary.first_mjd_tai),
         scheme=scheme,
         narrow=narrow,
     )

@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api", responses=_FAILURES)
 ObjectId = Annotated[int, Path(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)]
 RequestId = Annotated[int, Path(ge=shapes.INT64_MIN, le=shapes.INT64_MAX)]
 Survey = Annotated[
-    shapes.Name | None, Query(description="Whose object; needed where several have this id.")
+    shapes.Name | None, Query(description="Survey of the object; required if several have this id.")
 ]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Largest number of rows.")]
 

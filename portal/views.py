@@ -88,10 +88,10 @@ def object_summary(connection: sa.Connection, survey: str, object_id: int) -> sh
         There is no such object.
     """
     key = (survey, object_id)
-    found = object_queries.objects_of(connection, [key])
-    if key not in found:
+    by_key = object_queries.objects_of(connection, [key])
+    if key not in by_key:
         raise unknown_object(object_id)
-    return summary(found[key])
+    return summary(by_key[key])
 
 
 def object_detail(
@@ -104,11 +104,11 @@ def object_detail(
     ApiError
         There is no such object.
     """
-    found = object_summary(connection, survey, object_id)
+    of_object = object_summary(connection, survey, object_id)
     alerts = history(connection, survey, object_id)
     requests = requests_of(connection, survey, object_id)
     return shapes.ObjectDetail(
-        object=found,
+        object=of_object,
         classes=newest_classes(alerts),
         history=alerts,
         light_curve=light_curve_by_band(points),
@@ -152,9 +152,9 @@ def light_curve_by_band(points: pa.Table | None) -> dict[str, shapes.BandCurve] 
         return None
     points = points.sort_by("t_mjd_tai")
     bands = np.array(points["band"].to_pylist(), object)
-    found = set(bands.tolist())
-    order = [band for band in BAND_NAMES if band in found]
-    order += sorted(str(band) for band in found.difference(order))
+    present = set(bands.tolist())
+    order = [band for band in BAND_NAMES if band in present]
+    order += sorted(str(band) for band in present.difference(order))
     return {band: _band_curve(points.filter(pa.array(bands == band))) for band in order}
 
 

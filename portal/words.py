@@ -136,8 +136,8 @@ def reason_words(reason: str | None) -> str:
 
 def reason_sentence(reason: str | None) -> str:
     """What a reason code means, in a sentence."""
-    found = {str(code): text for code, text in DESCRIPTIONS.items()}
-    return found.get(reason or "", reason_words(reason))
+    sentences = {str(code): text for code, text in DESCRIPTIONS.items()}
+    return sentences.get(reason or "", reason_words(reason))
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -255,8 +255,8 @@ def replace_files(table: DeltaTable, old: list[Written], new: Written) -> bool:
 
 def files_of(table: DeltaTable) -> list[Written]:
     """Return the files that the table consists of."""
-    found = pa.table(table.get_add_actions(flatten=True))
-    columns = (found[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    actions = pa.table(table.get_add_actions(flatten=True))
+    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     return [Written(*values) for values in zip(*columns, strict=True)]
 
 
@@ -267,8 +267,8 @@ def dataset_of(table: DeltaTable, folder: Path) -> ds.Dataset:
     the interpreter ends aborts the process.
     """
     files = SubTreeFileSystem(str(folder), LocalFileSystem())
-    found: ds.Dataset = table.to_pyarrow_dataset(filesystem=files)
-    return found
+    rows: ds.Dataset = table.to_pyarrow_dataset(filesystem=files)
+    return rows
 
 
 def read_light_curve(folder: Path, survey: str, object_id: int) -> pa.Table | None:
@@ -307,11 +307,11 @@ def read_alerts_of(folder: Path, objects: Iterable[Key]) -> pa.Table:
     dataset, by_survey = dataset_of(table, folder), defaultdict[str, list[int]](list)
     for survey, object_id in objects:
         by_survey[survey].append(object_id)
-    found = [schema.empty_table()]
+    alerts = [schema.empty_table()]
     for survey, ids in sorted(by_survey.items()):
         wanted = (pc.field("survey") == survey) & pc.field("object_id").isin(pa.array(ids))
         rows = dataset.to_table(columns=list(schema.names), filter=wanted).cast(schema)
         rows = rows.filter(pc.is_valid(rows["light_curve"]))
         _, first = np.unique(rows["dia_source_id"].to_numpy(), return_index=True)
-        found.append(rows.take(pa.array(first)))
-    return pa.concat_tables(found)
+        alerts.append(rows.take(pa.array(first)))
+    return pa.concat_tables(alerts)

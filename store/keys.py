@@ -20,8 +20,8 @@ def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnEl
     by_survey: defaultdict[str, set[int]] = defaultdict(set)
     for survey, number in keys:
         by_survey[survey].add(number)
-    for survey, found in sorted(by_survey.items()):
-        ids = sorted(found)
+    for survey, numbers in sorted(by_survey.items()):
+        ids = sorted(numbers)
         for at in range(0, len(ids), IDS_PER_QUERY):
             part = ids[at : at + IDS_PER_QUERY]
             yield sa.and_(column.table.c.survey == survey, column.in_(part))

@@ -130,14 +130,14 @@ def with_newest_alert(connection: sa.Connection, rows: Sequence[AnyRow]) -> list
     table = classifications.c
     columns = sa.select(*(table[name] for name in ("survey", "dia_source_id", *ALERT_COLUMNS)))
     wanted = [(row["survey"], row["last_dia_source_id"]) for row in rows]
-    found = {
+    newest = {
         (alert["survey"], alert["dia_source_id"]): alert
         for mine in of_keys(table.dia_source_id, wanted)
         for alert in connection.execute(columns.where(mine)).mappings()
     }
     nothing = dict.fromkeys(ALERT_COLUMNS)
     return [
-        {**row, **{name: found.get(key, nothing)[name] for name in nothing}}
+        {**row, **{name: newest.get(key, nothing)[name] for name in nothing}}
         for key, row in zip(wanted, rows, strict=True)
     ]
 
@@ -199,10 +199,10 @@ def _near(
     ranges = cone_ranges(ra_deg, dec_deg, radius_deg)
     inside = sa.or_(*(objects.c.healpix.between(first, last) for first, last in ranges))
     names = ("survey", "object_id", "ra_deg", "dec_deg")
-    found = connection.execute(sa.select(*(objects.c[name] for name in names)).where(inside)).all()
-    if not found:
+    nearby = connection.execute(sa.select(*(objects.c[name] for name in names)).where(inside)).all()
+    if not nearby:
         return {}
-    surveys, ids, ra, dec = zip(*found, strict=True)
+    surveys, ids, ra, dec = zip(*nearby, strict=True)
     angle = separation_deg(ra, dec, ra_deg, dec_deg)
     nearest = np.lexsort((surveys, np.asarray(ids), angle))[:limit]
     return {(surveys[i], ids[i]): float(angle[i]) for i in nearest if angle[i] <= radius_deg}

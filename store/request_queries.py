@@ -118,7 +118,9 @@ def current_labels(connection: sa.Connection) -> dict[Key, int]:
     """Class of every object that has a label: (survey, object_id) to class_id."""
     current = current_label()
     query = sa.select(current.c.survey, current.c.object_id, current.c.class_id)
-    return {(survey, object_id): found for survey, object_id, found in connection.execute(query)}
+    return {
+        (survey, object_id): class_id for survey, object_id, class_id in connection.execute(query)
+    }
 
 
 def label_history(connection: sa.Connection, survey: str, object_id: int) -> Rows:

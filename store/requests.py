@@ -162,9 +162,9 @@ def append_event(
     _hold(connection, label_requests.c.request_id == request_id)
     current = current_event()
     state = sa.select(current.c.event).where(current.c.request_id == request_id)
-    found: str | None = connection.execute(state).scalar()
-    if found is None or found in CLOSING:
-        raise RefusedEventError(request_id, found)
+    present: str | None = connection.execute(state).scalar()
+    if present is None or present in CLOSING:
+        raise RefusedEventError(request_id, present)
     row = sa.insert(request_events).values(
         request_id=request_id, event=event, who=who, at_ms=at_ms, why=why
     )

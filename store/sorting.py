@@ -129,17 +129,17 @@ class OldRows:
         emptied: NDArray[np.bool_],
         spilled: Mapping[tuple[int, int], Callable[[], pa.RecordBatch]],
     ) -> pa.Table:
-        found = np.sort(numbers)
+        ascending = np.sort(numbers)
         parts = []
         for group, (begin, end) in enumerate(pairwise(self._ends)):
-            first, last = np.searchsorted(found, (begin, end))
+            first, last = np.searchsorted(ascending, (begin, end))
             if (group, run) in spilled:
                 parts.append(pa.Table.from_batches([spilled[group, run]()]))
             elif first < last:
-                mine = found[first:last]
+                mine = ascending[first:last]
                 parts.append(picked(self._decoded(group), mine - begin, emptied[mine]))
         nothing = np.zeros(len(numbers), bool)
-        return picked(pa.concat_tables(parts), np.searchsorted(found, numbers), nothing)
+        return picked(pa.concat_tables(parts), np.searchsorted(ascending, numbers), nothing)
 
 
 def _sortable(column: pa.ChunkedArray) -> NDArray[Any]:

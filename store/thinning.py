@@ -202,5 +202,5 @@ def _numbers_of(rows: pa.Table) -> NDArray[np.int64]:
     surveys = pc.fill_null(rows["survey"].cast(pa.string()), "").combine_chunks()
     coded = surveys.dictionary_encode()
     numbers = np.array([number_of(name) for name in coded.dictionary.to_pylist()], np.int64)
-    found: NDArray[np.int64] = numbers[np.asarray(coded.indices)]
-    return found
+    of_rows: NDArray[np.int64] = numbers[np.asarray(coded.indices)]
+    return of_rows

@@ -1,4 +1,4 @@
-"""What a feature says of itself, as data: the caller checks it, the docs are made from it."""
+"""The declaration of a feature, as data: callers check it, and the docs are generated from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Input(StrEnum):
-    """What of an object a feature may look at. Anything else must leave its value unchanged."""
+    """The inputs that a feature may use. Any other must leave its value unchanged."""
 
     TIME = "t_mjd_tai"
     BAND = "band"
@@ -38,10 +38,10 @@ class Scaling(StrEnum):
 
 
 class Cost(StrEnum):
-    """How dear a feature is: ``cheap`` is a few passes over the points, ``dear`` is asked for."""
+    """Cost of a feature: ``cheap`` takes a few passes over the points, ``expensive`` is for request only."""
 
     CHEAP = "cheap"
-    DEAR = "dear"
+    EXPENSIVE = "expensive"
 
 
 REASON_CODES: Final = (
@@ -53,7 +53,7 @@ REASON_CODES: Final = (
     NotEvaluated.NO_FIT,
     NotEvaluated.NO_PEAK,
 )
-"""What a kernel writes into ``why``: 0 evaluated, else the reason why the value is NaN."""
+"""What a kernel writes into ``why``: 0 if evaluated, else the reason why the value is NaN."""
 TOO_FEW_POINTS: Final = 1
 NOT_IN_BAND: Final = 2
 NO_VARIATION: Final = 3
@@ -69,8 +69,8 @@ class Points(NamedTuple):
     points; light curve k is ``offsets[k]:offsets[k + 1]``. ``by_band`` lists the same points band
     by band, in time order within each; those of light curve k and band b are
     ``by_band[band_offsets[k, b]:band_offsets[k, b + 1]]``, and `band_t`, `band_flux`, `band_sigma` and
-    `band_weight` (1/sigma^2) hold them in that order; `band_sorted` are the same fluxes ascending
-    within each band. ``first[k]`` is the number of the first detection, or of the first point where
+    `band_weight` (1/sigma^2) contain them in that order; `band_sorted` are the same fluxes ascending
+    within each band. ``first[k]`` is the number of the first detection, or of the first point if
     none is a detection.
     """
 
@@ -91,7 +91,7 @@ class Points(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What is known of each object beside its light curve; float64 (n), NaN where unknown."""
+    """What is known of each object besides its light curve; float64 (n), NaN if unknown."""
 
     ra_deg: NDArray[np.float64]
     dec_deg: NDArray[np.float64]
@@ -114,17 +114,17 @@ class Feature:
     inputs
         All that the value depends on.
     formula
-        In words or mathematics, exact enough to write it again.
+        In words or mathematics, exact enough to implement it again.
     scaling
-        How it answers a scaling of all fluxes.
+        How the value changes when all fluxes are scaled.
     min_points
-        Fewer points (in the feature's band, where it has one) give null.
+        With fewer points (in the feature's band, if it has one) the value is null.
     paper
         Where it comes from, with the equation.
     bands
-        Letters of the bands that it looks at; empty where it takes all there are.
+        Letters of the bands that it uses; empty if it uses all of them.
     varies
-        Null (``no_variation``) where what it looks at does not vary.
+        Null (``no_variation``) if its inputs do not vary.
     """
 
     name: str
@@ -139,7 +139,7 @@ class Feature:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What must be right in the light curve for the value to be: order, errors, variation."""
+        """What the light curve needs for the value to be right: order, errors, variation."""
         asked = {
             "sorted": Input.TIME in self.inputs,
             "errors": Input.SIGMA in self.inputs,

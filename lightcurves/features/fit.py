@@ -1,9 +1,9 @@
 """A light curve with one peak, fitted: Bazin's function in the brightest band, its height in all.
 
-Most alerts are not worth a fit: too few points, or a variable that one peak does not describe. The
-gate (:func:`.shape.fit_gate`) opens for a light curve whose band of the best abs(flux)/sigma has 6 to
-256 points, one of five sigma, and at most 3 peaks as the family ``shape`` counts them. Then the shape
-is fitted there (:mod:`.bazin`), and each band's own height and background follow with that shape, in
+For most alerts a fit is not worthwhile: they have too few points, or are variables that one peak does not
+describe. The gate (:func:`.shape.fit_gate`) opens for a light curve whose band of the best abs(flux)/sigma
+has 6 to 256 points, one of five sigma, and at most 3 peaks as the family ``shape`` counts them. Then the
+shape is fitted there (:mod:`.bazin`), and each band's own height and background follow with that shape, in
 closed form.
 """
 

@@ -769,5 +769,5 @@ GP: Final = Family(
         ),
     ),
     _gp,
-    Cost.DEAR,
+    Cost.EXPENSIVE,
 )

@@ -321,7 +321,7 @@ def _amplitude_at(frequency: Any, bands: Any, work: Any) -> Any:
 @nb.njit(nogil=True, cache=True, error_model="numpy")
 def _find_peaks(n_frequencies: Any, power: Any, peaks: Any) -> Any:
     """List the highest maxima that are more than 1/span apart; return how many."""
-    for found in range(PEAKS):
+    for n_peaks in range(PEAKS):
         best = -1
         for j in range(n_frequencies):
             if best >= 0 and power[j] <= power[best]:
@@ -331,13 +331,13 @@ def _find_peaks(n_frequencies: Any, power: Any, peaks: Any) -> Any:
             if j < n_frequencies - 1 and power[j] < power[j + 1]:
                 continue
             alone = True
-            for q in range(found):
+            for q in range(n_peaks):
                 alone = alone and abs(j - peaks[q]) > OVERSAMPLING
             if alone:
                 best = j
         if best < 0:
-            return found
-        peaks[found] = best
+            return n_peaks
+        peaks[n_peaks] = best
     return PEAKS
 
 
@@ -404,11 +404,11 @@ def _search(bands: Any, span: Any, scale: Any, work: Any) -> Any:
     """Return period, power, ratio and amplitude of what is loaded."""
     n_frequencies, step = _frequencies(span)
     _scan(bands, step, n_frequencies, work)
-    found = _find_peaks(n_frequencies, work.power, work.peaks)
+    n_peaks = _find_peaks(n_frequencies, work.power, work.peaks)
     low, high = OVERSAMPLING * step, (OVERSAMPLING + n_frequencies - 1) * step
     best = step
     first = second = 0.0
-    for q in range(found):
+    for q in range(n_peaks):
         start = (OVERSAMPLING + work.peaks[q]) * step
         frequency, power = _refine(low, high, start, step, bands, work)
         if power > first:
@@ -482,8 +482,8 @@ def find_periods(
     >>> import numpy as np
     >>> t = np.cumsum(np.random.default_rng(1).uniform(0.1, 5.0, 40))
     >>> flux = 100.0 + 30.0 * np.sin(2 * np.pi * t / 0.7)
-    >>> found = find_periods(np.array([0, 40]), t, np.full(40, 2, np.int8), flux, np.ones(40))
-    >>> round(float(found.period[0]), 4), round(float(found.amplitude[0]), 2)
+    >>> fits = find_periods(np.array([0, 40]), t, np.full(40, 2, np.int8), flux, np.ones(40))
+    >>> round(float(fits.period[0]), 4), round(float(fits.amplitude[0]), 2)
     (0.7, 30.0)
     """
     n = offsets.size - 1
@@ -582,5 +582,5 @@ PERIOD: Final = Family(
         ),
     ),
     _period,
-    Cost.DEAR,
+    Cost.EXPENSIVE,
 )

@@ -45,13 +45,13 @@ FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in f
 FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
 ALL_FAMILIES: Final[tuple[Family, ...]] = (*FAMILIES, PERIOD, GP)
-"""With the expensive ones, which a caller or a model asks for by name."""
+"""Including the expensive ones, which a caller or a model requests by name."""
 
 REGISTERED: Final[dict[str, Family]] = {family.name: family for family in ALL_FAMILIES}
 """Every family by its name; :func:`register` adds to it."""
 
 CHUNK_POINTS: Final = 16_384
-"""About so many points are worked on at a time: their arrays stay in the cache."""
+"""About this many points are processed at a time, so that their arrays stay in the cache."""
 
 DETECTION_SNR: Final = 5.0
 """A point without the flag counts as a detection this far from zero: LSST's own alert threshold."""
@@ -70,11 +70,11 @@ def feature_digest(features: tuple[Feature, ...] = FEATURES) -> str:
 
 
 FEATURE_DIGEST: Final = feature_digest()
-"""Of the default features, as they were when the process began."""
+"""Digest of the default features, as they were when the process started."""
 
 
 def register(family: Family) -> None:
-    """Add `family` to what this process computes; models that do not ask for it are not affected.
+    """Let this process compute `family`; models that do not use it are not affected.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def register(family: Family) -> None:
 
 
 def default_families() -> tuple[Family, ...]:
-    """Return the families that are computed where nobody names others: all cheap ones."""
+    """Return the families that are computed by default: all cheap ones."""
     return tuple(family for family in REGISTERED.values() if family.cost is Cost.CHEAP)
 
 
@@ -130,8 +130,8 @@ def _usable(
 ) -> int:
     """Append the points of one light curve that have a known band and finite values, in time order.
 
-    Equal times are ordered by band, flux and error: the order of a folder's rows decides nothing. What
-    is told twice counts once.
+    Equal times are ordered by band, flux and error, so that the order of a folder's rows does not matter. A
+    point that occurs twice counts once.
     """
     first = total
     ordered = True
@@ -184,7 +184,7 @@ def _prepare(
     bits: Any,
     keys: Any,
 ) -> int:
-    """Fill in `points` but for the sorted fluxes; return how many there are.
+    """Fill in `points`, except the sorted fluxes; return how many there are.
 
     `bits` are the fluxes as uint32; `keys` receives numbers that ascend as curve, band and flux do.
     """
@@ -200,7 +200,7 @@ def _prepare(
         points.first[k] = low
         bounds = points.band_offsets[k]
         bounds[:] = 0
-        found = False
+        seen = False
         for j in range(low, total):
             i = rows[j]
             b = feature_band[band[i]]
@@ -211,8 +211,8 @@ def _prepare(
             points.flux[j] = f
             points.sigma[j] = s
             points.detected[j] = flags[i] & _DETECTED != 0 or abs(f) >= _SNR * s
-            if points.detected[j] and not found:
-                found = True
+            if points.detected[j] and not seen:
+                seen = True
                 points.first[k] = j
             bounds[b + 1] += 1
         bounds[0] = low
@@ -236,7 +236,7 @@ def _prepare(
 
 
 def workspace(n_curves: int, n_points: int) -> Points:
-    """Return room for so many light curves and points, to be used again and again."""
+    """Return arrays for up to this many light curves and points, to be reused."""
     return Points(
         offsets=np.empty(n_curves + 1, np.int64),
         t=np.empty(n_points),
@@ -258,7 +258,7 @@ def workspace(n_curves: int, n_points: int) -> Points:
 def prepare(curves: LightCurves, space: Points | None = None) -> Points:
     """Return what all kernels share; points without a known band or a finite value are left out.
 
-    It lies in `space`, a :func:`workspace`, where there is one.
+    It is stored in `space`, a :func:`workspace`, if given.
 
     Raises
     ------
@@ -308,7 +308,7 @@ def compute(
     context
         One value per light curve.
     families
-        Of :data:`REGISTERED`; :func:`default_families` where None.
+        Of :data:`REGISTERED`; if None, :func:`default_families`.
 
     Returns
     -------

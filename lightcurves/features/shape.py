@@ -50,7 +50,7 @@ def _count_peaks(flux: Any, sigma: Any, sign: float) -> int:
 
 @nb.njit(nogil=True, cache=True)
 def fit_gate(points: Any, least: int, band: Any, sign: Any, why: Any) -> None:
-    """Say which light curves are worth the fit of a peak, see :mod:`.fit`.
+    """Find the light curves for which fitting a peak is worthwhile, see :mod:`.fit`.
 
     Parameters
     ----------

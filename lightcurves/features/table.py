@@ -35,12 +35,12 @@ def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> 
     Parameters
     ----------
     table
-        From ``read_alerts`` or ``read_light_curves``: ``light_curve`` (list of struct), and where
-        they are there ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``,
+        From ``read_alerts`` or ``read_light_curves``: ``light_curve`` (list of struct) and, if
+        present, ``ra_deg``, ``dec_deg``, ``host_z_phot``, ``host_z_phot_err``,
         ``host_offset_arcsec``, ``mw_ebv``.
     families
-        Names of families (``docs/features.md``); all but the expensive ones by default. A period or a
-        Gaussian process is asked for by name: it takes a hundred times as long as all the others.
+        Names of families (``docs/features.md``); by default all but the expensive ones. A period or a
+        Gaussian process has to be requested by name: it takes a hundred times as long as all the others.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def compute_features(table: pa.Table, families: Iterable[str] | None = None) -> 
 
 
 def family_of(name: str) -> Family:
-    """Return the family of that name.
+    """Return the family with this name.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def feature_arrays(
 
 
 def context_of(table: pa.Table) -> Context:
-    """Return what `table` says of each object beside its light curve; NaN where it says nothing."""
+    """Return what `table` contains of each object besides its light curve; NaN if nothing."""
     return Context(*(_numbers(table, name) for name in Context._fields))
 
 

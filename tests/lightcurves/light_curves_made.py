@@ -19,7 +19,7 @@ Objects = tuple[list[Curve], dict[str, NDArray[np.float64]]]
 
 
 class Bare(NamedTuple):
-    """A light curve as the dear families' own functions take it: float64, without flags."""
+    """A light curve as the expensive families' own functions take it: float64, without flags."""
 
     t: NDArray[np.float64]
     band: NDArray[np.int8]

@@ -518,7 +518,7 @@ def test_families_are_computed_by_name() -> None:
     assert compute_features(whole, families=[]).column_names == ["object_id", "class_id", "reasons"]
 
 
-def test_a_dear_family_is_not_computed_unasked() -> None:
+def test_an_expensive_family_is_not_computed_unasked() -> None:
     names = {feature.name for feature in FEATURES}
     for family in ALL_FAMILIES:
         assert (family.cost == Cost.CHEAP) == names.issuperset(f.name for f in family.features)
