@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from confluent_kafka import Consumer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy.kafka import EmbeddedKafka, create_topics
@@ -309,6 +309,7 @@ _IDS = st.integers(-(2**63), 2**63 - 1)
 _TEXTS = st.text(max_size=20)
 
 
+@settings(deadline=None)  # the first one compiles the encoder
 @given(
     st.fixed_dictionaries(
         {
