@@ -67,7 +67,9 @@ def test_the_newest_model_comes_first(connection: sa.Connection) -> None:
 
 def test_an_unknown_version_is_refused(connection: sa.Connection) -> None:
     register(connection, "m1")
-    with pytest.raises(ConfigurationError, match=r"no model 'm9' is registered; registered are: m1"):
+    with pytest.raises(
+        ConfigurationError, match=r"no model 'm9' is registered; registered are: m1"
+    ):
         promote(connection, "champion", "m9", reason="?", now_ms=1)
 
 
