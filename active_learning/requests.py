@@ -14,14 +14,12 @@ import pyarrow.compute as pc
 from active_learning.strategies.entropy import EntropyStrategy
 from lightcurves.nights import night_of
 from models.record import RECORD
+from store.keys import Key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from active_learning.strategies.base import Strategy, Worth
-
-Key = tuple[str, int]
-"""A survey and its diaObjectId."""
 
 CANDIDATE_COLUMNS: Final = (*(record.name for record in RECORD), "healpix", "night")
 """What is known of a candidate: the record of its score, its cell on the sky, and the night of its alert."""
