@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 from active_learning.strategies.entropy import EntropyStrategy
 from lightcurves.nights import night_of
 from models.record import RECORD
-from store.keys import Key
+from store.keys import keys_of
+from store.requests import PROGRAM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from active_learning.strategies.base import Strategy, Worth
+    from store.keys import Key
 
 CANDIDATE_COLUMNS: Final = (*(record.name for record in RECORD), "healpix", "night")
 """What is known of a candidate: the record of its score, its cell on the sky, and the night of its alert."""
@@ -50,7 +52,7 @@ class RequestPolicy:
     strategy: Strategy = field(default_factory=EntropyStrategy)
     nightly_budget: int = 20
     min_points: int = 2
-    program: str = "noctule"
+    program: str = PROGRAM
 
 
 def candidates_of(alerts: pa.Table) -> pa.Table:
@@ -69,12 +71,6 @@ def candidates_of(alerts: pa.Table) -> pa.Table:
         of_survey = surveys == survey
         nights[of_survey] = night_of(some["t_mjd_tai"].to_numpy()[of_survey], survey)
     return some.append_column("night", pa.array(nights))
-
-
-def keys_of(candidates: pa.Table) -> list[Key]:
-    """Return the object of each candidate."""
-    columns = (candidates[name].to_pylist() for name in ("survey", "object_id"))
-    return list(zip(*columns, strict=True))
 
 
 def choose_requests(
@@ -100,7 +96,7 @@ def choose_requests(
         their alert, ``program``, ``strategy``, ``utility`` and ``why``.
     """
     worth = policy.strategy.worth(candidates)
-    keys, taken, rows = keys_of(candidates), set(asked), []
+    keys, taken, rows = keys_of(candidates, "object_id"), set(asked), []
     usable = np.isfinite(worth.utility) & _ripe(candidates, policy.min_points)
     nights = candidates["night"].to_numpy()
     ids = candidates["object_id"].to_numpy()

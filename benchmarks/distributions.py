@@ -52,10 +52,10 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="where pictures go, one a feature")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="noctule-bench-") as name:
-        found = {what: Values(t, *feature_arrays(t)) for what, t in sets(Path(name)).items()}
-    result = {what: absent(what, values) for what, values in found.items()}
+        samples = {what: Values(t, *feature_arrays(t)) for what, t in sets(Path(name)).items()}
+    result = {what: absent(what, values) for what, values in samples.items()}
     if args.plots:
-        draw(found, args.plots)
+        draw(samples, args.plots)
     finish(result)
 
 
@@ -89,23 +89,23 @@ def ztf_supernovae() -> pa.Table:
     return pa.table({"object_name": names, "light_curve": light_curve_column(curves)})
 
 
-def absent(name: str, found: Values) -> dict[str, dict[str, float]]:
+def absent(name: str, values: Values) -> dict[str, dict[str, float]]:
     """Print and return the part of each family's values that is null, by reason."""
     rows = []
     result = {}
     at = 0
     for family in FAMILIES:
-        why = found.why[:, at : at + len(family.features)]
+        why = values.why[:, at : at + len(family.features)]
         at += len(family.features)
         counts = Counter(why.ravel().tolist())
         parts = {reason: counts[code] / why.size for code, reason in enumerate(REASONS, 1)}
         result[family.name] = {"evaluated": counts[0] / why.size, **parts}
         rows.append((family.name, *(f"{100 * part:.1f}" for part in result[family.name].values())))
-    print_table((f"{name}, {len(found.why):,}: % of values", "evaluated", *REASONS), rows)
+    print_table((f"{name}, {len(values.why):,}: % of values", "evaluated", *REASONS), rows)
     return result
 
 
-def draw(found: dict[str, Values], folder: Path) -> None:
+def draw(samples: dict[str, Values], folder: Path) -> None:
     """Draw each feature by class of PLAsTiCC, and on all sets."""
     import matplotlib as mpl  # noqa: PLC0415 - only for pictures
 
@@ -113,14 +113,14 @@ def draw(found: dict[str, Values], folder: Path) -> None:
     import matplotlib.pyplot as plt  # noqa: PLC0415 - as above
 
     folder.mkdir(parents=True, exist_ok=True)
-    classes = found["PLAsTiCC"].table["class_id"].to_numpy()
+    classes = samples["PLAsTiCC"].table["class_id"].to_numpy()
     for k, feature in enumerate(FEATURES):
         print(f"\r{k + 1} of {len(FEATURES)} pictures", end="", file=sys.stderr)
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        everything = np.concatenate([values.values[:, k] for values in found.values()])
+        everything = np.concatenate([values.values[:, k] for values in samples.values()])
         edges, scale = bins(everything)
-        quantile_rows(left, found["PLAsTiCC"].values[:, k], classes)
-        for number, (name, values) in enumerate(found.items()):
+        quantile_rows(left, samples["PLAsTiCC"].values[:, k], classes)
+        for number, (name, values) in enumerate(samples.items()):
             step(right, values.values[:, k], edges, name, {"color": f"C{number}"})
         for axes, title in ((left, "PLAsTiCC, by class"), (right, "all objects, by set")):
             axes.set_xscale(**scale)

@@ -67,7 +67,7 @@ def main() -> None:
         "real": real_histories(real),
         "gate": gate({"real LSST histories": alerts, **by_class(challenge)}),
         "points": sizes(real),
-        "dear": dear_families(),
+        "costly": costly_families(),
     }
     finish({"same statistics": same, **parts})
 
@@ -231,7 +231,7 @@ def sizes(curves: LightCurves) -> dict[int, float]:
     return costs
 
 
-def dear_families() -> dict[str, dict[int, float]]:
+def costly_families() -> dict[str, dict[int, float]]:
     """Print the cost of the families that must be requested by name; seconds per light curve of a year."""
     chance = np.random.default_rng(1)
     costs: dict[str, dict[int, float]] = {}

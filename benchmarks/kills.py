@@ -38,7 +38,7 @@ from deploy.wiring import (
     TOPIC_SETTINGS,
     check_kafka,
     kafka_client,
-    outgoing_topics,
+    outgoing_of,
     topic_partitions,
 )
 from store.delta import dataset_of
@@ -231,16 +231,16 @@ def _of_delta(settings: Settings, expected: Expected) -> Iterator[str]:
 
 def _of_topics(settings: Settings, engine: sa.Engine) -> Iterator[str]:
     """Compare the messages in the topics with those that the tables give, byte for byte."""
-    topics = outgoing_topics(settings)
-    names = (topics.classified, topics.novel, topics.requests, topics.rejected)
+    sent = outgoing_of(settings)
+    routes, topics = sent.routes(), sent.topics().values()
     with engine.connect() as connection:
         query = sa.select(accounting.c.run_id, accounting.c.batch_id).distinct()
         due = {
             _message(m["topic"], m.get("key"), m["value"], m.get("headers"))
             for run_id, batch_id in connection.execute(query).all()
-            for m in outgoing(connection, run_id, batch_id, topics.routes())
+            for m in outgoing(connection, run_id, batch_id, routes)
         }
-    yield from _sets("sent", {m for name in names for m in messages(settings, name)}, due)
+    yield from _sets("sent", {m for name in topics for m in messages(settings, name)}, due)
 
 
 Message = tuple[str, str, str, str]

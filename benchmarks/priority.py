@@ -90,10 +90,10 @@ def main() -> None:
         rows.append((name, *texts))
     head = ("urgent: median", "99 %", "last", "all: median", "99 %", "last")
     print_table(("seconds to the row, `stream.priority`", *head), rows)
-    plain, ahead = results.values()
-    print(f"{ahead['share']:.1%} of {args.alerts:,} alerts are urgent: their median is "
-          f"{plain['urgent'][0] / ahead['urgent'][0]:.1f} times as soon, and all is done after "
-          f"{ahead['all'][2] / plain['all'][2]:.2f} times as long\n")  # fmt: skip
+    plain, urgent_first = results.values()
+    print(f"{urgent_first['share']:.1%} of {args.alerts:,} alerts are urgent: their median is "
+          f"{plain['urgent'][0] / urgent_first['urgent'][0]:.1f} times as early, and all is done after "
+          f"{urgent_first['all'][2] / plain['all'][2]:.2f} times as long\n")  # fmt: skip
     finish({"alerts": args.alerts, **results})
 
 

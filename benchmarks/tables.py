@@ -33,7 +33,8 @@ from store.request_queries import label_queue
 from store.requests import PROGRAM, ask
 from store.sky import healpix_of
 from stream.commit import BatchId, commit_sql
-from stream.outputs import Topics, outgoing
+from stream.outputs import outgoing
+from stream.routes import KINDS, Outgoing
 from stream.rows import MESSAGE, RANGE, padded
 from tests.postgres import PostgresServer, find_postgres
 
@@ -319,7 +320,9 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
         return int(rng.choice(CLASS_IDS))
 
     def batch(c: sa.Connection, rng: np.random.Generator) -> int:
-        names = Topics("a", "b", "c", "d").routes()
+        names = Outgoing(
+            {f"{name}_topic": name for name, _ in KINDS} | {"novel_far": 0.01}
+        ).routes()
         return sum(1 for _ in outgoing(c, RUN, int(rng.integers(survey.n_rows // BATCH)), names))
 
     ranked, newest = object_queries.ranked_objects, object_queries.newest_objects
@@ -348,7 +351,7 @@ def questions(survey: Survey) -> dict[str, Callable[[sa.Connection, np.random.Ge
 
 def latencies_ms(engine: sa.Engine, survey: Survey) -> dict[str, tuple[float, float]]:
     """Return median and 99th percentile of each question, in ms."""
-    found = {}
+    took_s = {}
     for name, question in questions(survey).items():
         rng = np.random.default_rng(SEED)
         times: list[float] = []
@@ -358,8 +361,8 @@ def latencies_ms(engine: sa.Engine, survey: Survey) -> dict[str, tuple[float, fl
                 begin = time.perf_counter()
                 question(connection, rng)
                 times.append(1e3 * (time.perf_counter() - begin))
-        found[name] = (float(np.median(times)), float(np.quantile(times, 0.99)))
-    return found
+        took_s[name] = (float(np.median(times)), float(np.quantile(times, 0.99)))
+    return took_s
 
 
 def sizes_mb(engine: sa.Engine) -> dict[str, float]:
@@ -370,10 +373,10 @@ def sizes_mb(engine: sa.Engine) -> dict[str, float]:
         query = "SELECT name, SUM(pgsize) FROM dbstat GROUP BY name"
     try:
         with reading(engine) as connection:
-            found = connection.execute(sa.text(query)).all()
+            sizes = connection.execute(sa.text(query)).all()
     except sa.exc.OperationalError:  # this SQLite was built without dbstat
         return {}
-    return {name: size / 1e6 for name, size in sorted(found, key=lambda f: -f[1]) if size > 1e6}
+    return {name: size / 1e6 for name, size in sorted(sizes, key=lambda f: -f[1]) if size > 1e6}
 
 
 def show(title: str, sizes: Mapping[str, float]) -> None:

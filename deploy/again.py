@@ -293,8 +293,8 @@ def _plan(
 def _versions(settings: Settings, engine: sa.Engine, model: str | None, survey: str) -> Versions:
     """Return every survey's champion, of `survey` the model that is given."""
     with reading(engine) as connection:
-        found = champions(connection, settings.models.alias)
-    named = {key: str(row["model_version"]) for key, row in found.items()}
+        by_survey = champions(connection, settings.models.alias)
+    named = {key: str(row["model_version"]) for key, row in by_survey.items()}
     if model is not None or not named:
         name = model or settings.models.alias  # where nothing is promoted, this says so
         named[survey] = version_for(settings, engine, name, survey)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from active_learning.learner import LearnerConfig
@@ -15,8 +16,8 @@ from models.rows import TrainingSettings
 from stream.access import check_access
 from stream.consumer import Watermarks
 from stream.job import JobConfig, run_id_of
-from stream.outputs import Topics
 from stream.priority import Priority
+from stream.routes import Outgoing
 from stream.schema_ids import IDS_FILE, Registry
 from stream.scoring import ScorerConfig
 from stream.session import Executors, open_session
@@ -25,7 +26,6 @@ from stream.worker import WorkerConfig
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from active_learning.strategies.base import Strategy
     from deploy.sections import Settings
 
 ALERT_PARTITIONS: Final = 2
@@ -77,30 +77,20 @@ def check_kafka(settings: Settings) -> dict[tuple[str, int], tuple[int, int]]:
         marks.close()
 
 
-def outgoing_topics(settings: Settings) -> Topics:
-    """Return where a batch is sent to, and where its schemas are registered."""
+def outgoing_of(settings: Settings) -> Outgoing:
+    """Return what is sent to Kafka, and where its schemas are registered."""
     kafka = settings.kafka
     registry = None
     if kafka.registry_url is not None:
         url = kafka.registry_url.get_secret_value()
         registry = Registry(url, kafka.timeout_s, settings.stream.checkpoint / IDS_FILE)
-    return Topics(
-        classified=kafka.classified_topic,
-        novel=kafka.novel_topic,
-        requests=kafka.requests_topic,
-        rejected=kafka.rejected_topic,
-        desc=kafka.desc_topic,
-        novel_far=kafka.novel_far,
-        registry=registry,
-    )
+    return Outgoing(kafka.model_dump(), registry)
 
 
 def topic_partitions(settings: Settings, alert_partitions: int) -> dict[str, int]:
     """Return every topic that noctule needs, with its number of partitions."""
-    kafka = settings.kafka
-    own = (kafka.classified_topic, kafka.novel_topic, kafka.requests_topic, kafka.rejected_topic)
-    desc = (kafka.desc_topic,) if kafka.desc_topic else ()
-    return dict.fromkeys(kafka.alert_topics, alert_partitions) | dict.fromkeys((*own, *desc), 1)
+    own = outgoing_of(settings).topics().values()
+    return dict.fromkeys(settings.kafka.alert_topics, alert_partitions) | dict.fromkeys(own, 1)
 
 
 TOPIC_SETTINGS: Final = {"max.message.bytes": str(18 << 20)}
@@ -127,17 +117,13 @@ def scorer_config(settings: Settings) -> ScorerConfig:
         schema_location=location,
         schema_timeout_s=schemas.registry_timeout_s,
         max_packet_bytes=settings.stream.max_packet_bytes,
-        strategy_features=_strategy(settings).features,
     )
-
-
-def _strategy(settings: Settings) -> Strategy:
-    return strategy_of(settings.learning.strategy, settings.learning.model_dump())
 
 
 def job_config(settings: Settings) -> JobConfig:
     """Return what the stream needs; gives a new checkpoint its run id."""
     learning, stream = settings.learning, settings.stream
+    strategy = strategy_of(learning.strategy, learning.model_dump())
     return JobConfig(
         topics=settings.kafka.alert_topics,
         starting=stream.starting,
@@ -152,7 +138,7 @@ def job_config(settings: Settings) -> JobConfig:
         alias=settings.models.alias,
         worker=WorkerConfig(
             client=kafka_client(settings),
-            scorer=scorer_config(settings),
+            scorer=replace(scorer_config(settings), strategy_features=strategy.features),
             delta_folder=str(delta_folder(settings)),
             run_id=run_id_of(stream.checkpoint),
             timeout_s=settings.kafka.timeout_s,
@@ -160,12 +146,8 @@ def job_config(settings: Settings) -> JobConfig:
             prefetch=PREFETCH if stream.tasks == 1 else PREFETCH_SHARED,
             priority=priority_of(settings),
         ),
-        outgoing=outgoing_topics(settings),
-        policy=RequestPolicy(
-            _strategy(settings),
-            learning.nightly_budget,
-            learning.min_points,
-        ),
+        outgoing=outgoing_of(settings),
+        policy=RequestPolicy(strategy, learning.nightly_budget, learning.min_points),
         settings_digest=settings_digest(settings),
     )
 

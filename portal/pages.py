@@ -175,9 +175,9 @@ def refresh_models(portal: PortalDep, pages: PagesDep) -> str:
 
 def _models_values(portal: PortalDep) -> Values:
     with reading(portal.engine) as connection:
-        found = views.all_models(connection, portal.alias)
-    aliases = {alias_of(found.alias, survey): named for survey, named in found.champions.items()}
-    return {"now_ms": portal.clock(), "all": found, "aliases": aliases}
+        models = views.all_models(connection, portal.alias)
+    aliases = {alias_of(models.alias, survey): named for survey, named in models.champions.items()}
+    return {"now_ms": portal.clock(), "all": models, "aliases": aliases}
 
 
 @router.get("/objects/{object_id}")

@@ -223,8 +223,8 @@ def all_models(connection: sa.Connection, alias: str) -> shapes.Models:
 
 def champion_versions(connection: sa.Connection, alias: str) -> dict[str, str | None]:
     """Which version scores each survey's alerts; null where none does. `alias` names LSST's."""
-    found = champions(connection, alias)
-    return {key: str(found[key]["model_version"]) if key in found else None for key in SURVEYS}
+    named = champions(connection, alias)
+    return {key: str(named[key]["model_version"]) if key in named else None for key in SURVEYS}
 
 
 def promotions(connection: sa.Connection, alias: str) -> list[shapes.Promotion]:

@@ -166,9 +166,9 @@ def play(
 
 
 def _wait_until(due: float, clock: Clock, stop: threading.Event) -> None:
-    ahead = due - clock.now()
-    if ahead > 0:
-        clock.wait(ahead, stop)
+    wait_s = due - clock.now()
+    if wait_s > 0:
+        clock.wait(wait_s, stop)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,10 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _limit_sqlite(connection: sa.Connection, *_: object) -> None:
-    """Let SQLite check the clock during the next statement, and give up when the time is over."""
+    """Let SQLite check the clock during the next statement, and give up when the time is over.
+
+    SQLite finds rows while they are fetched: what the reader does between two fetches counts.
+    """
     options = connection.get_execution_options()
     if options.get(_READING) and _LIMIT_S in options:
         deadline = time.monotonic() + options[_LIMIT_S]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+import pyarrow as pa
 import sqlalchemy as sa
 
 Key = tuple[str, int]
@@ -13,6 +14,11 @@ Key = tuple[str, int]
 
 IDS_PER_QUERY: Final = 500
 """Databases limit the parameters of a statement: SQLite to 32,766, PostgreSQL to 65,535."""
+
+
+def keys_of(rows: pa.Table, name: str) -> list[Key]:
+    """Return the key of each row; `name` is the column of its identifier."""
+    return list(zip(rows["survey"].to_pylist(), rows[name].to_pylist(), strict=True))
 
 
 def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnElement[bool]]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from store import tables
-from store.keys import Key, of_keys
+from store.keys import Key, keys_of, of_keys
 from store.upsert import upsert_table
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def fold_objects(connection: sa.Connection, alerts: pa.Table, is_new: NDArray[np
     alerts, is_new = alerts.take(pa.array(some)), is_new[some]
     if not alerts.num_rows:
         return
-    columns = (alerts[name].to_pylist() for name in _KEY)
-    keys: list[Key] = list(zip(*columns, strict=True))
+    keys = keys_of(alerts, "object_id")
     numbers: dict[Key, int] = {}
     owner = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
     t, ids = (alerts[name].to_numpy() for name in ("t_mjd_tai", "dia_source_id"))
@@ -88,7 +87,7 @@ class _Batch(NamedTuple):
 
 
 def _write(connection: sa.Connection, newest: pa.Table, batch: _Batch) -> None:
-    keys: list[Key] = list(zip(*(newest[name].to_pylist() for name in _KEY), strict=True))
+    keys = keys_of(newest, "object_id")
     there = _existing(connection, keys)
     before = [there.get(key) for key in keys]
     first, counts = batch.first_mjd_tai.copy(), batch.n_new.copy()

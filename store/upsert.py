@@ -35,7 +35,9 @@ def upsert(
         The columns of the primary key, or of a unique constraint.
     """
     last = {tuple(row[name] for name in key): row for row in rows}
-    _execute(connection, table, list(last.values()), key, overwrite=True)
+    if last:
+        names = next(iter(last.values()))
+        connection.execute(_overwriting(connection, table, names, key), [*map(dict, last.values())])
 
 
 def upsert_table(
@@ -61,9 +63,7 @@ def upsert_table(
     """
     if rows.num_rows == 0:
         return
-    insert = _insert(connection, table)
-    others = {name: insert.excluded[name] for name in rows.column_names if name not in key}
-    statement = insert.on_conflict_do_update(index_elements=key, set_=others)
+    statement = _overwriting(connection, table, rows.column_names, key)
     compiled = statement.compile(dialect=connection.dialect, column_keys=rows.column_names)
     names = compiled.positiontup or rows.column_names
     values: Any = zip(*(rows[name].to_pylist() for name in names), strict=True)
@@ -76,26 +76,21 @@ def insert_missing(
     connection: sa.Connection, table: sa.Table, rows: Iterable[Row], key: Sequence[str]
 ) -> None:
     """Insert the rows whose key does not exist yet; of two with the same key the first counts."""
-    _execute(connection, table, list(rows), key, overwrite=False)
+    new = [*map(dict, rows)]
+    if new:
+        insert = _insert(connection, table)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=key), new)
 
 
-def _execute(
-    connection: sa.Connection,
-    table: sa.Table,
-    rows: list[Row],
-    key: Sequence[str],
-    *,
-    overwrite: bool,
-) -> None:
-    if not rows:
-        return
+def _overwriting(
+    connection: sa.Connection, table: sa.Table, names: Iterable[str], key: Sequence[str]
+) -> _Insert:
+    """Return the statement that inserts the columns `names`, or replaces those of the row of the same key."""
     insert = _insert(connection, table)
-    others = {name: insert.excluded[name] for name in rows[0] if name not in key}
-    if overwrite and others:
-        statement = insert.on_conflict_do_update(index_elements=key, set_=others)
-    else:
-        statement = insert.on_conflict_do_nothing(index_elements=key)
-    connection.execute(statement, [dict(row) for row in rows])
+    others = {name: insert.excluded[name] for name in names if name not in key}
+    if not others:
+        return insert.on_conflict_do_nothing(index_elements=key)
+    return insert.on_conflict_do_update(index_elements=key, set_=others)
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> _Insert:

@@ -37,7 +37,7 @@ import sqlalchemy as sa
 from active_learning import requests as asking
 from models.record import RECORD
 from store import requests, tables
-from store.keys import Key, of_keys
+from store.keys import Key, keys_of, of_keys
 from store.objects import fold_objects
 from store.upsert import upsert, upsert_table
 from stream.messages import NAMED_PROBABILITIES
@@ -209,10 +209,8 @@ def places_of(rows: pa.Table) -> list[Where]:
     return list(zip(*(rows[name].to_pylist() for name in _WHERE), strict=True))
 
 
-def keys_of(alerts: pa.Table) -> list[Key]:
-    """Return survey and diaSourceId of each row."""
-    columns = (alerts[name].to_pylist() for name in ("survey", "dia_source_id"))
-    return list(zip(*columns, strict=True))
+def _alert_keys(alerts: pa.Table) -> list[Key]:
+    return keys_of(alerts, "dia_source_id")
 
 
 def _only(rows: pa.Table, wanted: list[bool]) -> pa.Table:
@@ -247,10 +245,10 @@ class _Commit:
             _only(part, [place not in stored for place in places_of(part)])
             for part in (alerts, rejected)
         )
-        known = self._known([*keys_of(alerts), *keys_of(early)])
+        known = self._known([*_alert_keys(alerts), *_alert_keys(early)])
         alerts = self._with_first_times(alerts, known)
         first, repeated, differing = _split_duplicates(alerts, known)
-        early = _without_repeats(early, known.keys() | set(keys_of(first)))
+        early = _without_repeats(early, known.keys() | set(_alert_keys(first)))
         done = self._already_classified(ranges, alerts, rejected)
         rejected = _only(rejected, [place not in done for place in places_of(rejected)])
         for part in () if self.keep_stored else ranges:
@@ -258,7 +256,7 @@ class _Commit:
         self._delete_at(places_of(early))
         written = pa.concat_tables([first, early])
         self._forget_others([] if self.keep_stored else ranges, written)
-        is_new = np.array([key not in known for key in keys_of(written)], bool)
+        is_new = np.array([key not in known for key in _alert_keys(written)], bool)
         classified = self._put_classified(written)
         self._put(tables.duplicates, repeated, _DUPLICATE)
         self._put(tables.rejected, rejected, _REJECTED)
@@ -288,9 +286,8 @@ class _Commit:
         at = alerts.schema.get_field_index("probabilities")
         rows = alerts.set_column(at, "probabilities", named).select([*_CLASSIFIED, *_WHERE])
         for at, column in enumerate(rows.schema):
-            if pa.types.is_floating(
-                column.type
-            ):  # SQLite has no -0.0, and a replay reads from there
+            if pa.types.is_floating(column.type):
+                # SQLite has no -0.0, and a replay reads from there.
                 rows = rows.set_column(at, column.name, pc.add(rows[column.name], 0.0))
         texts = self._stamped(rows)
         for name, text in (("probabilities", _named_json), ("prediction_set", _list_json)):
@@ -302,7 +299,7 @@ class _Commit:
     def _forget_others(self, ranges: list[Row], alerts: pa.Table) -> None:
         """Remove alerts of earlier runs at these places that have another key now that they are read anew."""
         table = tables.classifications
-        keys = dict(zip(places_of(alerts), keys_of(alerts), strict=True))
+        keys = dict(zip(places_of(alerts), _alert_keys(alerts), strict=True))
         columns = [table.c[name] for name in (*_WHERE, "survey", "dia_source_id")]
         for part in ranges:
             for row in self.connection.execute(
@@ -348,7 +345,7 @@ class _Commit:
         if not known:
             return alerts
         versions, times = (alerts[n].to_pylist() for n in ("model_version", "processed_ms"))
-        for k, key in enumerate(keys_of(alerts)):
+        for k, key in enumerate(_alert_keys(alerts)):
             stored = known.get(key)
             scored_by = self.batch.run_id, versions[k]
             if stored is not None and (stored["run_id"], stored["model_version"]) == scored_by:
@@ -430,7 +427,7 @@ class _Commit:
         candidates = asking.candidates_of(self._with_features(new))
         if not candidates.num_rows:
             return []
-        asked = requests.asked(self.connection, asking.keys_of(candidates), policy.program)
+        asked = requests.asked(self.connection, keys_of(candidates, "object_id"), policy.program)
         nights = candidates["night"].unique().to_pylist()
         spent = requests.spent(self.connection, nights, policy.program)
         chosen = asking.choose_requests(candidates, policy, asked, spent).to_pylist()
@@ -476,16 +473,16 @@ def _split_duplicates(
 
     Returns the other alerts, the repeats with a column ``differs``, and the rows of those that differ.
     """
-    keys, places = keys_of(alerts), places_of(alerts)
+    keys, places = _alert_keys(alerts), places_of(alerts)
     seen = {key: _place(row) for key, row in known.items()}
     is_first = [seen.setdefault(key, at) == at for key, at in zip(keys, places, strict=True)]
     first = _only(alerts, is_first)
     repeated = alerts.filter(pa.array([not one for one in is_first], pa.bool_()))
     rows = repeated.to_pylist()
     originals = dict(known)
-    wanted = set(keys_of(repeated)).difference(originals)
-    in_batch = _only(first, [key in wanted for key in keys_of(first)]) if wanted else first[:0]
-    originals |= zip(keys_of(in_batch), in_batch.to_pylist(), strict=True)
+    wanted = set(_alert_keys(repeated)).difference(originals)
+    in_batch = _only(first, [key in wanted for key in _alert_keys(first)]) if wanted else first[:0]
+    originals |= zip(_alert_keys(in_batch), in_batch.to_pylist(), strict=True)
     for row in rows:
         row["differs"] = _difference(originals[row["survey"], row["dia_source_id"]], row)
     differs = pa.array([row["differs"] for row in rows], pa.string())
@@ -501,7 +498,7 @@ def _without_repeats(early: pa.Table, known: AbstractSet[Key]) -> pa.Table:
     """Return the first row of each alert that is not `known`."""
     taken = set(known)
     wanted = []
-    for key in keys_of(early):
+    for key in _alert_keys(early):
         wanted.append(key not in taken)
         taken.add(key)
     return _only(early, wanted)
@@ -587,6 +584,6 @@ def _by_partition(places: list[Where]) -> dict[Partition, int]:
 
 
 def _scored_by(alerts: pa.Table) -> tuple[str, str]:
-    """Return the versions that scored the alerts, as one text, and the feature digest of one of them."""
-    digests = alerts["feature_digest"].drop_null()
-    return str(Versions.of_rows(alerts)), digests[0].as_py() if len(digests) else ""
+    """Return the versions that scored the alerts and their feature digests, each as one text."""
+    digests = alerts["feature_digest"].drop_null().unique().to_pylist()
+    return str(Versions.of_rows(alerts)), ",".join(sorted(digests))

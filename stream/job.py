@@ -24,7 +24,7 @@ from store.clock import now_ms
 from store.database import open_database, reading
 from store.delta import Written, commit_files, ensure_table
 from stream.commit import BatchId, commit_sql
-from stream.outputs import Outputs, Topics
+from stream.outputs import Outputs
 from stream.report import BatchReport, report_of
 from stream.rows import RANGE, unpack
 from stream.scoring import delta_schema
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
+
+    from stream.routes import Outgoing
 
 RUN_FILE: Final = "noctule-run-id"
 LOCK_FILE: Final = "noctule-lock"
@@ -62,7 +64,7 @@ class JobConfig:
     worker
         What the workers need.
     outgoing
-        Topics to send to; None sends nothing.
+        What is sent to Kafka; None: nothing.
     policy
         How label requests are chosen.
     settings_digest
@@ -86,7 +88,7 @@ class JobConfig:
     store_url: str = field(repr=False)
     alias: str
     worker: WorkerConfig
-    outgoing: Topics | None
+    outgoing: Outgoing | None
     policy: RequestPolicy
     settings_digest: str
     tasks: int = 1

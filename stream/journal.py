@@ -107,7 +107,7 @@ def _log_differing(report: BatchReport) -> None:
     for repeat in report.differing:
         LOG.warning(
             "batch %d: alert %d came again, at %s[%d] offset %d, with another %s",
-            report.batch_id, *repeat[:5], extra={**_ids(report), **repeat._asdict()},
+            report.batch_id, *repeat[1:], extra={**_ids(report), **repeat._asdict()},
         )  # fmt: skip
 
 

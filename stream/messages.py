@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightcurves.errors import ConfigurationError
+from lightcurves.surveys import LSST
 from models.record import AVRO_VERSION, RECORD, Field, Kind, Null
 
 SCHEMA_FOLDER: Final = Path(__file__).with_name("schemas")
@@ -199,7 +200,7 @@ def key_of(survey: str, identifier: int) -> str:
     >>> key_of("lsst", 17), key_of("ztf", 17)
     ('17', 'ztf:17')
     """
-    return str(identifier) if survey == "lsst" else f"{survey}:{identifier}"
+    return str(identifier) if survey == LSST.name else f"{survey}:{identifier}"
 
 
 def frame(schema_id: int) -> bytes:

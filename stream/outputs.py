@@ -9,7 +9,6 @@ that the batch used, so that a replay sends the same bytes again.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -22,75 +21,12 @@ from store import tables
 from store.database import reading
 from stream.access import Troubles
 from stream.messages import NAMED_PROBABILITIES
-from stream.routes import CLASSIFIED, KINDS, REJECTED, REQUESTED, Message, Route, messages_of
+from stream.routes import CLASSIFIED, REJECTED, REQUESTED, Message, Outgoing, Route, messages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from stream.schema_ids import Registry
-
 _FLUSH_S: Final = 0.5
-NOVEL_FAR: Final = 0.01
-"""The default of the setting ``kafka.novel_far``."""
-
-
-@dataclass(frozen=True)
-class Topics:
-    """The topics to send to, and the settings of their messages.
-
-    Attributes
-    ----------
-    classified, novel, requests, rejected
-        Names of topics.
-    desc
-        Topic for DESC's form of scored alerts; empty: none are sent.
-    novel_far
-        The false-alarm rate at or below which an alert is novel.
-    registry
-        Gives the frames' schema ids; None: they are derived from the schemas' versions.
-    """
-
-    classified: str
-    novel: str
-    requests: str
-    rejected: str
-    desc: str = ""
-    novel_far: float = NOVEL_FAR
-    registry: Registry | None = None
-
-    def routes(self) -> tuple[Route, ...]:
-        """Return the routes; gets the schemas' ids from the registry, if there is one."""
-        by_kind = {
-            "classified": self.classified,
-            "novel": self.novel,
-            "desc": self.desc,
-            "requests": self.requests,
-            "rejected": self.rejected,
-        }
-        used = {kind: topic for kind, topic in by_kind.items() if topic}
-        ids = self._ids(used)
-        numbers = {"novel": {"novel_far": self.novel_far}}
-        return tuple(
-            Route(
-                kind,
-                topic,
-                schema=schema.version if (schema := KINDS[kind, 1].schema) else "",
-                schema_id=ids.get(topic),
-                numbers=numbers.get(kind, {}),
-            )
-            for kind, topic in used.items()
-        )
-
-    def _ids(self, used: Mapping[str, str]) -> dict[str, int]:
-        """Return the id in the frames of each topic whose values have one."""
-        schemas = {
-            topic: kind.schema
-            for name, topic in used.items()
-            if (kind := KINDS[name, 1]).framed and kind.schema is not None
-        }
-        if self.registry is not None:
-            return self.registry.ids(schemas)
-        return {topic: schema.default_id for topic, schema in schemas.items()}
 
 
 def outgoing(
@@ -176,8 +112,8 @@ class Outputs:
     ----------
     client
         librdkafka settings, ``bootstrap.servers`` among them.
-    topics
-        The topics to send to.
+    switched
+        Which routes are used, and with what.
     timeout_s
         How long a batch may take to be acknowledged.
 
@@ -194,8 +130,8 @@ class Outputs:
         It refuses the schemas.
     """
 
-    def __init__(self, client: Mapping[str, Any], topics: Topics, timeout_s: float) -> None:
-        self.routes = topics.routes()
+    def __init__(self, client: Mapping[str, Any], switched: Outgoing, timeout_s: float) -> None:
+        self.routes = switched.routes()
         self._timeout_s = timeout_s
         self._troubles = Troubles()
         self._producer = Producer(

@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
 _REFUSED: Final = ("topic", "kafka_partition", "kafka_offset", "reject_reason")
 _DIFFERING: Final = (
-    *("dia_source_id", "topic", "kafka_partition", "kafka_offset", "differs"),
-    "survey",
+    *("survey", "dia_source_id", "topic", "kafka_partition", "kafka_offset"),
+    "differs",
 )
-_REQUESTED: Final = ("object_id", "dia_source_id", "survey")
 _MOST: Final = 20
 
 
@@ -47,20 +46,20 @@ class Refused(NamedTuple):
 class Requested(NamedTuple):
     """A request for a spectrum: of which object, for which alert."""
 
+    survey: str
     object_id: int
     dia_source_id: int
-    survey: str = "lsst"
 
 
 class Differing(NamedTuple):
     """An alert that came again with other content: where it is, and in which columns it differs."""
 
+    survey: str
     dia_source_id: int
     topic: str
     partition: int
     offset: int
     differs: str
-    survey: str = "lsst"
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def report_of(
         committed_ms,
         _latency_s(early_ms, committed_ms),
         tuple(
-            Requested(*(row[name] for name in _REQUESTED)) for row in committed.requested[:_MOST]
+            Requested(*(row[name] for name in Requested._fields))
+            for row in committed.requested[:_MOST]
         ),
         tuple(
             Differing(*(row[name] for name in _DIFFERING)) for row in committed.differing[:_MOST]

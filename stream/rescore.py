@@ -34,7 +34,7 @@ from store import tables
 from store.clock import now_ms
 from store.database import reading
 from store.delta import dataset_of
-from store.keys import Key, of_keys
+from store.keys import Key, keys_of, of_keys
 from stream.consumer import Limits, RangeReader, Watermarks
 from stream.scoring import Scorer, delta_schema
 from stream.versions import Versions
@@ -211,15 +211,14 @@ class Rescoring:
 
     def _counting(self, alerts: pa.Table) -> NDArray[np.bool_]:
         """Return which rows count: the first row of each alert at the offset where the alert counts."""
-        ids = alerts["dia_source_id"].to_numpy()
         where = list(zip(*(alerts[name].to_pylist() for name in _WHERE), strict=True))
-        keys = list(zip(alerts["survey"].to_pylist(), ids.tolist(), strict=True))
+        keys = keys_of(alerts, "dia_source_id")
         with reading(self.engine) as connection:
             classified = classified_at(connection, keys)
         at_offset = [classified.get(key, at) == at for key, at in zip(keys, where, strict=True)]
         rows = np.flatnonzero(np.array(at_offset, np.bool_))
-        _, first = np.unique(ids[rows], return_index=True)
-        counting = np.zeros(ids.size, np.bool_)
+        _, first = np.unique(alerts["dia_source_id"].to_numpy()[rows], return_index=True)
+        counting = np.zeros(alerts.num_rows, np.bool_)
         counting[rows[first]] = True
         return counting
 

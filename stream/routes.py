@@ -1,21 +1,23 @@
 """Routes of a batch: which of its rows are sent to which topic, in which form.
 
 A kind of route has a table of the batch, a mask over it and a form; it is a function below and a line in
-:data:`KINDS`. A route is a kind with a topic, numbers and a schema id, as plain values: it is stored with
-every batch that used it, so that a replay sends the same bytes whatever the settings are by then. To change
-a kind's mask or form, add a new version of it and keep the old one.
+:data:`KINDS`, and ``kafka.NAME_topic`` is the setting of its topic. A route is a kind with a topic, numbers
+and a schema id, as plain values: it is stored with every batch that used it, so that a replay sends the same
+bytes whatever the settings are by then. To change a kind's mask or form, add a new version of it and keep
+the old one: new batches take the newest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightcurves.errors import ConfigurationError
+from store.keys import keys_of
 from stream.avro import encode
 from stream.messages import (
     CLASSIFICATION,
@@ -27,6 +29,9 @@ from stream.messages import (
     frame,
     key_of,
 )
+
+if TYPE_CHECKING:
+    from stream.schema_ids import Registry
 
 CLASSIFIED: Final = "classifications"
 REQUESTED: Final = "label_requests"
@@ -53,6 +58,8 @@ class RouteKind:
         The schema of the values; None if they are sent as they came.
     framed
         Whether the schema's id precedes a value.
+    numbers
+        The thresholds of the mask, by their names in the section ``kafka`` of the settings.
     """
 
     name: str
@@ -61,6 +68,7 @@ class RouteKind:
     messages: Callable[[Route, pa.Table], Iterator[Message]]
     schema: MessageSchema | None = None
     framed: bool = True
+    numbers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,8 +135,7 @@ def _framed(route: Route, schema: MessageSchema, rows: pa.Table) -> list[bytes]:
 
 
 def _keys(rows: pa.Table, name: str) -> list[str]:
-    both = (rows[column].to_pylist() for column in ("survey", name))
-    return [key_of(survey, identifier) for survey, identifier in zip(*both, strict=True)]
+    return [key_of(*key) for key in keys_of(rows, name)]
 
 
 def _keyed(topic: str, keys: list[str], values: list[bytes]) -> Iterator[Message]:
@@ -170,13 +177,56 @@ KINDS: Final = {
     (kind.name, kind.version): kind
     for kind in (
         RouteKind("classified", 1, CLASSIFIED, _classified, CLASSIFICATION),
-        RouteKind("novel", 1, CLASSIFIED, _novel, CLASSIFICATION),
+        RouteKind("novel", 1, CLASSIFIED, _novel, CLASSIFICATION, numbers=("novel_far",)),
         RouteKind("desc", 1, CLASSIFIED, _desc, DESC, framed=False),
         RouteKind("requests", 1, REQUESTED, _requests, LABEL_REQUEST),
         RouteKind("rejected", 1, REJECTED, _rejected),
     )
 }
-"""Every kind of route by name and version."""
+"""Every kind of route by name and version, of each name the newest version last."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Which kinds of route the settings switch on.
+
+    Attributes
+    ----------
+    settings
+        The section ``kafka`` of the settings, or what it says of routes: ``{kind}_topic``, empty to send
+        nothing, and numbers.
+    registry
+        Gives the frames' schema ids; None: they are derived from the schemas' versions.
+    """
+
+    settings: Mapping[str, Any]
+    registry: Registry | None = None
+
+    def topics(self) -> dict[str, str]:
+        """Return the topic of each kind that is sent, by its name."""
+        every = {name: self.settings.get(f"{name}_topic") for name, _ in KINDS}
+        return {name: topic for name, topic in every.items() if topic}
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return the routes; gets the schemas' ids from the registry, if there is one."""
+        newest = {kind.name: kind for kind in KINDS.values()}
+        kinds = [(newest[name], topic) for name, topic in self.topics().items()]
+        framed = {topic: kind.schema for kind, topic in kinds if kind.schema and kind.framed}
+        if self.registry is None:
+            ids = {topic: schema.default_id for topic, schema in framed.items()}
+        else:
+            ids = self.registry.ids(framed)
+        return tuple(
+            Route(
+                kind.name,
+                topic,
+                kind.version,
+                kind.schema.version if kind.schema else "",
+                ids.get(topic) if kind.framed else None,
+                {name: self.settings[name] for name in kind.numbers},
+            )
+            for kind, topic in kinds
+        )
 
 
 def messages_of(routes: tuple[Route, ...], tables: Mapping[str, pa.Table]) -> Iterator[Message]:

@@ -253,9 +253,9 @@ def status() -> None:
     settings = given_settings()
     with reading(open_store(settings, settings.store.query_timeout_s)) as connection:
         held = counts(connection)
-        found = champions(connection, settings.models.alias)
+        by_survey = champions(connection, settings.models.alias)
     models = {"model": "none promoted"}
-    for survey, champion in found.items():
+    for survey, champion in by_survey.items():
         since = time.strftime("%F %T", time.localtime(champion["promoted_ms"] / 1e3))
         name = "model" if survey == LSST.name else f"model for {survey}"
         models[name] = f"{champion['model_version']} since {since}"

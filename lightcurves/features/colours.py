@@ -24,7 +24,7 @@ from lightcurves.features.declare import (
 
 _N_PAIRS: Final = len(LSST_BANDS) - 1
 _N_TRACKS: Final = _N_PAIRS + _N_PAIRS - 1  # the next band, and the one after it
-_FIRST_TRACK: Final = 5 * _N_PAIRS  # behind five features of each pair
+_FIRST_TRACK: Final = 5 * _N_PAIRS  # after five features of each pair
 _SAME_NIGHT_DAYS: Final = 0.5
 _GAP_DAYS: Final = 30.0
 _END_DAYS: Final = 8.0

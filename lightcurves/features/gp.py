@@ -1,4 +1,4 @@
-"""A Gaussian process in time and wavelength: one smooth light curve behind the points of all bands.
+"""A Gaussian process in time and wavelength: one smooth light curve through the points of all bands.
 
 Boone 2019 (AJ 158, 257, section 3.1, doi:10.3847/1538-3881/ab5182): mean 0, Matern-3/2 in both
 directions, 6000 A across wavelength, amplitude and time scale by maximum likelihood. His kernel has
@@ -455,16 +455,16 @@ def fit_gp(
 def _weigh(length: Any, n: Any, bands: Any, work: Any) -> None:
     """Fill ``weight``, (K + noise)^-1 y in units of A^2, on the way back after a filter that kept."""
     rate = _SQRT3 / length
-    ahead = work.state
-    ahead[:] = 0.0
+    predicted = work.state
+    predicted[:] = 0.0
     for i in range(n - 1, -1, -1):
         if i < n - 1 and work.t[i + 1] > work.t[i]:
-            _advance_state(-rate * (work.t[i + 1] - work.t[i]), bands, ahead)
+            _advance_state(-rate * (work.t[i + 1] - work.t[i]), bands, predicted)
         known = 0.0
         for b in range(bands):
-            known += work.gains[i, 0, b] * ahead[0, b] + work.gains[i, 1, b] * ahead[1, b]
+            known += work.gains[i, 0, b] * predicted[0, b] + work.gains[i, 1, b] * predicted[1, b]
         work.weight[i] = (work.missed[i] - known) / work.variance[i]
-        ahead[0, work.slot[i]] += work.weight[i]
+        predicted[0, work.slot[i]] += work.weight[i]
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")

@@ -213,9 +213,9 @@ def _sum_block(low: Any, high: Any, work: Any) -> None:
                 pure = c * inverse
                 cc_sum[at] = _fma(pure, c, cc_sum[at])
                 cs_sum[at] = _fma(pure, s, cs_sum[at])
-            ahead = cosine * turn_c - sine * turn_s
+            turned = cosine * turn_c - sine * turn_s
             sine = sine * turn_c + cosine * turn_s
-            cosine = ahead
+            cosine = turned
         work.phase[0, i], work.phase[1, i] = cosine, sine
 
 

@@ -28,9 +28,10 @@ from store.request_queries import (
 )
 from store.requests import append_event
 from stream.audit import audit
-from stream.outputs import Topics, outgoing
+from stream.outputs import outgoing
 from tests.portal.conftest import asking, make_app
 from tests.store.test_plans import QUESTIONS
+from tests.stream.sent_to import sent_to
 
 DUMP = Path(__file__).parent / "data" / "v0003.sql"
 Rows = dict[str, list[dict[str, Any]]]
@@ -160,7 +161,7 @@ def test_every_question_works(old: sa.Engine) -> None:
         assert [row["answer"] for row in requests_of(connection, "lsst", asked)] == [221]
         assert scores_before_labels(connection, "m1")
         assert champion(connection) is not None
-        topics = Topics("classified", "novel", "requests", "rejected", desc="desc")
+        topics = sent_to("classified", "novel", "requests", "rejected", desc="desc")
         sent = [
             m for batch in range(4) for m in outgoing(connection, "old", batch, topics.routes())
         ]

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from store import object_queries, request_queries
-from stream.outputs import Topics, outgoing
+from stream.outputs import outgoing
+from tests.stream.sent_to import sent_to
 
 QUESTIONS: dict[str, Callable[[sa.Connection], Any]] = {
     "alert": lambda c: object_queries.with_newest_alert(
@@ -27,7 +28,7 @@ QUESTIONS: dict[str, Callable[[sa.Connection], Any]] = {
     "most uncertain": lambda c: object_queries.ranked_objects(c, "entropy", 50),
     "uncertain of a class": lambda c: object_queries.ranked_objects(c, "entropy", 50, class_id=111),
     "request": lambda c: request_queries.requests_of(c, "lsst", 7),
-    "a batch": lambda c: list(outgoing(c, "run", 3, Topics("a", "b", "c", "d").routes())),
+    "a batch": lambda c: list(outgoing(c, "run", 3, sent_to("a", "b", "c", "d").routes())),
 }
 LARGE = ("classifications", "objects", "duplicates", "rejected")
 

@@ -28,9 +28,10 @@ from store.tables import (
 from stream.audit import audit
 from stream.backfill import accounted, unread
 from stream.commit import BatchCounts, BatchId, commit_sql
-from stream.outputs import Topics, outgoing
+from stream.outputs import outgoing
 from stream.rows import EARLY, MESSAGE, RANGE, ROWS_SCHEMA
 from tests.store.test_plans import whole_reads
+from tests.stream.sent_to import sent_to
 
 POLICY = RequestPolicy(EntropyStrategy(0.5), nightly_budget=3, min_points=2)
 CLASSES = {"m1": (111, 221), "m2": (111, 221)}
@@ -341,7 +342,7 @@ def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> N
     alerts = [alert(0, 2**62), alert(1, 7, **tiny), alert(2, 7), bad(3), unscored]
     given = (batch(alerts), BatchId("run", 0, "s1"), POLICY, CLASSES, 99)
     classified = commit_sql(engine, *given).classified
-    topics = Topics("c", "n", "q", "r", desc="d", novel_far=1.0)
+    topics = sent_to("c", "n", "q", "r", desc="d", novel_far=1.0)
     with engine.connect() as connection:
         messages = [
             list(outgoing(connection, "run", 0, topics.routes(), classified=known))
@@ -376,7 +377,7 @@ def test_what_is_found_early_is_accounted_for_in_its_turn(engine: sa.Engine) -> 
 
 
 def messages(engine: sa.Engine, number: int) -> list[dict[str, Any]]:
-    topics = Topics("classified", "novel", "requests", "rejected")
+    topics = sent_to("classified", "novel", "requests", "rejected")
     with engine.connect() as connection:
         found = list(outgoing(connection, "run", number, topics.routes()))
     return [message for message in found if message["topic"] == "classified"]

@@ -81,8 +81,8 @@ def test_every_line_has_the_ids_and_rejected_packets_their_place(
 def test_alerts_that_matter_to_somebody_are_named(caplog: pytest.LogCaptureFixture) -> None:
     told = report(
         counts=BatchCounts(n_read=9, n_early=3),
-        requested=(Requested(7, 70),),
-        differing=(Differing(80, "alerts", 3, 12, "flux_njy, band"),),
+        requested=(Requested("lsst", 7, 70),),
+        differing=(Differing("lsst", 80, "alerts", 3, 12, "flux_njy, band"),),
     )
     with caplog.at_level(logging.INFO, "noctule"):
         log_batch(told, slow_batch_s=10.0)

@@ -41,13 +41,15 @@ from stream.messages import (
     frame,
     write_schemas,
 )
-from stream.outputs import Outputs, Topics, outgoing, schema_of
+from stream.outputs import Outputs, outgoing, schema_of
+from stream.routes import Outgoing
 from stream.schema_ids import IDS_FILE, Registry
 from tests.registry import SchemaRegistry
+from tests.stream.sent_to import sent_to
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUN, BATCH = "a" * 32, 3
-TOPICS = Topics("classified", "novel", "requests", "rejected", desc="desc")
+TOPICS = sent_to("classified", "novel", "requests", "rejected", desc="desc")
 SCORES = {
     "class_id": 111,
     "probability": 0.75,
@@ -189,7 +191,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sent(engine: sa.Engine, topics: Topics = TOPICS) -> list[dict[str, Any]]:
+def sent(engine: sa.Engine, topics: Outgoing = TOPICS) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return list(outgoing(connection, RUN, BATCH, topics.routes()))
 
@@ -291,7 +293,7 @@ def test_desc_gets_its_own_form(engine: sa.Engine, files: Path) -> None:
 def test_desc_gets_nothing_unless_its_topic_is_set(engine: sa.Engine, tmp_path: Path) -> None:
     settings = Settings(state=tmp_path)
     topics = outgoing_topics(settings)
-    assert topics.desc == ""
+    assert topics.topics()["desc"] == ""
     assert "" not in topic_partitions(settings, 2)
     assert {m["topic"] for m in sent(engine, topics)} == {
         "noctule.classified",
@@ -396,11 +398,12 @@ def test_identifiers_of_other_surveys_are_told_apart_by_their_key(engine: sa.Eng
 def digest_in(process: str, engine: sa.Engine, **environment: str) -> str:
     program = f"""
 import hashlib, sqlalchemy as sa
-from stream.outputs import Topics, outgoing
+from stream.outputs import outgoing
+from tests.stream.sent_to import sent_to
 {process}
 engine = sa.create_engine({str(engine.url)!r})
 with engine.connect() as connection:
-    messages = list(outgoing(connection, {RUN!r}, {BATCH}, Topics("c", "n", "q", "r", desc="d").routes()))
+    messages = list(outgoing(connection, {RUN!r}, {BATCH}, sent_to("c", "n", "q", "r", desc="d").routes()))
 print(len(messages), hashlib.sha256(repr(messages).encode()).hexdigest())
 """
     done = subprocess.run(
@@ -414,7 +417,7 @@ print(len(messages), hashlib.sha256(repr(messages).encode()).hexdigest())
 
 
 def test_another_process_on_another_day_sends_the_same_bytes(engine: sa.Engine) -> None:
-    here = sent(engine, Topics("c", "n", "q", "r", desc="d"))
+    here = sent(engine, sent_to("c", "n", "q", "r", desc="d"))
     expected = f"{len(here)} {hashlib.sha256(repr(here).encode()).hexdigest()}\n"
     another_day = "import time; time.time = lambda: 2e9; time.time_ns = lambda: 2 * 10**18"
     assert digest_in("", engine, PYTHONHASHSEED="1", TZ="UTC") == expected
@@ -496,15 +499,14 @@ def test_every_version_that_went_out_is_evolved_compatibly(schema: MessageSchema
 # Ids: a real registry, and one that is away.
 
 
-def new_topics(**changes: Any) -> Topics:
+def new_topics(*, desc: str = "") -> Outgoing:
     """Return names that neither a broker nor a registry has heard of."""
-    mark = uuid.uuid4().hex[:8]
-    topics = Topics(f"classified-{mark}", f"novel-{mark}", f"requests-{mark}", f"rejected-{mark}")
-    return replace(topics, **changes)
+    names = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("classified", "novel", "asked", "bad"))
+    return sent_to(*names, desc=desc)
 
 
 @pytest.fixture
-def topics() -> Topics:
+def topics() -> Outgoing:
     return new_topics()
 
 
@@ -512,16 +514,20 @@ def registry_of(url: str, folder: Path) -> Registry:
     return Registry(url, 5.0, folder / IDS_FILE)
 
 
-def with_registry(topics: Topics, registry: Registry) -> Topics:
+def with_registry(topics: Outgoing, registry: Registry) -> Outgoing:
     return replace(topics, registry=registry)
 
 
 def test_schemas_are_registered_and_their_ids_stand_in_the_frames(
-    schema_registry: SchemaRegistry, engine: sa.Engine, topics: Topics, tmp_path: Path
+    schema_registry: SchemaRegistry, engine: sa.Engine, topics: Outgoing, tmp_path: Path
 ) -> None:
     registered = with_registry(topics, registry_of(schema_registry.url, tmp_path))
-    messages = [m for m in sent(engine, registered) if m["topic"] != topics.rejected]
-    assert {m["topic"] for m in messages} == {topics.classified, topics.novel, topics.requests}
+    messages = [m for m in sent(engine, registered) if m["topic"] != topics.topics()["rejected"]]
+    assert {m["topic"] for m in messages} == {
+        topics.topics()["classified"],
+        topics.topics()["novel"],
+        topics.topics()["requests"],
+    }
     for message in messages:
         magic, schema_id = message["value"][0], int.from_bytes(message["value"][1:5], "big")
         answer = httpx.get(f"{schema_registry.url}/schemas/ids/{schema_id}")
@@ -531,13 +537,13 @@ def test_schemas_are_registered_and_their_ids_stand_in_the_frames(
         told: Any = fastavro.schemaless_reader(io.BytesIO(message["value"][5:]), schema, None)
         assert magic == 0
         assert message["key"] in {str(told.get("dia_source_id")), str(told["object_id"])}
-    subject = f"{topics.classified}-value"
+    subject = f"{topics.topics()['classified']}-value"
     latest = httpx.get(f"{schema_registry.url}/subjects/{subject}/versions/latest").json()
     assert json.loads(latest["schema"]) == json.loads(CLASSIFICATION.text)
 
 
 def test_ids_stay_when_the_registry_is_asked_again_or_is_away(
-    schema_registry: SchemaRegistry, topics: Topics, tmp_path: Path
+    schema_registry: SchemaRegistry, topics: Outgoing, tmp_path: Path
 ) -> None:
     first = with_registry(topics, registry_of(schema_registry.url, tmp_path)).routes()
     assert first != topics.routes()
@@ -548,7 +554,7 @@ def test_ids_stay_when_the_registry_is_asked_again_or_is_away(
     assert away.routes() == first
 
 
-def test_a_registry_that_was_never_reached_is_unavailable(topics: Topics, tmp_path: Path) -> None:
+def test_a_registry_that_was_never_reached_is_unavailable(topics: Outgoing, tmp_path: Path) -> None:
     away = registry_of("http://me:hunter2@127.0.0.1:1", tmp_path)
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1.*kafka\.registry_url") as error:
         with_registry(topics, away).routes()
@@ -557,7 +563,7 @@ def test_a_registry_that_was_never_reached_is_unavailable(topics: Topics, tmp_pa
 
 
 def test_a_registry_that_changed_its_mind_stops_the_stream(
-    schema_registry: SchemaRegistry, topics: Topics, tmp_path: Path
+    schema_registry: SchemaRegistry, topics: Outgoing, tmp_path: Path
 ) -> None:
     registered = with_registry(topics, registry_of(schema_registry.url, tmp_path))
     registered.routes()
@@ -572,7 +578,7 @@ def test_a_registry_that_changed_its_mind_stops_the_stream(
 
 
 def test_what_is_no_registry_is_a_mistake_of_the_settings(
-    schema_registry: SchemaRegistry, topics: Topics, tmp_path: Path
+    schema_registry: SchemaRegistry, topics: Outgoing, tmp_path: Path
 ) -> None:
     wrong = registry_of(f"{schema_registry.url}/nowhere", tmp_path)
     with pytest.raises(ConfigurationError, match=r"kafka\.registry_url"):
@@ -594,10 +600,9 @@ def test_the_password_of_a_registry_is_not_printed(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def made(kafka: EmbeddedKafka) -> Topics:
+def made(kafka: EmbeddedKafka) -> Outgoing:
     wanted = new_topics(desc=f"desc-{uuid.uuid4().hex[:8]}")
-    every = (wanted.classified, wanted.novel, wanted.requests, wanted.rejected, wanted.desc)
-    create_topics(kafka.bootstrap_servers, dict.fromkeys(every, 1))
+    create_topics(kafka.bootstrap_servers, dict.fromkeys(wanted.topics().values(), 1))
     return wanted
 
 
@@ -616,23 +621,28 @@ def consume(client: Mapping[str, Any], topic: str, n: int) -> list[tuple[bytes, 
 
 
 def test_a_batch_that_is_sent_again_is_the_same_again(
-    kafka: EmbeddedKafka, engine: sa.Engine, made: Topics, files: Path
+    kafka: EmbeddedKafka, engine: sa.Engine, made: Outgoing, files: Path
 ) -> None:
     client = {"bootstrap.servers": kafka.bootstrap_servers}
     for _ in range(2):  # each time by a new process's means
         assert Outputs(client, made, 10.0).send(engine, RUN, BATCH) == 8
-    for topic, n in ((made.classified, 3), (made.novel, 1), (made.desc, 2), (made.requests, 1)):
+    for topic, n in (
+        (made.topics()["classified"], 3),
+        (made.topics()["novel"], 1),
+        (made.topics()["desc"], 2),
+        (made.topics()["requests"], 1),
+    ):
         got = consume(client, topic, 2 * n)
         assert got[:n] == got[n:]
     file = files / "noctule.v1.Classification.avsc"
-    told = [read(file, v[5:]) for _, v in consume(client, made.novel, 2)]
+    told = [read(file, v[5:]) for _, v in consume(client, made.topics()["novel"], 2)]
     assert [t["dia_source_id"] for t in told] == [17, 17]
 
 
 def test_the_example_of_the_page_reads_what_was_sent(
     kafka: EmbeddedKafka,
     engine: sa.Engine,
-    made: Topics,
+    made: Outgoing,
     files: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -643,8 +653,8 @@ def test_the_example_of_the_page_reads_what_was_sent(
     program = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     for said, here in (
         ("localhost:9092", kafka.bootstrap_servers),
-        ("noctule.classified", made.classified),
-        ("my-group", made.classified),
+        ("noctule.classified", made.topics()["classified"]),
+        ("my-group", made.topics()["classified"]),
     ):
         assert f'"{said}"' in program
         program = program.replace(f'"{said}"', f'"{here}"')

@@ -19,17 +19,19 @@ from hypothesis import strategies as st
 
 from active_learning.strategies.base import Worth
 from active_learning.strategies.margin import MarginStrategy
+from deploy.sections import Settings
 from lightcurves.errors import ConfigurationError
 from store.database import migrate, open_database
 from store.tables import batches, classifications, label_requests, request_events
 from stream import routes
 from stream.commit import BatchId, commit_sql, named_probabilities
 from stream.messages import LABEL_REQUEST, as_of
-from stream.outputs import Topics, outgoing, read_rows, stored_routes
-from stream.routes import KINDS, Route, RouteKind
+from stream.outputs import outgoing, read_rows, stored_routes
+from stream.routes import KINDS, Outgoing, Route, RouteKind
+from tests.stream.sent_to import sent_to
 from tests.stream.test_commit import CLASSES, POLICY, alert, bad, batch
 
-TOPICS = Topics("classified", "novel", "requests", "rejected", desc="desc", novel_far=0.5)
+TOPICS = sent_to("classified", "novel", "requests", "rejected", desc="desc", novel_far=0.5)
 BATCH = BatchId("run", 0, "s1")
 
 
@@ -41,7 +43,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     made.dispose()
 
 
-def sent(engine: sa.Engine, topics: Topics) -> list[dict[str, Any]]:
+def sent(engine: sa.Engine, topics: Outgoing) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return list(outgoing(connection, "run", 0, topics.routes()))
 
@@ -53,7 +55,7 @@ def test_a_replay_goes_out_as_the_batch_did_whatever_is_set_by_then(engine: sa.E
         first = list(outgoing(connection, "run", 0, TOPICS.routes(), committed.classified))
         assert stored_routes(connection, "run", 0) == TOPICS.routes()
     assert [m["topic"] for m in first].count("novel") == 1
-    later = Topics("elsewhere", "n", "q", "r", desc="", novel_far=0.01)
+    later = sent_to("elsewhere", "n", "q", "r", desc="", novel_far=0.01)
     assert sent(engine, later) == first
     assert commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=later.routes()).counts.replay
     assert sent(engine, later) == first
@@ -104,18 +106,35 @@ def _bright(route: Route, rows: pa.Table) -> Iterator[dict[str, Any]]:
 def test_a_new_route_is_a_function_and_a_line(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = RouteKind("bright", 1, routes.CLASSIFIED, _bright)
+    kind = RouteKind("bright", 1, routes.CLASSIFIED, _bright, numbers=("flux_njy",))
     monkeypatch.setitem(KINDS, ("bright", 1), kind)
-    more = (*TOPICS.routes(), Route("bright", "for-the-bright", numbers={"flux_njy": 600.0}))
+    more = Outgoing({**TOPICS.settings, "bright_topic": "for-the-bright", "flux_njy": 600.0})
     rows = batch([alert(0, 1), alert(1, 2, flux_njy=700.0)])
-    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=more)
-    found = [m for m in sent(engine, TOPICS) if m["topic"] == "for-the-bright"]
-    assert found == [{"topic": "for-the-bright", "key": "2", "value": b"bright"}]
+    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=more.routes())
+    bright = [m for m in sent(engine, TOPICS) if m["topic"] == "for-the-bright"]
+    assert bright == [{"topic": "for-the-bright", "key": "2", "value": b"bright"}]
 
 
-def test_every_kind_is_one_of_the_settings_topics() -> None:
-    assert {(route.kind, route.version) for route in TOPICS.routes()} == set(KINDS)
-    assert [r.kind for r in replace(TOPICS, desc="").routes()] == [
+def test_new_batches_take_the_newest_version_of_a_kind_and_stored_ones_their_own(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = batch([alert(0, 1)])
+    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=TOPICS.routes())
+    before = sent(engine, TOPICS)
+    monkeypatch.setitem(KINDS, ("novel", 2), replace(KINDS["novel", 1], version=2))
+    versions = {route.kind: route.version for route in TOPICS.routes()}
+    assert versions == dict.fromkeys(versions, 1) | {"novel": 2}
+    assert sent(engine, TOPICS) == before
+
+
+def test_every_kind_is_switched_on_by_its_topic_among_the_settings() -> None:
+    kafka = Settings().kafka.model_dump()
+    for name, version in KINDS:
+        only = {key: "" for key in kafka if key.endswith("_topic")} | {f"{name}_topic": "here"}
+        assert only.keys() <= kafka.keys()
+        (route,) = Outgoing({**kafka, **only}).routes()
+        assert (route.kind, route.version, route.topic) == (name, version, "here")
+    assert [route.kind for route in Outgoing(kafka).routes()] == [
         "classified", "novel", "requests", "rejected",
     ]  # fmt: skip
     for route in TOPICS.routes():
