@@ -25,6 +25,7 @@ import sqlalchemy as sa
 
 from active_learning.requests import RequestPolicy
 from benchmarks.setting import finish, print_table
+from models.record import SCORE_FIELDS, Kind
 from store import accounting_queries, object_queries, tables
 from store.database import migrate, open_database, reading
 from store.labels import report_label
@@ -106,14 +107,9 @@ class Survey:
             "dec_deg": dec,
             "class_id": np.array(CLASS_IDS, np.int32)[best],
             "best": best,
-            "probability": rng.uniform(0.2, 1, size),
-            "entropy": rng.uniform(0, 2, size),
-            "margin": rng.random(size),
-            "novelty": rng.random(size),
-            "novelty_far": rng.random(size),
             "flux_njy": rng.normal(1000, 300, size),
             "sigma_njy": rng.uniform(10, 100, size),
-            "days_since_first_detection": rng.uniform(0, 100, size),
+            **{name: rng.random(size) for name in SCORED if name != "class_id"},
             "n_points": rng.integers(2, 500, size).astype(np.int32),
             "unscored": rng.random(size) < 0.1,
         }
@@ -125,10 +121,7 @@ _pool = np.random.default_rng(SEED).dirichlet(np.full(len(CLASS_IDS), 0.3), 2_00
 PROBABILITIES: Final = [
     json.dumps({str(c): p for c, p in zip(CLASS_IDS, row, strict=True)}) for row in _pool
 ]
-SCORED: Final = (
-    "class_id", "probability", "entropy", "margin", "novelty", "novelty_far",
-    "days_since_first_detection",
-)  # fmt: skip
+SCORED: Final = tuple(f.name for f in SCORE_FIELDS if f.kind in {Kind.INT32, Kind.FLOAT64})
 STAMPED: Final = {
     "ss_object_id": None, "survey": "lsst", "topic": "alerts", "kafka_partition": 0, "run_id": RUN,
     "band": "r", "model_version": VERSION, "feature_digest": VERSION,
@@ -289,7 +282,7 @@ def _insert(engine: sa.Engine, table: sa.Table, rows: list[dict[str, Any]]) -> N
 
 def commits_per_s(engine: sa.Engine, survey: Survey, first: int, n: int = 10) -> float:
     """Commit `n` batches from visit `first` on by the stream's own function; the median rows a second."""
-    policy, classes = RequestPolicy(), {VERSION: CLASS_IDS}
+    policy, classes = RequestPolicy(program="benchmark"), {VERSION: CLASS_IDS}
     times = []
     per_batch = BATCH // PER_VISIT
     for k in range(n):
@@ -391,9 +384,13 @@ def measure(engine: sa.Engine, n_rows: int) -> Iterator[tuple[str, Any]]:
     migrate(engine)
     future = survey.n_fields * VISITS_OF_A_FIELD
     yield "commit_per_s_empty", commits_per_s(engine, survey, future)
+    with engine.begin() as connection:
+        for table in (tables.classifications, tables.objects, tables.accounting):
+            connection.execute(sa.delete(table))
     yield "load_per_s", load(engine, survey)
     begin = time.perf_counter()
     analyse(engine)
+    engine.dispose()  # the portal's connections are not the one that analysed
     yield "analyse_s", time.perf_counter() - begin
     yield "sizes", sizes_mb(engine)
     yield "queries", latencies_ms(engine, survey)

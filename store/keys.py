@@ -4,16 +4,45 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
 
 Key = tuple[str, int]
 """A survey, and its diaObjectId or diaSourceId."""
 
-IDS_PER_QUERY: Final = 500
-"""Databases limit the parameters of a statement: SQLite to 32,766, PostgreSQL to 65,535."""
+_IDS: Final = sa.JSON().with_variant(postgresql.ARRAY(sa.BigInteger), "postgresql")
+
+
+class _Among(FunctionElement[Any]):
+    """``column IN (ids)`` with all ids as one parameter.
+
+    However many there are, the statement is one and the same; and PostgreSQL, which keeps the plan of a
+    statement, estimates the ids in an array to be few. Of an ordinary ``IN`` it kept the plan that it made
+    while the table was small: to read the whole table, until the next ``ANALYZE``.
+    """
+
+    type = sa.types.NULLTYPE  # of a Boolean SQLite would be asked whether it is 1, and use no index
+    inherit_cache = True
+
+
+@compiles(_Among, "postgresql")
+def _any_of(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} = ANY ({ids})"
+
+
+@compiles(_Among, "sqlite")
+def _in_json(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
+    column, ids = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608 - both are compiled
 
 
 def keys_of(rows: pa.Table, name: str) -> list[Key]:
@@ -27,7 +56,5 @@ def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnEl
     for survey, number in keys:
         by_survey[survey].add(number)
     for survey, numbers in sorted(by_survey.items()):
-        ids = sorted(numbers)
-        for at in range(0, len(ids), IDS_PER_QUERY):
-            part = ids[at : at + IDS_PER_QUERY]
-            yield sa.and_(column.table.c.survey == survey, column.in_(part))
+        ids = sa.bindparam(None, sorted(numbers), _IDS, unique=True)
+        yield sa.and_(column.table.c.survey == survey, _Among(column, ids))

@@ -36,10 +36,12 @@ _JSON: Final = sa.JSON(none_as_null=True)
 _HAS_REASON: Final = sa.text("reason IS NOT NULL")
 
 
+# An index begins with the identifier: from one that begins with the survey, a planner without statistics
+# would read a whole survey.
 def _key(name: str) -> list[sa.Column[int] | sa.Column[str]]:
     return [
-        sa.Column("survey", sa.Text, primary_key=True),
         sa.Column(name, sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("survey", sa.Text, primary_key=True),
     ]
 
 
@@ -79,7 +81,7 @@ classifications: Final = sa.Table(
     sa.Column("batch_id", sa.BigInteger, nullable=False),
     sa.Column("healpix", sa.BigInteger),
     sa.UniqueConstraint("topic", "kafka_partition", "kafka_offset"),
-    sa.Index("ix_classifications_object_time", "survey", "object_id", "t_mjd_tai"),
+    sa.Index("ix_classifications_object_time", "object_id", "survey", "t_mjd_tai"),
     sa.Index("ix_classifications_healpix", "healpix"),
     sa.Index("ix_classifications_batch", "run_id", "batch_id"),
     sa.Index(
@@ -273,7 +275,7 @@ label_requests: Final = sa.Table(
     sa.Column("band", sa.Text),
     sa.Column("flux_njy", sa.Double),
     sa.Column("t_mjd_tai", sa.Double, nullable=False),
-    sa.UniqueConstraint("survey", "object_id", "program"),
+    sa.UniqueConstraint("object_id", "survey", "program"),
     sa.Index("ix_label_requests_night", "night"),
     sa.Index("ix_label_requests_batch", "run_id", "batch_id"),
 )
@@ -307,6 +309,6 @@ labels: Final = sa.Table(
     sa.Column("comment", sa.Text),
     sa.Column("request_id", _ROW_ID, sa.ForeignKey("label_requests.request_id")),
     sa.Column("reported_ms", sa.BigInteger, nullable=False),
-    sa.Index("ix_labels_object", "survey", "object_id", "label_id"),
+    sa.Index("ix_labels_object", "object_id", "survey", "label_id"),
 )
 """The append-only label ledger: triggers refuse UPDATE and DELETE. The current label is a fold."""

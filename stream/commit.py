@@ -265,7 +265,7 @@ class _Commit:
         outcome = _Outcome(first, places_of(repeated) + skipped, rejected, done)
         counts = self._account(ranges, outcome, alerts)
         counts = replace(counts, n_requested=len(requested), n_early=early.num_rows)
-        in_order = classified.sort_by([("survey", "ascending"), ("dia_source_id", "ascending")])
+        in_order = classified.sort_by([("dia_source_id", "ascending"), ("survey", "ascending")])
         arrivals = early["arrival_ms"].to_pylist()
         return Committed(counts, in_order, requested, differing, arrivals)
 

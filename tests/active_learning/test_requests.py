@@ -16,13 +16,13 @@ from active_learning.requests import (
     RequestPolicy,
     candidates_of,
     choose_requests,
-    keys_of,
 )
 from active_learning.strategies import STRATEGIES, strategy_of
 from active_learning.strategies.entropy import EntropyStrategy
 from active_learning.strategies.margin import MarginStrategy
 from lightcurves.errors import ConfigurationError
 from models.record import RECORD
+from store.keys import keys_of
 
 LAW = settings(max_examples=150, deadline=None)
 THRESHOLDS = {"min_entropy": 0.2, "max_margin": 0.5}
@@ -74,7 +74,7 @@ def test_every_choice_obeys_every_rule(
     some: pa.Table, policy: RequestPolicy, asked: frozenset[Any], spent: dict[int, int]
 ) -> None:
     chosen = choose_requests(some, policy, asked, spent)
-    keys = keys_of(chosen)
+    keys = keys_of(chosen, "object_id")
     assert len(set(keys)) == len(keys)
     assert not set(keys) & asked
     nights = chosen["night"].to_numpy()
@@ -104,7 +104,9 @@ def test_nothing_worthier_is_left_behind(
     taken, order = set(asked), []
     for night in NIGHTS:
         best: dict[Any, float] = {}
-        for row, key, value in zip(some.to_pylist(), keys_of(some), utility, strict=True):
+        for row, key, value in zip(
+            some.to_pylist(), keys_of(some, "object_id"), utility, strict=True
+        ):
             may = key not in taken and row["n_points"] >= policy.min_points
             if may and row["night"] == night and value == value:  # noqa: PLR0124 - NaN
                 best[key] = max(value, best.get(key, value))
@@ -115,7 +117,7 @@ def test_nothing_worthier_is_left_behind(
         got = choose_requests(some, policy, asked, spent)
         mine = got.filter(pa.array(got["night"].to_numpy() == night))
         assert mine["utility"].to_pylist() == values
-        taken |= set(keys_of(mine))
+        taken |= set(keys_of(mine, "object_id"))
     assert len(order) == got.num_rows
 
 
@@ -154,8 +156,8 @@ def test_a_night_in_parts_asks_what_a_whole_one_does(
         some, replace(policy, nightly_budget=min(cut, policy.nightly_budget)), asked, {}
     )
     spent = {NIGHTS[0]: first.num_rows}
-    rest = choose_requests(some, policy, asked | set(keys_of(first)), spent)
-    assert keys_of(first) + keys_of(rest) == keys_of(whole)
+    rest = choose_requests(some, policy, asked | set(keys_of(first, "object_id")), spent)
+    assert keys_of(first, "object_id") + keys_of(rest, "object_id") == keys_of(whole, "object_id")
 
 
 def test_entropy_asks_where_the_model_is_least_sure() -> None:

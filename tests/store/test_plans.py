@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from store import object_queries, request_queries
+from store.keys import of_keys
+from store.tables import objects
 from stream.outputs import outgoing
 from tests.stream.sent_to import sent_to
 
@@ -74,3 +77,25 @@ def test_a_whole_read_is_seen(connection: sa.Connection) -> None:
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
     query = sa.text("SELECT * FROM classifications WHERE flux_njy > 3")
     assert whole_reads(plan_of(connection, lambda c: c.execute(query).all()))
+
+
+def test_a_plan_that_is_kept_finds_keys_by_their_index(connection: sa.Connection) -> None:
+    """PostgreSQL plans a statement while its table is small and not yet analysed, and keeps the plan."""
+    if connection.dialect.name != "postgresql":
+        pytest.skip("SQLite plans for the keys alone")
+    connection.exec_driver_sql(
+        "INSERT INTO objects (survey, object_id, ra_deg, dec_deg, healpix, first_mjd_tai, last_mjd_tai,"
+        " n_alerts, last_dia_source_id) SELECT 'lsst', n, 1, 1, 1, 1, 1, 1, n FROM generate_series(1, 2000) n"
+    )
+    wanted = range(1, 1001)
+    (mine,) = of_keys(objects.c.object_id, [("lsst", k) for k in wanted])
+    dialect = postgresql.dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+    query = sa.select(objects.c.n_alerts).where(mine).compile(dialect=dialect)
+    assert query.positiontup is not None
+    given = [f"ARRAY{[*wanted]}" if name != "survey_1" else "'lsst'" for name in query.positiontup]
+    connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_generic_plan")
+    connection.exec_driver_sql(f"PREPARE kept AS {query}")
+    explained = f"EXPLAIN EXECUTE kept ({', '.join(given)})"
+    plan = [str(row[0]) for row in connection.exec_driver_sql(explained)]
+    assert any("pk_objects" in line for line in plan), plan
+    assert whole_reads(plan) == []

@@ -6,7 +6,6 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import keys
 from store.accounting_queries import counts
 from store.labels import report_label
 from store.object_queries import (
@@ -84,10 +83,7 @@ def test_a_cone_over_the_pole(connection: sa.Connection, add_object: Add) -> Non
     assert sorted(ids(found)) == [1, 2, 3, 4]
 
 
-def test_the_limit_keeps_the_nearest(
-    connection: sa.Connection, add_object: Add, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keys, "IDS_PER_QUERY", 2)
+def test_the_limit_keeps_the_nearest(connection: sa.Connection, add_object: Add) -> None:
     for object_id in range(1, 8):
         add_object(object_id, ra_deg=10.0, dec_deg=object_id / 3600)
     found = cone_search(connection, 10.0, 0.0, 60.0, limit=5)

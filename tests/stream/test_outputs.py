@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from deploy.kafka import EmbeddedKafka, create_topics
 from deploy.sections import Settings
-from deploy.wiring import outgoing_topics, topic_partitions
+from deploy.wiring import outgoing_of, topic_partitions
 from lightcurves.errors import ConfigurationError, UnavailableError
 from store.database import migrate, open_database
 from store.tables import classifications, label_requests, rejected
@@ -292,8 +292,8 @@ def test_desc_gets_its_own_form(engine: sa.Engine, files: Path) -> None:
 
 def test_desc_gets_nothing_unless_its_topic_is_set(engine: sa.Engine, tmp_path: Path) -> None:
     settings = Settings(state=tmp_path)
-    topics = outgoing_topics(settings)
-    assert topics.topics()["desc"] == ""
+    topics = outgoing_of(settings)
+    assert "desc" not in topics.topics()
     assert "" not in topic_partitions(settings, 2)
     assert {m["topic"] for m in sent(engine, topics)} == {
         "noctule.classified",
@@ -302,7 +302,7 @@ def test_desc_gets_nothing_unless_its_topic_is_set(engine: sa.Engine, tmp_path: 
         "noctule.rejected",
     }
     with_desc = Settings(state=tmp_path, kafka={"desc_topic": "for-desc"})
-    assert outgoing_topics(with_desc).desc == "for-desc"
+    assert outgoing_of(with_desc).topics()["desc"] == "for-desc"
     assert topic_partitions(with_desc, 2)["for-desc"] == 1
 
 
@@ -589,11 +589,11 @@ def test_what_is_no_registry_is_a_mistake_of_the_settings(
 
 def test_the_password_of_a_registry_is_not_printed(tmp_path: Path) -> None:
     settings = Settings(state=tmp_path, kafka={"registry_url": "http://me:hunter2@127.0.0.1:1"})
-    registry = outgoing_topics(settings).registry
+    registry = outgoing_of(settings).registry
     assert registry is not None
     assert "hunter2" in registry.url
     assert registry.kept.parent == settings.stream.checkpoint
-    assert "hunter2" not in repr(outgoing_topics(settings)) + repr(settings)
+    assert "hunter2" not in repr(outgoing_of(settings)) + repr(settings)
 
 
 # Through Kafka: two consumers who know nothing of noctule.

@@ -49,7 +49,7 @@ def test_every_stage_of_a_night_is_told(
     assert asked == {row["dia_source_id"] for row in night.rows(label_requests)} != set()
     (differing,) = [repeat for report in reports for repeat in report.differing]
     (row,) = [row for row in night.rows(duplicates) if row["differs"]]
-    assert differing == (7, row["topic"], 1, row["kafka_offset"], row["differs"], "lsst")
+    assert differing == ("lsst", 7, row["topic"], 1, row["kafka_offset"], row["differs"])
 
 
 def test_shares_of_a_stage_add_up() -> None:

@@ -75,9 +75,9 @@ def _key_alerts_and_objects() -> None:
     for table, name in (("classifications", "dia_source_id"), ("objects", "object_id")):
         with op.batch_alter_table(table) as batch:
             batch.drop_constraint(f"pk_{table}", type_="primary")
-            batch.create_primary_key(f"pk_{table}", ["survey", name])
+            batch.create_primary_key(f"pk_{table}", [name, "survey"])
     op.create_index(
-        "ix_classifications_object_time", "classifications", ["survey", "object_id", "t_mjd_tai"]
+        "ix_classifications_object_time", "classifications", ["object_id", "survey", "t_mjd_tai"]
     )
     with op.batch_alter_table("duplicates") as batch:
         batch.alter_column("survey", nullable=False)
@@ -93,13 +93,13 @@ def _key_requests_and_labels() -> None:
         batch.alter_column("program", nullable=False)
         batch.drop_constraint("uq_label_requests_object_id", type_="unique")
         batch.create_unique_constraint(
-            "uq_label_requests_survey", ["survey", "object_id", "program"]
+            "uq_label_requests_object_id", ["object_id", "survey", "program"]
         )
     with op.batch_alter_table("labels") as batch:  # SQLite refuses to copy what a row refers to
         batch.create_foreign_key(
             "fk_labels_request_id", "label_requests", ["request_id"], ["request_id"]
         )
-    op.create_index("ix_labels_object", "labels", ["survey", "object_id", "label_id"])
+    op.create_index("ix_labels_object", "labels", ["object_id", "survey", "label_id"])
 
 
 def _create_events() -> None:
