@@ -119,7 +119,7 @@ NIGHT: Final = (
 """The outcome of the night, from the tables."""
 
 STREAM: Final = (
-    Panel("Well", "Healthy and ready, as in /healthz and /readyz.",
+    Panel("Health", "Healthy and ready, as in /healthz and /readyz.",
           {"healthy": "noctule_stream_healthy", "ready": "noctule_stream_ready"}, kind="stat", bad=-1),
     Panel("State", "What the process is doing.",
           {"{{state}}": "noctule_stream_state"}, stacked=True),
@@ -155,7 +155,7 @@ STREAM: Final = (
 """The work of the stream process, from its own counts."""
 
 LEARNER: Final = (
-    Panel("Well", "Healthy and ready, as in /healthz and /readyz.",
+    Panel("Health", "Healthy and ready, as in /healthz and /readyz.",
           {"healthy": "noctule_learner_healthy", "ready": "noctule_learner_ready"}, kind="stat",
           bad=-1),
     Panel("State", "What the process is doing.",

@@ -406,13 +406,16 @@ class Learning(Section):
     strategy: str = Field(
         "entropy",
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="How candidates for a spectrum are ranked.",
+        description=f"How candidates for a spectrum are ranked: one of {', '.join(STRATEGIES)}.",
     )
     nightly_budget: int = Field(
         20, ge=0, le=100_000, description="Largest number of requests for spectra per night."
     )
     min_entropy: float = Field(
-        0.5, ge=0, le=10, description="Least entropy of a candidate for a spectrum, in nats."
+        0.5,
+        ge=0,
+        le=10,
+        description="Least entropy of a candidate for a spectrum, in nats, for the strategy `entropy`.",
     )
     min_points: Count = Field(
         2, description="Fewest points in the light curve of a candidate for a spectrum."

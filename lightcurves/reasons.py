@@ -60,12 +60,12 @@ _SENDERS: Final = " and ".join(
 
 DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.EMPTY_MESSAGE: "The message has no bytes.",
-    RejectReason.BAD_FRAME: "Not a Confluent frame: its first byte is not 0, or it is below 5 bytes.",
+    RejectReason.BAD_FRAME: "Not a Confluent frame: its first byte is not 0, or it has fewer than 5 bytes.",
     RejectReason.CONTAINER_MESSAGE: f"The message is a whole Avro container file, as {_SENDERS} send "
     "them; only Confluent frames are read from messages.",
     RejectReason.BAD_CONTAINER: "An Avro container file in a folder is truncated or broken.",
     RejectReason.UNREADABLE_FILE: "A file in a folder has disappeared, or its permissions forbid reading it.",
-    RejectReason.UNKNOWN_SCHEMA: "No schema source knows the schema id in the frame.",
+    RejectReason.UNKNOWN_SCHEMA: "The source of schemas has no schema with the id in the frame.",
     RejectReason.UNUSABLE_SCHEMA: "The schema is known but cannot be used: `noctule explain` says why.",
     RejectReason.TRUNCATED: "The packet ends in the middle of a value.",
     RejectReason.TRAILING_BYTES: "Bytes are left over after the last field.",
@@ -74,7 +74,7 @@ DESCRIPTIONS: Final[dict[StrEnum, str]] = {
     RejectReason.BAD_UNION_BRANCH: "A union's branch number is not in the schema.",
     RejectReason.TOO_MANY_ITEMS: "An array or map claims more items than its bytes could contain.",
     RejectReason.BAD_TEXT: "A string is not UTF-8.",
-    RejectReason.BAD_SYMBOL: "An enum's number is that of none of its symbols.",
+    RejectReason.BAD_SYMBOL: "An enum's number is not that of any of its symbols.",
     RejectReason.TOO_LARGE: "The message is larger than stream.max_packet_bytes.",
     RejectReason.NO_TIME: "The alert's own time is null or not finite.",
     RejectReason.NO_ID: "The alert has no diaSourceId.",

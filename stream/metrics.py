@@ -130,13 +130,13 @@ class StreamMetrics(ProcessMetrics):
             ("noctule_stream_batch_alerts", "Messages per batch.", self._sizes),
             ("noctule_stream_latency_seconds", "Seconds from Kafka's stamp to committed row.", self._latency),
             ("noctule_stream_early_latency_seconds",
-             "The same for urgent alerts found by looking ahead, when they are found.", self._early),
+             "Seconds from Kafka's stamp to committed row, for urgent alerts found early.", self._early),
         ):  # fmt: skip
             buckets, total = histogram.cumulated()
             yield HistogramMetricFamily(name, text, buckets=buckets, sum_value=total)
 
     def _model(self) -> Iterator[Metric]:
-        text = "1 for each model that scored the last batch: one of each survey."
+        text = "1 for each model that scored the last batch: one per survey in it."
         now = dict.fromkeys(Versions.parse(self._model_version).by_survey.values(), 1)
         yield labelled(GaugeMetricFamily, "noctule_stream_model_info", text, "version", now)
         if self._last_batch is not None:

@@ -77,7 +77,7 @@ def simulate(
     rate: Annotated[
         float | None, typer.Option(help="Alerts per second; by default as fast as possible.")
     ] = None,
-    alerts: Annotated[int | None, typer.Option(min=1, help="Stop after this many.")] = None,
+    alerts: Annotated[int | None, typer.Option(min=1, help="Stop after this many alerts.")] = None,
 ) -> None:
     """Make LSST alert packets (schema 10.0) from objects, one per detection, for a topic or a file."""
     from itertools import islice

@@ -25,7 +25,7 @@ def train(
             help="Light-curve folder of unlabelled objects like those that the model will score."
         ),
     ] = None,
-    survey: Annotated[str, typer.Option(help="Whose alerts the model is meant for.")] = "lsst",
+    survey: Annotated[str, typer.Option(help="Survey whose alerts the model is for.")] = "lsst",
 ) -> None:
     """Train a model: classifier, calibration, prediction sets, novelty."""
     from deploy.terminal import as_json, training_bar
@@ -110,13 +110,13 @@ def _figures(scores: Path, data: Path) -> dict[str, Any]:
 
 def promote(
     model: Annotated[
-        str | None, typer.Argument(help="Version of a registered model, or the folder of a model.")
+        str | None, typer.Argument(help="Folder, version or alias of the model.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; stored with the promotion.")] = "by hand",
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Go back to the previous champion.")
     ] = False,
-    survey: Annotated[str, typer.Option(help="The survey whose alerts it scores.")] = "lsst",
+    survey: Annotated[str, typer.Option(help="Survey whose alerts the model scores.")] = "lsst",
 ) -> None:
     """Make a model the champion of a survey: the stream uses it from its next batch on."""
     from active_learning.which_model import alias_of

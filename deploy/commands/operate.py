@@ -29,7 +29,8 @@ LOG: Final = logging.getLogger("noctule")
 def rescore(
     model: Annotated[str, typer.Option(help="Version or alias of the model to score with.")],
     survey: Annotated[
-        str, typer.Option(help="Survey to score alerts of; an alias means the survey's own model.")
+        str,
+        typer.Option(help="Survey whose alerts are scored; an alias means this survey's model."),
     ] = "lsst",
     since: Annotated[
         str | None,
@@ -94,7 +95,10 @@ def backfill(
         typer.Option(help="Version or alias of the model to score with; by default the champion."),
     ] = None,
     survey: Annotated[
-        str, typer.Option(help="Whose alerts --model scores; others have their champions.")
+        str,
+        typer.Option(
+            help="Survey whose alerts --model scores; other surveys' champions score theirs."
+        ),
     ] = "lsst",
 ) -> None:
     """Read into the live tables those alerts that no stream has read; a stream may run meanwhile.

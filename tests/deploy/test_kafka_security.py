@@ -68,7 +68,7 @@ def test_every_client_gets_in_with_the_settings(
 
     topics = new_topics()
     alerts = f"alerts-{name()}"
-    named = [topics.classified, topics.novel, topics.requests, topics.rejected, alerts]
+    named = [*topics.topics().values(), alerts]
     create_topics(servers, dict.fromkeys(named, 1), client=client)
     create_topics(servers, {alerts: 3}, client=client)  # there already
     assert publish([b"1", b"2"], bootstrap_servers=servers, topic=alerts, client=client) == 2
@@ -77,7 +77,7 @@ def test_every_client_gets_in_with_the_settings(
     marks.close()
     assert [value for _, value in consume(whole, alerts, 2)] == [b"1", b"2"]
     assert Outputs(whole, topics, 10.0).send(engine, RUN, BATCH) == 6
-    assert len(consume(whole, topics.classified, 3)) == 3
+    assert len(consume(whole, topics.topics()["classified"], 3)) == 3
 
 
 def test_scram_gets_in_too(secured_kafka: SecuredKafka) -> None:
