@@ -1,4 +1,8 @@
-"""Chooses which candidates to request spectra of, within each night's budget. Pure functions."""
+"""Chooses which candidates to request spectra of, within each night's budget. Pure functions.
+
+First the strategy judges the alerts of a batch (:func:`wishes_of`), which may take its time; then, while the
+batch is committed, the best of what is new and unasked fills the budget (:func:`choose_requests`).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,7 @@ from store.keys import keys_of
 from store.requests import PROGRAM
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from active_learning.strategies.base import Strategy, Worth
+    from active_learning.strategies.base import Strategy
     from store.keys import Key
 
 CANDIDATE_COLUMNS: Final = (*(record.name for record in RECORD), "healpix", "night")
@@ -28,7 +30,7 @@ CANDIDATE_COLUMNS: Final = (*(record.name for record in RECORD), "healpix", "nig
 
 _REQUESTED: Final = (
     *("survey", "object_id", "dia_source_id", "model_version", "ra_deg", "dec_deg", "band"),
-    *("flux_njy", "t_mjd_tai", "night"),
+    *("flux_njy", "t_mjd_tai", "night", "utility", "why"),
 )
 _MJDS: Final = (0.0, 200_000.0)  # up to the year 2406
 
@@ -55,13 +57,63 @@ class RequestPolicy:
     program: str = PROGRAM
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """The alerts of a batch that are worth a spectrum.
+
+    Attributes
+    ----------
+    policy
+        Whose judgement it is.
+    alerts
+        Columns of the batch, ``night``, and the strategy's ``utility`` and ``why``.
+    """
+
+    policy: RequestPolicy
+    alerts: pa.Table
+
+
+def wishes_of(rows: pa.Table, policy: RequestPolicy) -> Wishes:
+    """Return what the policy's strategy wants of a batch.
+
+    Parameters
+    ----------
+    rows
+        Of :data:`stream.rows.ROWS_SCHEMA`, with the features that the strategy names.
+    policy
+        How to choose.
+    """
+    candidates = candidates_of(rows)
+    worth = policy.strategy.worth(_with_features(candidates, policy.strategy.features))
+    wanted = np.isfinite(worth.utility)
+    wanted &= candidates["n_points"].to_numpy() >= policy.min_points
+    candidates = candidates.append_column("utility", pa.array(worth.utility))
+    candidates = candidates.append_column("why", pa.array(worth.why, pa.string()))
+    return Wishes(policy, candidates.filter(pa.array(wanted)))
+
+
+def _with_features(candidates: pa.Table, names: tuple[str, ...]) -> pa.Table:
+    """Return candidates with the features that the strategy reads, as a struct."""
+    if not names:
+        return candidates
+    values = candidates["strategy_features"]
+    columns = [
+        pc.list_element(values, k).combine_chunks()
+        if candidates.num_rows
+        else pa.array([], pa.float64())
+        for k in range(len(names))
+    ]
+    struct = pa.StructArray.from_arrays(columns, names=list(names))
+    return candidates.append_column("features", struct)
+
+
 def candidates_of(alerts: pa.Table) -> pa.Table:
     """Return the alerts whose objects can be requested, with their ``night``.
 
     These have an object, a score, a position on the sky, and a time within the years of valid nights.
     """
     t = alerts["t_mjd_tai"]
-    able = pc.and_(pc.is_valid(alerts["object_id"]), pc.is_null(alerts["reason"]))
+    able = pc.and_(pc.not_equal(alerts["object_id"], 0), pc.is_null(alerts["reason"]))
     able = pc.and_(able, pc.is_valid(alerts["healpix"]))
     able = pc.and_(able, pc.and_(pc.greater_equal(t, _MJDS[0]), pc.less_equal(t, _MJDS[1])))
     some = alerts.filter(able)
@@ -73,17 +125,13 @@ def candidates_of(alerts: pa.Table) -> pa.Table:
     return some.append_column("night", pa.array(nights))
 
 
-def choose_requests(
-    candidates: pa.Table, policy: RequestPolicy, asked: AbstractSet[Key], spent: Mapping[int, int]
-) -> pa.Table:
+def choose_requests(wishes: Wishes, asked: AbstractSet[Key], spent: Mapping[int, int]) -> pa.Table:
     """Choose requests night by night, the earliest first.
 
     Parameters
     ----------
-    candidates
-        From :func:`candidates_of`.
-    policy
-        How to choose.
+    wishes
+        From :func:`wishes_of`.
     asked
         Objects that this program has already requested, or that are labelled.
     spent
@@ -95,37 +143,18 @@ def choose_requests(
         The requests, the earliest night first and within it the most useful first: columns copied from
         their alert, ``program``, ``strategy``, ``utility`` and ``why``.
     """
-    worth = policy.strategy.worth(candidates)
-    keys, taken, rows = keys_of(candidates, "object_id"), set(asked), []
-    usable = np.isfinite(worth.utility) & _ripe(candidates, policy.min_points)
-    nights = candidates["night"].to_numpy()
-    ids = candidates["object_id"].to_numpy()
+    alerts, policy = wishes.alerts, wishes.policy
+    keys, taken, rows = keys_of(alerts, "object_id"), set(asked), []
+    nights, ids, utility = (alerts[n].to_numpy() for n in ("night", "object_id", "utility"))
     for night in np.unique(nights):
         left = policy.nightly_budget - spent.get(int(night), 0)
-        of_night = np.flatnonzero(usable & (nights == night))
-        for row in of_night[np.lexsort((ids[of_night], -worth.utility[of_night]))].tolist():
+        of_night = np.flatnonzero(nights == night)
+        for row in of_night[np.lexsort((ids[of_night], -utility[of_night]))].tolist():
             if left > 0 and keys[row] not in taken:
                 rows.append(row)
                 taken.add(keys[row])
                 left -= 1
-    return _requests(candidates, np.array(rows, np.int64), worth, policy)
-
-
-def _ripe(candidates: pa.Table, min_points: int) -> NDArray[np.bool_]:
-    ripe: NDArray[np.bool_] = candidates["n_points"].to_numpy() >= min_points
-    return ripe
-
-
-def _requests(
-    candidates: pa.Table, rows: NDArray[np.int64], worth: Worth, policy: RequestPolicy
-) -> pa.Table:
-    chosen = candidates.select(_REQUESTED).take(pa.array(rows))
-    columns = {
-        "program": pa.repeat(pa.scalar(policy.program), rows.size),
-        "strategy": pa.repeat(pa.scalar(policy.strategy.name), rows.size),
-        "utility": pa.array(worth.utility[rows]),
-        "why": pa.array([worth.why[row] for row in rows.tolist()], pa.string()),
-    }
-    for name, column in columns.items():
-        chosen = chosen.append_column(name, column)
+    chosen = alerts.select(_REQUESTED).take(pa.array(rows, pa.int64()))
+    for name, value in (("program", policy.program), ("strategy", policy.strategy.name)):
+        chosen = chosen.append_column(name, pa.repeat(pa.scalar(value), len(rows)))
     return chosen

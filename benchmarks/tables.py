@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import sqlalchemy as sa
 
-from active_learning.requests import RequestPolicy
+from active_learning.requests import RequestPolicy, wishes_of
 from benchmarks.setting import finish, print_table
 from models.record import SCORE_FIELDS, Kind
 from store import accounting_queries, object_queries, tables
@@ -288,7 +288,8 @@ def commits_per_s(engine: sa.Engine, survey: Survey, first: int, n: int = 10) ->
     for k in range(n):
         batch = batch_of(survey, first + k * per_batch, per_batch)
         begin = time.perf_counter()
-        commit_sql(engine, batch, BatchId("bench", first + k, "d"), policy, classes, 1)
+        wishes = wishes_of(batch, policy)
+        commit_sql(engine, batch, BatchId("bench", first + k, "d"), wishes, classes, 1)
         times.append(time.perf_counter() - begin)
     return BATCH / float(np.median(times))
 

@@ -45,7 +45,7 @@ from stream.rows import EARLY, MESSAGE, RANGE
 from stream.versions import Versions
 
 if TYPE_CHECKING:
-    from active_learning.requests import RequestPolicy
+    from active_learning.requests import Wishes
     from stream.routes import Route
 
 Row = dict[str, Any]
@@ -114,12 +114,11 @@ def commit_sql(
     engine: sa.Engine,
     rows: pa.Table,
     batch: BatchId,
-    policy: RequestPolicy,
+    wishes: Wishes,
     class_ids: Mapping[str, tuple[int, ...]],
     now_ms: int,
     *,
     routes: Sequence[Route] = (),
-    features: Sequence[str] = (),
     keep_stored: bool = False,
 ) -> Committed:
     """Write a batch into SQL in one transaction; see the module.
@@ -130,16 +129,16 @@ def commit_sql(
         The database.
     rows
         Of :data:`stream.rows.ROWS_SCHEMA`.
-    batch, policy
-        Which batch this is, and how requests for spectra are chosen.
+    batch
+        Which batch this is.
+    wishes
+        The spectra that are wanted of its alerts; of those that turn out to be new the best are requested.
     class_ids
         The classes of each model that scored the batch, by version, in the order of ``probabilities``.
     now_ms
         The commit's wall-clock time.
     routes
         The routes on which the batch will be sent.
-    features
-        Names of the features that ``rows`` hold for the policy's strategy.
     keep_stored
         Keep what the tables already hold for an offset and count the offset as a duplicate; otherwise the
         new result replaces the old.
@@ -151,8 +150,7 @@ def commit_sql(
             stored = [route.to_json() for route in routes]
             row = {"run_id": batch.run_id, "batch_id": batch.batch_id, "routes": stored}
             upsert(connection, tables.batches, [row], ("run_id", "batch_id"))
-        work = _Commit(connection, batch, class_ids, now_ms, tuple(features), keep_stored)
-        return work.write(rows, policy)
+        return _Commit(connection, batch, class_ids, now_ms, keep_stored).write(rows, wishes)
 
 
 def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
@@ -234,10 +232,9 @@ class _Commit:
     batch: BatchId
     class_ids: Mapping[str, tuple[int, ...]]
     now_ms: int
-    features: tuple[str, ...]
     keep_stored: bool = False
 
-    def write(self, rows: pa.Table, policy: RequestPolicy) -> Committed:
+    def write(self, rows: pa.Table, wishes: Wishes) -> Committed:
         ranges, alerts, rejected, early = split_rows(rows)
         stored = self._stored(ranges) if self.keep_stored else frozenset[Where]()
         skipped = [w for part in (alerts, rejected) for w in places_of(part) if w in stored]
@@ -261,7 +258,7 @@ class _Commit:
         self._put(tables.duplicates, repeated, _DUPLICATE)
         self._put(tables.rejected, rejected, _REJECTED)
         fold_objects(self.connection, classified, is_new)
-        requested = self._request(written.filter(pa.array(is_new)), policy)
+        requested = self._request(written.filter(pa.array(is_new)), wishes)
         outcome = _Outcome(first, places_of(repeated) + skipped, rejected, done)
         counts = self._account(ranges, outcome, alerts)
         counts = replace(counts, n_requested=len(requested), n_early=early.num_rows)
@@ -422,15 +419,16 @@ class _Commit:
         names = ("n_read", *parts, "n_lost")
         return BatchCounts(*(sum(account[name] for account in accounts) for name in names))
 
-    def _request(self, new: pa.Table, policy: RequestPolicy) -> list[Row]:
-        """Write requests for spectra of the objects that the policy chooses among new alerts."""
-        candidates = asking.candidates_of(self._with_features(new))
-        if not candidates.num_rows:
+    def _request(self, new: pa.Table, wishes: Wishes) -> list[Row]:
+        """Write requests for spectra of the objects that are chosen among new alerts."""
+        places = set(places_of(new))
+        alerts = _only(wishes.alerts, [at in places for at in places_of(wishes.alerts)])
+        if not alerts.num_rows:
             return []
-        asked = requests.asked(self.connection, keys_of(candidates, "object_id"), policy.program)
-        nights = candidates["night"].unique().to_pylist()
-        spent = requests.spent(self.connection, nights, policy.program)
-        chosen = asking.choose_requests(candidates, policy, asked, spent).to_pylist()
+        program = wishes.policy.program
+        asked = requests.asked(self.connection, keys_of(alerts, "object_id"), program)
+        spent = requests.spent(self.connection, alerts["night"].unique().to_pylist(), program)
+        chosen = asking.choose_requests(replace(wishes, alerts=alerts), asked, spent).to_pylist()
         stamp = {
             "run_id": self.batch.run_id,
             "batch_id": self.batch.batch_id,
@@ -439,17 +437,6 @@ class _Commit:
         rows = [{**request, **stamp} for request in chosen]
         requests.ask(self.connection, rows)
         return rows
-
-    def _with_features(self, alerts: pa.Table) -> pa.Table:
-        """Return alerts with the features that the strategy reads, as a struct."""
-        columns = [
-            pc.list_element(alerts["strategy_features"], k).combine_chunks()
-            for k in range(len(self.features) if alerts.num_rows else 0)
-        ]
-        if not columns:
-            return alerts
-        struct = pa.StructArray.from_arrays(columns, names=list(self.features))
-        return alerts.append_column("features", struct)
 
 
 _WHERE: Final = ("topic", "kafka_partition", "kafka_offset")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
 
-from active_learning.requests import RequestPolicy
+from active_learning.requests import RequestPolicy, wishes_of
 from active_learning.which_model import champions, model_of_alias
 from lightcurves.errors import ConfigurationError
 from lightcurves.surveys import LSST
@@ -258,11 +258,10 @@ class Sink:
                 engine,
                 rows,
                 batch,
-                config.policy,
+                wishes_of(rows, config.policy),
                 self._classes_of(rows),
                 now_ms(),
                 routes=self._outputs.routes if self._outputs is not None else (),
-                features=config.policy.strategy.features,
                 keep_stored=bool(config.offsets),
             )
             committed_ms = now_ms()

@@ -52,22 +52,26 @@ class RouteKind:
         Permanent; together they are a key of :data:`KINDS`.
     table
         A table of the batch: :data:`CLASSIFIED`, :data:`REQUESTED` or :data:`REJECTED`.
-    messages
-        Makes messages from the route and the rows of that table, in the rows' order.
+    form
+        Makes messages from the route and its rows, in their order.
     schema
         The schema of the values; None if they are sent as they came.
     framed
         Whether the schema's id precedes a value.
+    mask
+        Says of each row of the table, from the route's numbers, whether it is sent; None: all are. A null is
+        not sent.
     numbers
-        The thresholds of the mask, by their names in the section ``kafka`` of the settings.
+        What the mask is given, by its names in the section ``kafka`` of the settings.
     """
 
     name: str
     version: int
     table: str
-    messages: Callable[[Route, pa.Table], Iterator[Message]]
+    form: Callable[[Route, pa.Table], Iterator[Message]]
     schema: MessageSchema | None = None
     framed: bool = True
+    mask: Callable[[Numbers, pa.Table], pa.ChunkedArray] | None = None
     numbers: tuple[str, ...] = ()
 
 
@@ -113,7 +117,10 @@ class Route:
         ConfigurationError
             This release knows no such kind or version.
         """
-        yield from kind_of(self).messages(self, rows)
+        kind = kind_of(self)
+        yield from kind.form(
+            self, rows if kind.mask is None else rows.filter(kind.mask(self.numbers, rows))
+        )
 
 
 def kind_of(route: Route) -> RouteKind:
@@ -148,15 +155,17 @@ def _classified(route: Route, rows: pa.Table) -> Iterator[Message]:
     yield from _keyed(route.topic, _keys(rows, "dia_source_id"), values)
 
 
-def _novel(route: Route, rows: pa.Table) -> Iterator[Message]:
-    novel = pc.less_equal(rows["novelty_far"], route.numbers["novel_far"])
-    yield from _classified(route, rows.filter(novel))
+def _is_novel(numbers: Numbers, rows: pa.Table) -> pa.ChunkedArray:
+    return pc.less_equal(rows["novelty_far"], numbers["novel_far"])
 
 
 def _desc(route: Route, rows: pa.Table) -> Iterator[Message]:
-    scored = rows.filter(pc.is_valid(rows["probabilities"]))
-    values = _framed(route, DESC, for_desc(scored))
-    yield from _keyed(route.topic, _keys(scored, "dia_source_id"), values)
+    values = _framed(route, DESC, for_desc(rows))
+    yield from _keyed(route.topic, _keys(rows, "dia_source_id"), values)
+
+
+def _is_scored(_numbers: Numbers, rows: pa.Table) -> pa.ChunkedArray:
+    return pc.is_valid(rows["probabilities"])
 
 
 def _requests(route: Route, rows: pa.Table) -> Iterator[Message]:
@@ -177,8 +186,16 @@ KINDS: Final = {
     (kind.name, kind.version): kind
     for kind in (
         RouteKind("classified", 1, CLASSIFIED, _classified, CLASSIFICATION),
-        RouteKind("novel", 1, CLASSIFIED, _novel, CLASSIFICATION, numbers=("novel_far",)),
-        RouteKind("desc", 1, CLASSIFIED, _desc, DESC, framed=False),
+        RouteKind(
+            "novel",
+            1,
+            CLASSIFIED,
+            _classified,
+            CLASSIFICATION,
+            mask=_is_novel,
+            numbers=("novel_far",),
+        ),
+        RouteKind("desc", 1, CLASSIFIED, _desc, DESC, framed=False, mask=_is_scored),
         RouteKind("requests", 1, REQUESTED, _requests, LABEL_REQUEST),
         RouteKind("rejected", 1, REJECTED, _rejected),
     )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import store.clock
 import stream.job
 import stream.worker
+from active_learning.requests import wishes_of
 from benchmarks.kills import differences, mixed, send
 from store.accounting_queries import batch_latency_s, last_batch
 from store.database import open_database
@@ -45,7 +46,7 @@ def tables() -> Iterator[sa.Engine]:
 
 def commit(engine: sa.Engine, number: int, now_ms: int) -> None:
     rows = batch([alert(number, number + 1, arrival_ms=NOON)])
-    commit_sql(engine, rows, BatchId("run", number, "s"), POLICY, CLASSES, now_ms)
+    commit_sql(engine, rows, BatchId("run", number, "s"), wishes_of(rows, POLICY), CLASSES, now_ms)
 
 
 times = st.lists(st.integers(0, 40), min_size=1, max_size=8)

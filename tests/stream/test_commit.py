@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from active_learning.requests import RequestPolicy
+from active_learning.requests import RequestPolicy, wishes_of
 from active_learning.strategies.entropy import EntropyStrategy
 from store.database import migrate, open_database
 from store.maintenance import analyse
@@ -110,7 +110,9 @@ def commit(
     n_lost: int = 0,
 ) -> BatchCounts:
     rows = batch(alerts, n_lost)
-    return commit_sql(engine, rows, BatchId(run, number, "s1"), POLICY, CLASSES, 99).counts
+    return commit_sql(
+        engine, rows, BatchId(run, number, "s1"), wishes_of(rows, POLICY), CLASSES, 99
+    ).counts
 
 
 def rows(engine: sa.Engine, table: sa.Table) -> list[dict[str, Any]]:
@@ -340,7 +342,8 @@ def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> N
     }
     unscored = alert(4, 1, **NO_SCORE, reason="solar_system_object", object_id=0, ss_object_id=5)
     alerts = [alert(0, 2**62), alert(1, 7, **tiny), alert(2, 7), bad(3), unscored]
-    given = (batch(alerts), BatchId("run", 0, "s1"), POLICY, CLASSES, 99)
+    rows = batch(alerts)
+    given = (rows, BatchId("run", 0, "s1"), wishes_of(rows, POLICY), CLASSES, 99)
     classified = commit_sql(engine, *given).classified
     topics = sent_to("c", "n", "q", "r", desc="d", novel_far=1.0)
     with engine.connect() as connection:

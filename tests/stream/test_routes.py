@@ -12,22 +12,23 @@ from typing import Any, ClassVar
 import fastavro
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from active_learning.requests import RequestPolicy, wishes_of
 from active_learning.strategies.base import Worth
 from active_learning.strategies.margin import MarginStrategy
 from deploy.sections import Settings
 from lightcurves.errors import ConfigurationError
 from store.database import migrate, open_database
 from store.tables import batches, classifications, label_requests, request_events
-from stream import routes
-from stream.commit import BatchId, commit_sql, named_probabilities
+from stream.commit import BatchId, Committed, commit_sql, named_probabilities
 from stream.messages import LABEL_REQUEST, as_of
 from stream.outputs import outgoing, read_rows, stored_routes
-from stream.routes import KINDS, Outgoing, Route, RouteKind
+from stream.routes import CLASSIFIED, KINDS, Message, Numbers, Outgoing, Route, RouteKind
 from tests.stream.sent_to import sent_to
 from tests.stream.test_commit import CLASSES, POLICY, alert, bad, batch
 
@@ -43,6 +44,16 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     made.dispose()
 
 
+def commit(
+    engine: sa.Engine,
+    rows: pa.Table,
+    routes: tuple[Route, ...] = (),
+    policy: RequestPolicy = POLICY,
+) -> Committed:
+    wishes = wishes_of(rows, policy)
+    return commit_sql(engine, rows, BATCH, wishes, CLASSES, 99, routes=routes)
+
+
 def sent(engine: sa.Engine, topics: Outgoing) -> list[dict[str, Any]]:
     with engine.connect() as connection:
         return list(outgoing(connection, "run", 0, topics.routes()))
@@ -50,21 +61,21 @@ def sent(engine: sa.Engine, topics: Outgoing) -> list[dict[str, Any]]:
 
 def test_a_replay_goes_out_as_the_batch_did_whatever_is_set_by_then(engine: sa.Engine) -> None:
     rows = batch([alert(0, 1), alert(1, 2, novelty_far=0.9), bad(2)])
-    committed = commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=TOPICS.routes())
+    committed = commit(engine, rows, TOPICS.routes())
     with engine.connect() as connection:
         first = list(outgoing(connection, "run", 0, TOPICS.routes(), committed.classified))
         assert stored_routes(connection, "run", 0) == TOPICS.routes()
     assert [m["topic"] for m in first].count("novel") == 1
     later = sent_to("elsewhere", "n", "q", "r", desc="", novel_far=0.01)
     assert sent(engine, later) == first
-    assert commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=later.routes()).counts.replay
+    assert commit(engine, rows, later.routes()).counts.replay
     assert sent(engine, later) == first
 
 
 def test_an_older_form_is_still_spoken(engine: sa.Engine) -> None:
     """A batch of the release before, whose classification had the fields of version 1.0."""
     older = (Route("classified", "c", schema="1.0", schema_id=100),)
-    commit_sql(engine, batch([alert(0, 1)]), BATCH, POLICY, CLASSES, 99, routes=older)
+    commit(engine, batch([alert(0, 1)]), older)
     (message,) = sent(engine, TOPICS)
     assert message["value"][:5] == b"\0\0\0\0\x64"
     file = Path(__file__).parent / "data" / "noctule.v1.Classification.1.0.avsc"
@@ -79,7 +90,7 @@ def test_a_form_of_a_later_release_is_refused_and_an_older_request_still_spoken(
     engine: sa.Engine,
 ) -> None:
     later = (Route("requests", "q", schema="1.9", schema_id=109),)
-    commit_sql(engine, batch([alert(0, 1)]), BATCH, POLICY, CLASSES, 99, routes=later)
+    commit(engine, batch([alert(0, 1)]), later)
     with pytest.raises(
         ConfigurationError, match=r"LabelRequest\.avsc is 1\.1 .* cannot write 1\.9"
     ):
@@ -92,25 +103,28 @@ def test_a_form_of_a_later_release_is_refused_and_an_older_request_still_spoken(
 
 def test_a_route_that_this_release_does_not_know_is_named(engine: sa.Engine) -> None:
     unknown = (Route("classified", "c", version=7),)
-    commit_sql(engine, batch([alert(0, 1)]), BATCH, POLICY, CLASSES, 99, routes=unknown)
+    commit(engine, batch([alert(0, 1)]), unknown)
     with pytest.raises(ConfigurationError, match="no route classified of version 7: classified 1"):
         sent(engine, TOPICS)
 
 
-def _bright(route: Route, rows: pa.Table) -> Iterator[dict[str, Any]]:
-    for row in rows.to_pylist():
-        if row["flux_njy"] >= route.numbers["flux_njy"]:
-            yield {"topic": route.topic, "key": str(row["dia_source_id"]), "value": b"bright"}
+def _is_bright(numbers: Numbers, rows: pa.Table) -> pa.ChunkedArray:
+    return pc.greater_equal(rows["flux_njy"], numbers["flux_njy"])
+
+
+def _short(route: Route, rows: pa.Table) -> Iterator[Message]:
+    for number in rows["dia_source_id"].to_pylist():
+        yield {"topic": route.topic, "key": str(number), "value": b"bright"}
 
 
 def test_a_new_route_is_a_function_and_a_line(
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = RouteKind("bright", 1, routes.CLASSIFIED, _bright, numbers=("flux_njy",))
+    kind = RouteKind("bright", 1, CLASSIFIED, _short, mask=_is_bright, numbers=("flux_njy",))
     monkeypatch.setitem(KINDS, ("bright", 1), kind)
     more = Outgoing({**TOPICS.settings, "bright_topic": "for-the-bright", "flux_njy": 600.0})
     rows = batch([alert(0, 1), alert(1, 2, flux_njy=700.0)])
-    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=more.routes())
+    commit(engine, rows, more.routes())
     bright = [m for m in sent(engine, TOPICS) if m["topic"] == "for-the-bright"]
     assert bright == [{"topic": "for-the-bright", "key": "2", "value": b"bright"}]
 
@@ -119,7 +133,7 @@ def test_new_batches_take_the_newest_version_of_a_kind_and_stored_ones_their_own
     engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = batch([alert(0, 1)])
-    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99, routes=TOPICS.routes())
+    commit(engine, rows, TOPICS.routes())
     before = sent(engine, TOPICS)
     monkeypatch.setitem(KINDS, ("novel", 2), replace(KINDS["novel", 1], version=2))
     versions = {route.kind: route.version for route in TOPICS.routes()}
@@ -167,7 +181,7 @@ def test_probabilities_have_the_names_of_their_own_models_classes(
 def test_what_lies_in_the_database_is_what_json_writes(engine: sa.Engine) -> None:
     tiny = [1.0 - 1e-300, 5e-324]
     rows = batch([alert(0, 1, probabilities=tiny, prediction_set=[])])
-    commit_sql(engine, rows, BATCH, POLICY, CLASSES, 99)
+    commit(engine, rows)
     with engine.connect() as connection:
         text = connection.exec_driver_sql(
             "SELECT probabilities, prediction_set FROM classifications"
@@ -191,7 +205,7 @@ def requested(engine: sa.Engine) -> list[dict[str, Any]]:
 def test_margin_asks_with_its_own_utility_and_words(engine: sa.Engine) -> None:
     policy = replace(POLICY, strategy=MarginStrategy(0.3))
     rows = [alert(0, 1, margin=0.05), alert(1, 2, object_id=8, margin=0.5, entropy=0.69)]
-    commit_sql(engine, batch(rows), BATCH, policy, CLASSES, 99)
+    commit(engine, batch(rows), policy=policy)
     (row,) = requested(engine)
     assert (row["object_id"], row["strategy"], row["utility"]) == (7, "margin", 0.95)
     assert row["why"] == "margin 0.05 between the two likeliest classes, 60% and 55%"
@@ -220,8 +234,7 @@ def test_a_strategy_sees_the_features_that_it_names(engine: sa.Engine) -> None:
         alert(k, k + 1, object_id=50 + k, strategy_features=value) for k, value in enumerate(values)
     ]
     policy = replace(POLICY, strategy=strategy)
-    given_ = (batch(rows), BATCH, policy, CLASSES, 99)
-    commit_sql(engine, *given_, features=strategy.features)
+    commit(engine, batch(rows), policy=policy)
     assert [(row["object_id"], row["utility"]) for row in requested(engine)] == [
         (53, 9.0),
         (50, 5.0),
@@ -229,6 +242,6 @@ def test_a_strategy_sees_the_features_that_it_names(engine: sa.Engine) -> None:
 
 
 def test_a_batch_without_routes_stores_none(engine: sa.Engine) -> None:
-    commit_sql(engine, batch([alert(0, 1)]), BATCH, POLICY, CLASSES, 99)
+    commit(engine, batch([alert(0, 1)]))
     with engine.connect() as connection:
         assert connection.execute(sa.select(batches)).all() == []
