@@ -13,7 +13,7 @@ from lightcurves.reasons import NotEvaluated
 from models.artifact import Manifest, load_parts
 from models.inputs import LIGHT_CURVES, Inputs
 from models.novelty import entropy_of
-from models.record import SCORE_FIELDS, Kind, Null
+from models.record import SCORE_FIELDS, Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +197,7 @@ _FIRST: Final = (
 )
 _GIVEN: Final = (
     *_FIRST,
-    *(f.name for f in SCORE_FIELDS if f.null is Null.NOT_SCORED and f.name not in {*_FIRST, *_TOP}),
+    *(f.name for f in SCORE_FIELDS if f.name not in {*_FIRST, *_TOP}),
 )
 """The fields of a score beside ``p_<classId>`` in the table: the first ones, then all that came later."""
 

@@ -43,7 +43,6 @@ from lightcurves.features.registry import (
     ALL_FAMILIES,
     FAMILIES,
     FEATURE_DIGEST,
-    FEATURE_NAMES,
     FEATURES,
     feature_digest,
     prepare,
@@ -67,8 +66,8 @@ from tests.sky import sky_table
 
 FITTED = {feature.name for feature in FIT.features}
 LATITUDE = "abs_galactic_latitude_deg"
-TWINNED = [name for name in FEATURE_NAMES if name != LATITUDE]
-AT = {name: column for column, name in enumerate(FEATURE_NAMES)}
+TWINNED = [feature.name for feature in FEATURES if feature.name != LATITUDE]
+AT = {feature.name: column for column, feature in enumerate(FEATURES)}
 COLUMNS = [AT[name] for name in TWINNED]
 LIGHT = {Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA, Input.FLAGS}
 

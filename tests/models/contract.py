@@ -5,19 +5,29 @@ A new kind is tested by its line in ``models.kinds``: the classes below run over
 
 from __future__ import annotations
 
+import atexit
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from shutil import copytree, rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from numpy.typing import NDArray
 
+from lightcurves.errors import ConfigurationError
 from lightcurves.folders import attach_light_curves
+from models.artifact import MANIFEST_FILE, Trained, read_manifest, save_model
 from models.inputs import Inputs
 from models.rows import TrainingRows
-from models.training import moments_of, training_rows
+from models.scoring import load_model
+from models.training import moments_of, train, training_rows
+from tests.models.artifacts import edit, settings_of, vouch
 from tests.sky import CLASSES, FAST, make_sky, sky_table
 
 CLASS_IDS = tuple(sorted(CLASSES))
@@ -56,6 +66,18 @@ def answers(part: Any) -> Answers:
     return strangeness
 
 
+@cache
+def artifact(kind: Any) -> tuple[Path, Trained]:
+    """Return the folder of a small model that has a part of this kind, and the model as it was trained."""
+    only: dict[str, Any] = {f"{kind.role}s": (kind.kind,)}
+    settings = replace(SETTINGS, **only)
+    trained = train(moments_of(sky_table(48, seed=1), 2), settings)
+    folder = Path(mkdtemp(prefix="noctule-contract-"))
+    atexit.register(rmtree, folder, ignore_errors=True)
+    save_model(trained, folder / "model")
+    return folder / "model", trained
+
+
 class Contract:
     """Inherited by the tests of classifiers and of detectors; `kind` is the class under test."""
 
@@ -71,6 +93,55 @@ class Contract:
         np.testing.assert_array_equal(
             answers(again)(Inputs(unseen())), answers(part)(Inputs(unseen()))
         )
+
+    def test_a_model_of_it_is_read_from_its_folder_to_the_bit(self, kind: Any) -> None:
+        folder, trained = artifact(kind)
+        (before,) = [part for part in trained.parts if part.kind == kind.kind]
+        (after,) = [part for part in load_model(folder).parts if part.kind == kind.kind]
+        np.testing.assert_array_equal(
+            answers(after)(Inputs(unseen())), answers(before)(Inputs(unseen()))
+        )
+
+    def test_a_file_of_it_that_was_changed_is_refused_by_its_name(
+        self, kind: Any, tmp_path: Path
+    ) -> None:
+        manifest = read_manifest(artifact(kind)[0])
+        (entry,) = [part for part in manifest.parts if part.kind == kind.kind]
+        for name in entry.files:
+            folder = copytree(artifact(kind)[0], tmp_path / name)
+            content = bytearray((folder / name).read_bytes())
+            content[len(content) // 2] ^= 1
+            (folder / name).write_bytes(content)
+            with pytest.raises(ConfigurationError, match=rf"{name} is missing or not the file"):
+                load_model(folder)
+
+    def test_a_feature_that_its_model_lacks_is_named(self, kind: Any, tmp_path: Path) -> None:
+        folder = copytree(artifact(kind)[0], tmp_path / "model")
+
+        def charm(raw: dict[str, Any]) -> None:
+            (mine,) = [part for part in raw["parts"] if part["kind"] == kind.kind]
+            mine["features"].append("charm")
+
+        edit(folder, charm)
+        vouch(folder)
+        with pytest.raises(ConfigurationError, match=rf"part {kind.kind} reads charm, which"):
+            load_model(folder)
+
+    def test_classes_in_another_order_are_refused(self, kind: Any, tmp_path: Path) -> None:
+        folder = copytree(artifact(kind)[0], tmp_path / "model")
+        knows_classes = "class_ids" in settings_of(
+            json.loads((folder / MANIFEST_FILE).read_text()), kind.kind
+        )
+        assert knows_classes == hasattr(self.fitted(kind), "class_ids")
+        if knows_classes:
+            edit(folder, lambda raw: settings_of(raw, kind.kind)["class_ids"].reverse())
+        else:
+            edit(folder, lambda raw: raw["class_ids"].reverse())
+        vouch(folder)
+        with pytest.raises(
+            ConfigurationError, match=r"its part \w+ tells \(.* apart, the model \("
+        ):
+            load_model(folder)
 
     def test_what_travels_is_text_and_numbers(self, kind: Any) -> None:
         for suffix, content in self.fitted(kind).pack().files.items():
@@ -97,8 +168,16 @@ class Contract:
         part, inputs = self.fitted(kind), Inputs(unseen())
         names = part.pack().features
         before = inputs.features(names).copy()
+        table = pa.table({name: inputs.column(name) for name in inputs.table.column_names})
+        curves = [np.array(column) for column in inputs.light_curves.columns()]
+        offsets = inputs.light_curves.offsets.copy()
+        told = table.to_pylist()
         first = answers(part)(inputs)
         np.testing.assert_array_equal(inputs.features(names), before)
+        np.testing.assert_array_equal(inputs.light_curves.offsets, offsets)
+        for now, then in zip(inputs.light_curves.columns(), curves, strict=True):
+            np.testing.assert_array_equal(now, then)
+        assert repr(inputs.table.to_pylist()) == repr(told)
         np.testing.assert_array_equal(answers(part)(inputs), first)
 
     def test_it_reads_what_it_declares_and_nothing_else(self, kind: Any) -> None:

@@ -48,7 +48,7 @@ def test_a_score_has_all_that_is_promised(model: Model, unseen: pa.Table) -> Non
     classes = [f"p_{name}" for name in model.manifest.class_ids]
     assert table.column_names == [
         "object_id", *classes, "prediction_set", *SCORES, "reason", "model_version", "feature_digest",
-        "raw_entropy",
+        "days_since_first_detection", "raw_entropy",
     ]  # fmt: skip
     assert table["object_id"].equals(unseen["object_id"])
     assert table["reason"].null_count == table.num_rows
@@ -128,9 +128,13 @@ def test_truth_never_reaches_a_score(model: Model, unseen: pa.Table) -> None:
         assert model.score(other).equals(expected)
 
 
+AGE = "days_since_first_detection"
+"""Of the packet, not of the model: given without a score, too."""
+
+
 def check_null(row: dict[str, Any], reason: str) -> None:
     given = {name: value for name, value in row.items() if value is not None}
-    ids = {"object_id", "dia_source_id", "model_version", "feature_digest"}
+    ids = {"object_id", "dia_source_id", "model_version", "feature_digest", AGE}
     assert set(given) - ids == {"reason"}
     assert given["reason"] == reason
 
