@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from lightcurves.surveys import SURVEYS
-from store.keys import Key, of_keys
+from store.keys import Key, is_key, of_keys
 from store.labels import current_label
 from store.sky import cone_ranges, separation_deg
 from store.tables import classifications, labels, objects
@@ -148,7 +148,7 @@ def object_history(
     """Every alert of an object, scored or not, by its time."""
     query = (
         sa.select(classifications)
-        .where(classifications.c.survey == survey, classifications.c.object_id == object_id)
+        .where(is_key(classifications.c.object_id, survey, object_id))
         .order_by(classifications.c.t_mjd_tai, classifications.c.dia_source_id)
     )
     return connection.execute(query).mappings().all()
