@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from active_learning.which_model import model_of_alias, model_of_name, which_model
 from lightcurves.errors import ConfigurationError
-from models.artifact import MANIFEST_FILE
+from models.folder import MANIFEST_FILE
 from store import registry
 from store.database import migrate, open_database
 from tests.manifests import manifest

@@ -22,7 +22,6 @@ import pytest
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
 from models.artifact import (
-    MANIFEST_FILE,
     Manifest,
     PartEntry,
     Trained,
@@ -32,6 +31,7 @@ from models.artifact import (
     save_model,
     version_of,
 )
+from models.folder import MANIFEST_FILE
 from models.scoring import Model, load_model
 
 REPOSITORY = Path(__file__).parents[2]
