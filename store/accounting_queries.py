@@ -107,12 +107,14 @@ def books(connection: sa.Connection) -> Books:
     return Books(*(int(value) for value in row))
 
 
-def read_positions(connection: sa.Connection, run_id: str) -> dict[tuple[str, int], int]:
-    """One past the last offset that a run has accounted for, by (topic, partition)."""
+def read_positions(
+    connection: sa.Connection, run_id: str | None = None
+) -> dict[tuple[str, int], int]:
+    """One past the last offset that a run, or any run, has accounted for, by (topic, partition)."""
     table = accounting.c
     query = (
         sa.select(table.topic, table.kafka_partition, sa.func.max(table.end_offset))
-        .where(table.run_id == run_id)
+        .where(sa.true() if run_id is None else table.run_id == run_id)
         .group_by(table.topic, table.kafka_partition)
     )
     return {(topic, partition): end for topic, partition, end in connection.execute(query)}

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import sqlalchemy as sa
 
+from lightcurves.errors import ConfigurationError
 from lightcurves.surveys import SURVEYS
 from store.keys import Key, is_key, of_keys
 from store.labels import current_label
@@ -104,6 +105,41 @@ def surveys_of(connection: sa.Connection, object_id: int) -> list[str]:
     mine = sa.and_(objects.c.survey.in_(SURVEYS), objects.c.object_id == object_id)
     query = sa.select(objects.c.survey).where(mine).order_by(objects.c.survey)
     return list(connection.execute(query).scalars())
+
+
+class SurveyNeededError(ConfigurationError):
+    """The number of an object does not say which object is meant.
+
+    Parameters
+    ----------
+    object_id
+        The number.
+    surveys
+        The surveys that have an object of this number: none, or several.
+    """
+
+    def __init__(self, object_id: int, surveys: list[str]) -> None:
+        some = (
+            f"several surveys have an object {object_id}: add --survey, one of {', '.join(surveys)}"
+        )
+        none = f"no alert of object {object_id} has been read: add --survey if the number is right"
+        super().__init__(some if surveys else none)
+        self.object_id = object_id
+        self.surveys = surveys
+
+
+def survey_of(connection: sa.Connection, object_id: int, survey: str | None) -> str:
+    """The survey of an object: the given one, or the only one that has an object of this id.
+
+    Raises
+    ------
+    SurveyNeededError
+        No survey has, or several have and none is given.
+    """
+    known = surveys_of(connection, object_id) if survey is None else [survey]
+    if len(known) != 1:
+        raise SurveyNeededError(object_id, known)
+    return known[0]
 
 
 def object_row(connection: sa.Connection, survey: str, object_id: int) -> sa.RowMapping | None:
