@@ -246,17 +246,7 @@ def store_artifact(parts: Trained, models_folder: Path) -> tuple[Manifest, Path]
 
 def register(connection: sa.Connection, manifest: Manifest, folder: Path) -> None:
     """Write a saved artifact into the table of models."""
-    registry.register_model(
-        connection,
-        model_version=manifest.model_version,
-        path=str(folder),
-        feature_digest=manifest.feature_digest,
-        training_digest=manifest.training["digest"],
-        n_training_objects=manifest.training["n_objects"],
-        class_ids=list(manifest.class_ids),
-        metrics=manifest.metrics,
-        now_ms=now_ms(),
-    )
+    registry.register_model(connection, manifest, folder, now_ms=now_ms())
 
 
 def learn_forever(

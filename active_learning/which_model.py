@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from lightcurves.errors import ConfigurationError
 from lightcurves.surveys import LSST, SURVEYS
-from models.artifact import MANIFEST_FILE
+from models.folder import is_model
 from store import registry
 from store.database import reading
 from store.tables import promotions
@@ -53,11 +53,6 @@ def refuse_other_survey(manifest: Manifest, survey: str) -> None:
             f"model {manifest.model_version} was trained for {manifest.survey}, not for {survey}: "
             f"give --survey {manifest.survey}, or train one with 'noctule train --survey {survey}'"
         )
-
-
-def is_model(folder: Path) -> bool:
-    """Return whether a folder holds a model."""
-    return (folder / MANIFEST_FILE).is_file()
 
 
 def which_model(

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from benchmarks.live import Live, live
 from benchmarks.setting import finish, print_table
+from store.keys import of_batch
 from store.tables import classifications
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Seen:
         young = table.days_since_first_detection <= YOUNG_DAYS
         urgent = sa.and_(bright, young, table.reason.is_(None))
         query = sa.select(table.dia_source_id, urgent).where(
-            table.run_id == report.run_id, table.batch_id == report.batch_id
+            of_batch(classifications, report.run_id, report.batch_id)
         )
         if self._begin is None:
             self._begin = time.monotonic() - report.total_s

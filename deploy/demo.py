@@ -43,16 +43,17 @@ from lightcurves.errors import ConfigurationError, UnavailableError
 from lightcurves.features.registry import FEATURE_DIGEST
 from lightcurves.folders import read_light_curves
 from lightcurves.imports import import_plasticc, plasticc_source
-from models.artifact import MANIFEST_FILE, read_manifest
+from models.artifact import read_manifest
+from models.folder import is_model
 from models.training import moments_of, train
 from simulator.night import Bookmark, NightPlan, play
 from simulator.packets import SimulatedAlerts
 from simulator.split import Split, split_objects
 from simulator.telescope import Telescope, read_truth
 from store import registry
+from store.accounting_queries import read_positions
 from store.clock import now_ms
 from store.database import reading
-from store.tables import accounting
 from stream.scoring import Scorer
 from stream.topic import Publisher
 
@@ -152,7 +153,7 @@ def _kept_version(kept: Path, key: str, settings: Settings) -> str | None:
     if not kept.is_file():
         return None
     said = json.loads(kept.read_text())
-    there = (settings.models.folder / said["model_version"] / MANIFEST_FILE).is_file()
+    there = is_model(settings.models.folder / said["model_version"])
     return str(said["model_version"]) if said["key"] == key and there else None
 
 
@@ -439,11 +440,8 @@ def _watch(sky: Sky, children: list[Child], stop: threading.Event, *, runs_on: b
 
 def _is_drained(settings: Settings, engine: sa.Engine) -> bool:
     """Return whether every offset of the alert topics is accounted for."""
-    done = sa.select(
-        accounting.c.topic, accounting.c.kafka_partition, sa.func.max(accounting.c.end_offset)
-    ).group_by(accounting.c.topic, accounting.c.kafka_partition)
     with reading(engine) as connection:
-        ends = {(topic, part): end for topic, part, end in connection.execute(done)}
+        ends = read_positions(connection)
     return all(ends.get(key, 0) >= high for key, (_, high) in check_kafka(settings).items())
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
-from active_learning.which_model import is_model
 from deploy.places import find_model
 from deploy.settings import load_settings
+from models.folder import is_model
 from models.scoring import Model
 from models.scoring import load_model as load_artifact
 

@@ -37,13 +37,13 @@ LOG: Final = logging.getLogger("noctule")
 # twice as long a wait.
 _FIRST_PAUSE_S: Final = 1.0
 
-_LOOK_S: Final = 0.2  # between two looks whether the query still runs
-_LOOKS_A_REPORT: Final = 5  # how many of them until it is asked how far it is
+_LOOK_S: Final = 0.2  # between two checks that the query still runs
+_LOOKS_A_REPORT: Final = 5  # every how many checks the progress is read too
 _ASK_KAFKA_S: Final = 5.0
 _DIED: Final = "Python worker exited unexpectedly"
 _LOST: Final = "ExecutorLostFailure"
 _NO_SPACE: Final = "No space left on device"
-_GOODBYE_S: Final = 5.0  # how long an answer that is awaited from Kafka may hold up the end
+_GOODBYE_S: Final = 5.0  # how long a pending answer from Kafka may delay the end
 
 
 def run_stream(settings: Settings, *, once: bool) -> None:

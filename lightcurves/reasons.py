@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from lightcurves.surveys import SURVEYS
 from lightcurves.surveys.declare import Framing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class RejectReason(StrEnum):
@@ -52,6 +57,11 @@ class NotEvaluated(StrEnum):
     NO_PEAK = "no_peak"
     LIGHT_CURVE_NOT_KEPT = "light_curve_not_kept"
     NO_MODEL_FOR_SURVEY = "no_model_for_survey"
+
+
+def is_given(reasons: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which rows have a reason."""
+    return np.fromiter((reason is not None for reason in reasons), np.bool_, len(reasons))
 
 
 _SENDERS: Final = " and ".join(

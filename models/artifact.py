@@ -17,6 +17,7 @@ from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import declared, feature_digest
 from lightcurves.surveys import LSST
 from models import first_format
+from models.folder import MANIFEST_FILE
 from models.kinds import kind_of
 from models.parts import ROLES, SEVERAL, Packed
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from models.parts import Part
 
 FORMAT: Final = 2
-MANIFEST_FILE: Final = "manifest.json"
 LICENCE: Final = "the model's weights: CC-BY-4.0, as far as its training data allow"
 _LIBRARIES: Final = ("lightgbm", "numpy", "scikit-learn", "scipy")
 _DECIDES_NOTHING: Final = {"model_version", "libraries", "licence"}

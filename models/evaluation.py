@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightcurves.errors import ConfigurationError
+from lightcurves.reasons import is_given
 from lightcurves.taxonomy import class_name
-from models.scoring import is_given
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from lightcurves.reasons import NotEvaluated
+from lightcurves.reasons import NotEvaluated, is_given
 from models.artifact import Manifest, load_parts
 from models.inputs import LIGHT_CURVES, Inputs
 from models.novelty import entropy_of
@@ -149,11 +149,6 @@ _REALS: Final = frozenset(f.name for f in SCORE_FIELDS if f.kind is Kind.FLOAT64
 def load_model(folder: Path) -> Model:
     """Load the artifact at `folder`, verified; see :func:`models.artifact.load_parts`."""
     return Model(*load_parts(folder))
-
-
-def is_given(reasons: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which rows have a reason."""
-    return np.fromiter((reason is not None for reason in reasons), np.bool_, len(reasons))
 
 
 def not_evaluated(inputs: Inputs) -> NDArray[np.object_]:

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from lightcurves.errors import UnavailableError
 from portal.templating import Pages
 from store.database import QueryTimeoutError
+from store.object_queries import SurveyNeededError
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, answer)
     app.add_exception_handler(RequestValidationError, answer)
     app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(SurveyNeededError, answer)
     app.add_exception_handler(UnavailableError, answer)
     app.add_exception_handler(sa.exc.TimeoutError, answer)
     app.add_exception_handler(Exception, answer)
@@ -127,14 +129,25 @@ def as_api_error(error: Exception) -> ApiError:
             return _invalid(error)
         case HTTPException():
             return _from_http(error)
-        case UnavailableError():
-            late = isinstance(error, QueryTimeoutError)
-            code = ErrorCode.QUERY_TIMEOUT if late else ErrorCode.UNAVAILABLE
-            return unavailable(str(error), code)
-        case sa.exc.TimeoutError():
-            return unavailable("the database has no connection left: try again in a moment")
+        case SurveyNeededError():
+            return _which_object(error)
+        case UnavailableError() | sa.exc.TimeoutError():
+            return _no_answer(error)
     message = "a fault of the portal; its log has the details"
     return ApiError(500, ErrorCode.INTERNAL, message)
+
+
+def _which_object(error: SurveyNeededError) -> ApiError:
+    if error.surveys:
+        return ambiguous_object(error.object_id, error.surveys)
+    return unknown_object(error.object_id)
+
+
+def _no_answer(error: UnavailableError | sa.exc.TimeoutError) -> ApiError:
+    if isinstance(error, sa.exc.TimeoutError):
+        return unavailable("the database has no connection left: try again in a moment")
+    late = isinstance(error, QueryTimeoutError)
+    return unavailable(str(error), ErrorCode.QUERY_TIMEOUT if late else ErrorCode.UNAVAILABLE)
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import sqlalchemy as sa
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
@@ -12,6 +10,7 @@ from lightcurves.errors import UnavailableError
 from portal.context import Portal, PortalDep
 from store import accounting_queries, registry
 from store.database import is_current, reading
+from watch.health import Health, Status
 
 router = APIRouter()
 
@@ -29,7 +28,7 @@ class Condition(BaseModel):
         Seconds since the stream's last commit; null if there is none. The stream reports its own health.
     """
 
-    status: Literal["ok", "not ready", "unhealthy"]
+    status: Status
     healthy: bool
     ready: bool
     reasons: list[str]
@@ -55,6 +54,10 @@ def show_ready(portal: PortalDep, response: Response) -> Condition:
 
 def condition(portal: Portal) -> Condition:
     """Query the database for the portal's condition."""
+    return Condition(**_health(portal).to_json())
+
+
+def _health(portal: Portal) -> Health:
     try:
         if not is_current(portal.engine):
             return _not_ready("the tables are missing or of another version: restart the portal")
@@ -62,20 +65,17 @@ def condition(portal: Portal) -> Condition:
             champion = registry.champion(connection, portal.alias)
             batch = accounting_queries.last_batch(connection)
     except UnavailableError as error:
-        return Condition(status="unhealthy", healthy=False, ready=False, reasons=[str(error)])
+        return Health(healthy=False, ready=False, reasons=(str(error),))
     except sa.exc.TimeoutError:
         return _not_ready("the database has no connection left: try again in a moment")
     except sa.exc.DBAPIError:
         return _not_ready("the database answers but cannot be read: restore it from a backup")
-    return Condition(
-        status="ok",
-        healthy=True,
-        ready=True,
-        reasons=[],
-        champion=None if champion is None else champion["model_version"],
-        last_batch_age_s=None if batch is None else (portal.clock() - batch.committed_ms) / 1000,
-    )
+    facts = {
+        "champion": None if champion is None else champion["model_version"],
+        "last_batch_age_s": None if batch is None else (portal.clock() - batch.committed_ms) / 1000,
+    }
+    return Health(healthy=True, ready=True, facts=facts)
 
 
-def _not_ready(reason: str) -> Condition:
-    return Condition(status="not ready", healthy=True, ready=False, reasons=[reason])
+def _not_ready(reason: str) -> Health:
+    return Health(healthy=True, ready=False, reasons=(reason,))

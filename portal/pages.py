@@ -202,7 +202,7 @@ def refresh_object(
 
 def _object_values(portal: PortalDep, object_id: int, survey: str | None) -> Values:
     with reading(portal.engine) as connection:
-        survey = views.survey_of(connection, object_id, survey)
+        survey = object_queries.survey_of(connection, object_id, survey)
         summary = views.object_summary(connection, survey, object_id)
         alerts = views.history(connection, survey, object_id)
         return {
@@ -228,7 +228,7 @@ def draw_figures(
 ) -> JSONResponse:
     """The figures of an object, for BokehJS to embed; null if there is nothing to draw."""
     with reading(portal.engine) as connection:
-        survey = views.survey_of(connection, object_id, survey)
+        survey = object_queries.survey_of(connection, object_id, survey)
         summary = views.object_summary(connection, survey, object_id)
         alerts = views.history(connection, survey, object_id)
     item = figures.draw(

@@ -12,7 +12,7 @@ from lightcurves.surveys import LSST
 from portal import shapes, views
 from portal.context import Portal, PortalDep
 from portal.errors import ApiError, ErrorCode, unavailable
-from store import accounting_queries, registry, request_queries, requests
+from store import accounting_queries, object_queries, registry, request_queries, requests
 from store.database import reading
 from store.labels import report_label
 
@@ -51,7 +51,7 @@ def show_object(
 ) -> shapes.ObjectDetail:
     """One object with its alerts, light curve, labels and requests."""
     with reading(portal.engine) as connection:
-        survey = views.survey_of(connection, object_id, survey)
+        survey = object_queries.survey_of(connection, object_id, survey)
     points = portal.light_curve(survey, object_id)
     with reading(portal.engine) as connection:
         return views.object_detail(connection, survey, object_id, points)
@@ -102,7 +102,7 @@ def _may_report(portal: PortalDep, authorization: Annotated[str, Header()] = "")
 def add_label(portal: PortalDep, report: shapes.LabelReport) -> shapes.Label:
     """Add a label to the ledger; answers the open requests for its object."""
     with portal.engine.begin() as connection:
-        survey = views.survey_of(connection, report.object_id, report.survey)
+        survey = object_queries.survey_of(connection, report.object_id, report.survey)
         _refuse_unknown(connection, survey, report)
         values = report.model_dump() | {"survey": survey}
         label_id = report_label(connection, **values, now_ms=portal.clock())

@@ -108,40 +108,30 @@ class ObjectNear(ObjectSummary):
 class AlertBase(Shape):
     """One alert of an object: its measurement and its score."""
 
-    survey: str
-    dia_source_id: Id
     t_mjd_tai: float
     days_since_first_detection: float | None
-    reason: str | None
-    class_id: int | None
     class_name: str | None
-    probability: float | None
     probabilities: dict[int, float] | None
     prediction_set: list[int] | None
-    entropy: float | None
-    novelty: float | None
-    model_version: str | None
-    processed_ms: int
 
 
 _OF_OBJECT: Final = {"object_id", "ss_object_id", "arrival_ms", "ra_deg", "dec_deg"}
 """Fields that the alerts of an object do not repeat."""
 _PYTHON: Final[dict[Kind, Any]] = {
-    Kind.INT64: Id,
+    Kind.INT64: int,
     Kind.INT32: int,
     Kind.FLOAT64: float,
     Kind.TEXT: str,
-    Kind.CLASS_IDS: list[int],
 }
 
 
 def _alert() -> type[AlertBase]:
     """Return the fields of an alert that code uses, and every other field of the record."""
-    rest: dict[str, Any] = {
-        f.name: (_PYTHON[f.kind] if f.null is Null.NEVER else _PYTHON[f.kind] | None, ...)
-        for f in RECORD
-        if f.name not in AlertBase.model_fields and f.name not in _OF_OBJECT
-    }
+    rest: dict[str, Any] = {}
+    for f in RECORD:
+        if f.name not in AlertBase.model_fields and f.name not in _OF_OBJECT:
+            kind = Id if f.name in ID_FIELDS else _PYTHON[f.kind]
+            rest[f.name] = (kind if f.null is Null.NEVER else kind | None, ...)
     return create_model("Alert", __base__=AlertBase, __doc__=AlertBase.__doc__, **rest)
 
 

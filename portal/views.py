@@ -16,7 +16,7 @@ from lightcurves.surveys import LSST, SURVEYS
 from lightcurves.taxonomy import class_name
 from models.evaluation import PROBABILITY_FLOOR
 from portal import shapes
-from portal.errors import ambiguous_object, unknown_object
+from portal.errors import unknown_object
 from store import object_queries, registry, request_queries
 
 Row = object_queries.AnyRow
@@ -61,22 +61,6 @@ def objects_near(
     near = object_queries.cone_search(connection, ra_deg, dec_deg, radius_arcsec, limit)
     rows = object_queries.with_newest_alert(connection, near)
     return [shapes.ObjectNear(**_summary_values(row)) for row in rows]
-
-
-def survey_of(connection: sa.Connection, object_id: int, survey: str | None) -> str:
-    """The survey of an object: the given one, or the only one that has an object of this id.
-
-    Raises
-    ------
-    ApiError
-        No survey has, or several have and none is given.
-    """
-    known = object_queries.surveys_of(connection, object_id) if survey is None else [survey]
-    if not known:
-        raise unknown_object(object_id)
-    if len(known) > 1:
-        raise ambiguous_object(object_id, known)
-    return known[0]
 
 
 def object_summary(connection: sa.Connection, survey: str, object_id: int) -> shapes.ObjectSummary:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import sqlalchemy as sa
 
+from store.keys import of_batch
 from store.request_queries import n_labels, request_queue
 from store.tables import accounting, classifications, duplicates, rejected
 
@@ -106,12 +107,14 @@ def books(connection: sa.Connection) -> Books:
     return Books(*(int(value) for value in row))
 
 
-def read_positions(connection: sa.Connection, run_id: str) -> dict[tuple[str, int], int]:
-    """One past the last offset that a run has accounted for, by (topic, partition)."""
+def read_positions(
+    connection: sa.Connection, run_id: str | None = None
+) -> dict[tuple[str, int], int]:
+    """One past the last offset that a run, or any run, has accounted for, by (topic, partition)."""
     table = accounting.c
     query = (
         sa.select(table.topic, table.kafka_partition, sa.func.max(table.end_offset))
-        .where(table.run_id == run_id)
+        .where(sa.true() if run_id is None else table.run_id == run_id)
         .group_by(table.topic, table.kafka_partition)
     )
     return {(topic, partition): end for topic, partition, end in connection.execute(query)}
@@ -127,10 +130,6 @@ def _newest_batch(connection: sa.Connection) -> Any:
     query = sa.select(table.run_id, table.batch_id, table.committed_ms)
     newest = query.where(table.run_id == run_id).order_by(table.batch_id.desc()).limit(1)
     return connection.execute(newest).first()
-
-
-def _of_batch(table: sa.Table, batch: Any) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.run_id == batch.run_id, table.c.batch_id == batch.batch_id)
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,9 @@ def last_batch(connection: sa.Connection) -> LastBatch | None:
     query = sa.select(
         sa.func.max(table.committed_ms), sa.func.sum(table.n_read), sa.func.max(table.model_version)
     )
-    row = connection.execute(query.where(_of_batch(accounting, newest))).one()
+    row = connection.execute(
+        query.where(of_batch(accounting, newest.run_id, newest.batch_id))
+    ).one()
     committed_ms, n_read, version = row
     return LastBatch(int(committed_ms), int(n_read), str(version))
 
@@ -175,7 +176,8 @@ def batch_latency_s(connection: sa.Connection) -> tuple[float, float] | None:
     newest = _newest_batch(connection)
     if newest is None:
         return None
-    query = sa.select(classifications.c.arrival_ms).where(_of_batch(classifications, newest))
+    mine = of_batch(classifications, newest.run_id, newest.batch_id)
+    query = sa.select(classifications.c.arrival_ms).where(mine)
     arrivals = connection.execute(query).scalars().all()
     if not arrivals:
         return None

@@ -50,7 +50,7 @@ _ADVICE: Final = {
     sqlite3.SQLITE_READONLY: "make the file and its folder writable, or choose another store.url",
     sqlite3.SQLITE_CANTOPEN: "make its folder writable, or choose another store.url",
     sqlite3.SQLITE_FULL: "make room on the disk",
-    sqlite3.SQLITE_IOERR: "look after the disk",
+    sqlite3.SQLITE_IOERR: "check the disk for errors",
     sqlite3.SQLITE_CORRUPT: "restore it from a backup",
     sqlite3.SQLITE_NOTADB: "move that file away, or choose another store.url",
 }

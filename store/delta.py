@@ -133,7 +133,7 @@ def disk_trouble(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         said = str(error).strip().splitlines()[-1].strip()
-        hint = f"{folder}: {said}: make room on the disk, or look after it"
+        hint = f"{folder}: {said}: make room on the disk, or check it for errors"
         raise UnavailableError("Delta table", hint) from error
 
 

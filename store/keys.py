@@ -1,4 +1,4 @@
-"""Identifiers are unique within a survey: a key is always (survey, id)."""
+"""Identifiers are unique within a survey: a key is always (survey, id); a batch's is (run, number)."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def _in_json(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
 def keys_of(rows: pa.Table, name: str) -> list[Key]:
     """Return the key of each row; `name` is the column of its identifier."""
     return list(zip(rows["survey"].to_pylist(), rows[name].to_pylist(), strict=True))
+
+
+def is_key(column: sa.Column[int], survey: str, number: int) -> sa.ColumnElement[bool]:
+    """The condition that a row's survey and `column` are this key."""
+    return sa.and_(column.table.c.survey == survey, column == number)
+
+
+def of_batch(table: sa.Table, run_id: str, batch_id: int) -> sa.ColumnElement[bool]:
+    """The condition that a row belongs to this batch."""
+    return sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
 
 
 def of_keys(column: sa.Column[int], keys: Iterable[Key]) -> Iterator[sa.ColumnElement[bool]]:

@@ -12,6 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from store import ledgers, requests
+from store.keys import is_key
 from store.tables import label_requests, labels
 
 UNSTATED_CONFIDENCE: Final = 0.5
@@ -66,7 +67,7 @@ def report_label(
     if confidence is not None and not 0 <= confidence <= 1:
         raise ValueError(f"a confidence of {confidence} is not between 0 and 1")
     first = sa.select(sa.func.min(label_requests.c.request_id)).where(
-        label_requests.c.survey == survey, label_requests.c.object_id == object_id
+        is_key(label_requests.c.object_id, survey, object_id)
     )
     row = labels.insert().values(
         survey=survey,

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import sqlalchemy as sa
 
+from lightcurves.errors import ConfigurationError
 from lightcurves.surveys import SURVEYS
-from store.keys import Key, of_keys
+from store.keys import Key, is_key, of_keys
 from store.labels import current_label
 from store.sky import cone_ranges, separation_deg
 from store.tables import classifications, labels, objects
@@ -106,6 +107,41 @@ def surveys_of(connection: sa.Connection, object_id: int) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+class SurveyNeededError(ConfigurationError):
+    """The number of an object does not say which object is meant.
+
+    Parameters
+    ----------
+    object_id
+        The number.
+    surveys
+        The surveys that have an object of this number: none, or several.
+    """
+
+    def __init__(self, object_id: int, surveys: list[str]) -> None:
+        some = (
+            f"several surveys have an object {object_id}: add --survey, one of {', '.join(surveys)}"
+        )
+        none = f"no alert of object {object_id} has been read: add --survey if the number is right"
+        super().__init__(some if surveys else none)
+        self.object_id = object_id
+        self.surveys = surveys
+
+
+def survey_of(connection: sa.Connection, object_id: int, survey: str | None) -> str:
+    """The survey of an object: the given one, or the only one that has an object of this id.
+
+    Raises
+    ------
+    SurveyNeededError
+        No survey has, or several have and none is given.
+    """
+    known = surveys_of(connection, object_id) if survey is None else [survey]
+    if len(known) != 1:
+        raise SurveyNeededError(object_id, known)
+    return known[0]
+
+
 def object_row(connection: sa.Connection, survey: str, object_id: int) -> sa.RowMapping | None:
     """One object as in `newest_objects`, or None."""
     return _rows_of(connection, [(survey, object_id)]).get((survey, object_id))
@@ -148,7 +184,7 @@ def object_history(
     """Every alert of an object, scored or not, by its time."""
     query = (
         sa.select(classifications)
-        .where(classifications.c.survey == survey, classifications.c.object_id == object_id)
+        .where(is_key(classifications.c.object_id, survey, object_id))
         .order_by(classifications.c.t_mjd_tai, classifications.c.dia_source_id)
     )
     return connection.execute(query).mappings().all()

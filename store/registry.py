@@ -8,7 +8,7 @@ next rollback goes one step further back and not forward again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -16,51 +16,39 @@ from lightcurves.errors import ConfigurationError
 from store.tables import models, promotions, trials
 from store.upsert import insert_missing
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from models.artifact import Manifest
+
 Json = Mapping[str, Any]
 
 
 def register_model(
-    connection: sa.Connection,
-    *,
-    model_version: str,
-    path: str,
-    feature_digest: str,
-    training_digest: str,
-    n_training_objects: int,
-    class_ids: Sequence[int],
-    metrics: Json,
-    now_ms: int,
+    connection: sa.Connection, manifest: Manifest, folder: Path, *, now_ms: int
 ) -> None:
-    """Register a model version; one that is registered already stays as it is.
+    """Register a saved model; a version that is registered already stays as it is.
 
     Parameters
     ----------
     connection
         A transaction that may write.
-    model_version
-        Its name, for ever.
-    path
-        Folder of the artifact.
-    feature_digest, training_digest
-        What it was computed from: the ordered features, and the training data.
-    n_training_objects
-        How many objects it was trained on.
-    class_ids
-        Its classes, in the order of its probabilities.
-    metrics
-        The metrics in its manifest.
+    manifest
+        The model's manifest.
+    folder
+        Where it is saved.
     now_ms
         Time of the registration, milliseconds since 1970 UTC.
     """
     row = {
-        "model_version": model_version,
+        "model_version": manifest.model_version,
         "created_ms": now_ms,
-        "path": path,
-        "feature_digest": feature_digest,
-        "training_digest": training_digest,
-        "n_training_objects": n_training_objects,
-        "class_ids": list(class_ids),
-        "metrics": dict(metrics),
+        "path": str(folder),
+        "feature_digest": manifest.feature_digest,
+        "training_digest": manifest.training["digest"],
+        "n_training_objects": manifest.training["n_objects"],
+        "class_ids": list(manifest.class_ids),
+        "metrics": manifest.metrics,
     }
     insert_missing(connection, models, [row], ["model_version"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from store.keys import Key
+from store.keys import Key, is_key
 from store.labels import current_label, is_current
 from store.requests import current_event, is_open
 from store.tables import label_requests, labels, request_events
@@ -55,9 +55,7 @@ def label_queue(
 
 def requests_of(connection: sa.Connection, survey: str, object_id: int) -> Rows:
     """The requests for an object as in `label_queue`, open or not, the oldest first."""
-    query = _requests().where(
-        label_requests.c.survey == survey, label_requests.c.object_id == object_id
-    )
+    query = _requests().where(is_key(label_requests.c.object_id, survey, object_id))
     return connection.execute(query.order_by(label_requests.c.request_id)).mappings().all()
 
 
@@ -125,7 +123,7 @@ def current_labels(connection: sa.Connection) -> dict[Key, int]:
 
 def label_history(connection: sa.Connection, survey: str, object_id: int) -> Rows:
     """Every label of an object, oldest first; ``current`` says which one counts."""
-    query = _labels().where(labels.c.survey == survey, labels.c.object_id == object_id)
+    query = _labels().where(is_key(labels.c.object_id, survey, object_id))
     return connection.execute(query.order_by(labels.c.label_id)).mappings().all()
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from lightcurves.errors import ConfigurationError, NoctuleError
 from store import ledgers
-from store.keys import Key, of_keys
+from store.keys import Key, is_key, of_keys
 from store.tables import label_requests, labels, request_events
 
 PROGRAM: Final = "noctule"
@@ -114,7 +114,7 @@ def answer(
     connection: sa.Connection, survey: str, object_id: int, *, who: str, at_ms: int, why: str
 ) -> None:
     """Close every open request for an object, of whichever program: its spectrum was taken."""
-    mine = sa.and_(label_requests.c.survey == survey, label_requests.c.object_id == object_id)
+    mine = is_key(label_requests.c.object_id, survey, object_id)
     _hold(connection, mine)
     given = (sa.literal(value) for value in ("answered", who, at_ms, why))
     rows = sa.select(label_requests.c.request_id, *given).where(mine, is_open())

@@ -27,27 +27,28 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """What takes rows; keyed by ``dia_source_id``, for one survey and model version."""
+    """Where rows are added: one survey's, of one model version, each ``dia_source_id`` at most once."""
 
     def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which of the alerts are there already."""
+        """Return which of the alerts it has already."""
 
     def add(self, rows: pa.Table) -> bool:
-        """Add rows of alerts that :meth:`present` has just called absent.
+        """Add rows of alerts that it does not have, as :meth:`present` has just said.
 
-        False where another has added some meanwhile: nothing was done, ask again what is there.
+        False if another process has added rows since then: nothing was written; call :meth:`present`
+        again.
         """
 
 
 class RescoredTable:
-    """The Delta table at `folder`; made, or given what it lacks of `schema`, where need be.
+    """The Delta table at `folder`, which is created, or given the columns of `schema` that it lacks.
 
     Notes
     -----
-    No lock and no list of what is done: the table says it. Each addition carries the next number of
-    an application that is named after the version; of two that have seen the same number one fails,
-    so nothing is added on top of what was not looked at. Whoever is killed leaves an orphan file at
-    most, and who starts again finds the rest to do.
+    There is no lock and no list of what is done: the table itself records it. Each addition carries
+    the next number of a Delta application named after the version. If two processes have read the
+    same number, one of them fails, so nobody adds rows without having seen all rows before them. A
+    process that is killed leaves at most an orphan file; the next one finds what is still to do.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class RescoredTable:
         self._table = DeltaTable(str(folder))
 
     def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which of the alerts are there already."""
+        """Return which of the alerts it has already."""
         self._table = DeltaTable(str(self._folder))
         if not ids.size:
             return np.zeros(0, np.bool_)
@@ -105,7 +106,7 @@ class ParquetFile:
         self._ids = np.zeros(0, np.int64)
 
     def present(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Say which of the alerts are there already."""
+        """Return which of the alerts it has already."""
         return np.isin(ids, self._ids)
 
     def add(self, rows: pa.Table) -> bool:

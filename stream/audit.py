@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from store import tables
+from store.accounting_queries import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+_OUTCOMES: Final = tuple(f"n_{outcome}" for outcome in OUTCOMES)
+_SUMMED: Final = ("n_read", *_OUTCOMES, "n_lost")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ def audit(
 
 
 def _never_read(topic: str, partition: int, low: int, high: int) -> PartitionAudit:
-    return PartitionAudit("-", topic, partition, low, low, 0, 0, 0, 0, 0, 0, 0, high - low, ())
+    none = dict.fromkeys(_SUMMED, 0)
+    return PartitionAudit(
+        "-", topic, partition, low, low, **none, n_stored=0, n_waiting=high - low, problems=()
+    )
 
 
 def _accounts(
@@ -146,9 +153,9 @@ def _audit_partition(
         _stored(connection, table, topic, partition, start, end) for table in tables.HOLDING
     )
     problems = [*_broken_chain(rows), *_broken_sums(connection, rows)]
-    n_lost = sum(row.n_lost for row in rows)
-    if stored != end - start - n_lost:
-        problems.append(f"{end - start - n_lost} offsets accounted for, {stored} in the tables")
+    sums = {name: sum(getattr(row, name) for row in rows) for name in _SUMMED}
+    if stored != (expected := end - start - sums["n_lost"]):
+        problems.append(f"{expected} offsets accounted for, {stored} in the tables")
     waiting = None
     if ends is not None and (topic, partition) in ends:
         waiting = ends[topic, partition][1] - end
@@ -157,24 +164,16 @@ def _audit_partition(
             problems.append(f"offsets {end} to {low - 1} are gone from the topic, unread")
         if waiting < 0:
             problems.append(f"accounted up to {end}, but the topic ends at {end + waiting}")
-    n_read, n_classified, n_not_evaluated, n_duplicate, n_rejected = (
-        sum(getattr(row, name) for row in rows) for name in _COUNTS
-    )
     return PartitionAudit(
         run_id,
         topic,
         partition,
         start,
         end,
-        n_read,
-        n_classified,
-        n_not_evaluated,
-        n_duplicate,
-        n_rejected,
-        n_lost,
-        stored,
-        waiting,
-        tuple(problems),
+        **sums,
+        n_stored=stored,
+        n_waiting=waiting,
+        problems=tuple(problems),
     )
 
 
@@ -188,9 +187,6 @@ def _furthest(connection: sa.Connection, topic: str, partition: int) -> int | No
     return furthest
 
 
-_COUNTS = ("n_read", "n_classified", "n_not_evaluated", "n_duplicate", "n_rejected")
-
-
 def _broken_chain(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
     for before, after in pairwise(rows):
         if after.start_offset > before.end_offset:
@@ -201,7 +197,7 @@ def _broken_chain(rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
 
 def _broken_sums(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> Iterator[str]:
     for row in rows:
-        parts = sum(getattr(row, name) for name in _COUNTS[1:])
+        parts = sum(getattr(row, name) for name in _OUTCOMES)
         if row.n_read != parts:
             yield f"batch {row.batch_id}: {row.n_read} read, {parts} accounted for"
         n_offsets = row.end_offset - row.start_offset - row.n_lost

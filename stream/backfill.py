@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from store import tables
 from store.clock import now_ms
+from store.database import reading
 from stream.audit import lost_offsets
 from stream.rescore import Gone, offsets_between
 
@@ -108,7 +109,7 @@ def plan_backfill(engine: sa.Engine, marks: Watermarks, times: Times, version: s
     holes: dict[str, list[Offsets]] = {}
     gone: list[Gone] = []
     n_waiting = 0
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         for one in removed:
             ours = unread(accounted(connection, one.topic, one.partition), one.start, one.end)
             gone += [Gone(one.topic, one.partition, *hole) for hole in ours]

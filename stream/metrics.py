@@ -18,6 +18,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
+from store.accounting_queries import OUTCOMES
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from stream.versions import Versions
 from watch.metrics import Buckets, ProcessMetrics, labelled, state_metrics
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from stream.health import Monitor
     from stream.report import BatchReport
-
-OUTCOMES: Final = ("classified", "not_evaluated", "duplicate", "rejected")
 
 STAGE_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 LATENCY_BOUNDS_S: Final = (0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300, 1_800, 7_200)

@@ -19,6 +19,7 @@ from lightcurves.errors import UnavailableError
 from models.record import RECORD, Kind
 from store import tables
 from store.database import reading
+from store.keys import of_batch
 from stream.access import Troubles
 from stream.messages import NAMED_PROBABILITIES
 from stream.routes import CLASSIFIED, REJECTED, REQUESTED, Message, Outgoing, Route, messages_of
@@ -51,7 +52,7 @@ def outgoing(
         read.
     """
     routes = stored_routes(connection, run_id, batch_id) or routes
-    of_batch = {
+    others = {
         name: read_rows(connection, table, run_id, batch_id)
         for name, table in (
             (REQUESTED, tables.label_requests),
@@ -60,13 +61,12 @@ def outgoing(
     }
     if classified is None:
         classified = read_rows(connection, tables.classifications, run_id, batch_id)
-    yield from messages_of(routes, {CLASSIFIED: classified, **of_batch})
+    yield from messages_of(routes, {CLASSIFIED: classified, **others})
 
 
 def stored_routes(connection: sa.Connection, run_id: str, batch_id: int) -> tuple[Route, ...]:
     """Return the routes that a batch was committed with; empty if its release stored none."""
-    table = tables.batches.c
-    query = sa.select(table.routes).where(table.run_id == run_id, table.batch_id == batch_id)
+    query = sa.select(tables.batches.c.routes).where(of_batch(tables.batches, run_id, batch_id))
     stored = connection.execute(query).scalar()
     return tuple(Route.from_json(route) for route in stored or ())
 
@@ -95,9 +95,9 @@ def schema_of(table: sa.Table) -> pa.Schema:
 
 def read_rows(connection: sa.Connection, table: sa.Table, run_id: str, batch_id: int) -> pa.Table:
     """Return the rows of a batch, in the order of their key."""
-    of_batch = sa.and_(table.c.run_id == run_id, table.c.batch_id == batch_id)
-    query = sa.select(table).where(of_batch).order_by(*table.primary_key.columns)
-    rows = [dict(row) for row in connection.execute(query).mappings()]
+    query = sa.select(table).where(of_batch(table, run_id, batch_id))
+    key = table.primary_key.columns
+    rows = [dict(row) for row in connection.execute(query.order_by(*key)).mappings()]
     for row in rows:
         if row.get("probabilities") is not None:
             by_class = sorted((int(class_id), p) for class_id, p in row["probabilities"].items())

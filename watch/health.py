@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +32,9 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+Status = Literal["ok", "not ready", "unhealthy"]
+
+
 @dataclass(frozen=True)
 class Health:
     """The verdict.
@@ -48,14 +51,18 @@ class Health:
 
     healthy: bool
     ready: bool
-    reasons: tuple[str, ...]
-    facts: Mapping[str, Any]
+    reasons: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        """The verdict in a word."""
+        return "ok" if self.ready else "not ready" if self.healthy else "unhealthy"
 
     def to_json(self) -> dict[str, Any]:
         """Return the body of ``/healthz`` and ``/readyz``."""
-        status = "ok" if self.ready else "not ready" if self.healthy else "unhealthy"
         return {
-            "status": status,
+            "status": self.status,
             "healthy": self.healthy,
             "ready": self.ready,
             "reasons": list(self.reasons),

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-import pyarrow as pa
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 
@@ -53,5 +53,5 @@ class Strategy(Protocol):
 
 def numbers(candidates: pa.Table, name: str) -> NDArray[np.float64]:
     """Return a column as float64; NaN where it is null."""
-    column = candidates[name].cast(pa.float64()).combine_chunks().fill_null(float("nan"))
+    column = candidates[name].cast("float64").combine_chunks().fill_null(float("nan"))
     return np.asarray(column, np.float64)

@@ -82,27 +82,22 @@ def label(
     comment: Annotated[str | None, typer.Option(help="Free text.")] = None,
     survey: Annotated[
         str | None,
-        typer.Option(help="Survey of the object; required if several surveys have this id."),
+        typer.Option(help="Survey of the object; required if none, or more than one, has this id."),
     ] = None,
 ) -> None:
     """Report the class of an object: adds a row to the append-only ledger of labels."""
     from deploy.places import open_store
-    from lightcurves.surveys import LSST
     from store import labels
     from store.clock import now_ms
-    from store.object_queries import surveys_of
+    from store.object_queries import survey_of
 
+    class_id = class_id_of(class_)
     with open_store(given_settings()).begin() as connection:
-        known = surveys_of(connection, object_id)
-        if survey is None and len(known) > 1:
-            raise ConfigurationError(
-                f"several surveys have an object {object_id}: add --survey, one of {', '.join(known)}"
-            )
         label_id = labels.report_label(
             connection,
-            survey=survey or (known[0] if known else LSST.name),
+            survey=survey_of(connection, object_id, survey),
             object_id=object_id,
-            class_id=class_id_of(class_),
+            class_id=class_id,
             reporter=reporter,
             confidence=confidence,
             comment=comment,

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from active_learning.which_model import model_of_alias, model_of_name, which_model
 from lightcurves.errors import ConfigurationError
-from models.artifact import MANIFEST_FILE
+from models.folder import MANIFEST_FILE
 from store import registry
 from store.database import migrate, open_database
+from tests.manifests import manifest
 
 
 def model_at(folder: Path) -> Path:
@@ -36,10 +37,7 @@ def engine(tmp_path: Path, ours: Path) -> Iterator[sa.Engine]:
     migrate(made)
     with made.begin() as connection:
         for version in ("m1", "m2"):
-            registry.register_model(
-                connection, model_version=version, path=str(ours / version), feature_digest="f",
-                training_digest="t", n_training_objects=1, class_ids=[111], metrics={}, now_ms=1,
-            )  # fmt: skip
+            registry.register_model(connection, manifest(version), ours / version, now_ms=1)
         registry.promote(connection, "champion", "m2", reason="better", now_ms=1)
     yield made
     made.dispose()

@@ -219,6 +219,34 @@ def test_a_label_needs_a_class_of_the_taxonomy(tmp_path: Path, text: str) -> Non
     assert "111 SN Ia" in said
 
 
+MODELS = {"models.kinds", "models.artifact", "lightcurves.features", "numba"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "not_loaded"),
+    [
+        (["-c", "import portal.app, portal.serve"], MODELS),
+        (["-m", "deploy.cli", "status"], MODELS),
+        (["-m", "deploy.cli", "queue"], MODELS),
+        (["-m", "deploy.cli", "check-config"], {*MODELS, "pyarrow", "sqlalchemy"}),
+    ],
+    ids=["portal", "status", "queue", "check-config"],
+)
+def test_what_scores_nothing_starts_without_the_models(
+    tmp_path: Path, arguments: list[str], not_loaded: set[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *arguments],
+        env={**os.environ, "NOCTULE_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typing" in loaded
+    assert loaded & not_loaded == set()
+
+
 @pytest.fixture
 def asked(tmp_path: Path) -> Path:
     """A state folder whose database has one request, for an object whose id two surveys have."""
@@ -241,6 +269,13 @@ def test_a_request_is_followed_from_the_terminal(asked: Path) -> None:
     noctule("request", "1", "withdrawn", "--who", "me", state=asked)
     said = one_line(noctule("request", "1", "seen", "--who", "me", state=asked, expect=2))
     assert "it is withdrawn" in said
+
+
+def test_a_label_of_an_unknown_object_needs_the_survey(asked: Path) -> None:
+    given = ("label", "18", "111", "--reporter", "me")
+    said = one_line(noctule(*given, state=asked, expect=2))
+    assert "no alert of object 18 has been read: add --survey" in said
+    assert noctule(*given, "--survey", "ztf", state=asked).stdout == "label 1\n"
 
 
 def test_a_label_needs_the_survey_where_two_have_the_id(asked: Path) -> None:

@@ -34,6 +34,7 @@ from store import registry
 from store.database import migrate, open_database
 from store.labels import report_label
 from tests.deploy.test_cli import one_line
+from tests.manifests import manifest
 from watch.endpoint import ENDPOINTS, telling
 from watch.health import PAUSE_S, State
 
@@ -237,10 +238,7 @@ def settings(tmp_path: Path) -> Settings:
     engine = open_database(made.store.url.get_secret_value())
     migrate(engine)
     with engine.begin() as connection:
-        registry.register_model(
-            connection, model_version="m1", path="m1", feature_digest="f", training_digest="t",
-            n_training_objects=1, class_ids=[111], metrics={}, now_ms=1,
-        )  # fmt: skip
+        registry.register_model(connection, manifest("m1"), Path("m1"), now_ms=1)
         registry.promote(connection, "champion", "m1", reason="first", now_ms=1)
         for object_id in (1, 2, 3):
             label(connection, object_id)

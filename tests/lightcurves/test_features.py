@@ -103,7 +103,7 @@ class Group:
         return self.values(self.made)
 
     def values(self, made: Objects) -> NDArray[np.float64]:
-        """The features; so many of them are numbers that a law about them can be broken."""
+        """The features; enough of them are numbers that a law about them could be broken."""
         values, _ = self.arrays(made)
         share = np.isfinite(values).mean(axis=0)
         assert (share > self.least_share).all(), (share.min(), self.features[share.argmin()].name)
@@ -317,7 +317,7 @@ def test_a_detection_has_the_flag_or_five_sigma() -> None:
 
 @HELD
 def test_fewer_points_than_declared_give_null(group: Group) -> None:
-    """And so many, or one more, may be enough."""
+    """As many as declared, or one more, may be enough."""
     made = sparse(8 * group.n, seed=14)
     values, _ = group.arrays(made)
     counts = np.array([np.bincount(curve.band, minlength=6) for curve in made[0]])

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.artifact import MANIFEST_FILE, Manifest, PartEntry, version_of
+from models.artifact import Manifest, PartEntry, version_of
+from models.folder import MANIFEST_FILE
 
 
 def settings_of(raw: dict[str, Any], kind: str) -> dict[str, Any]:

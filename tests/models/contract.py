@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from lightcurves.errors import ConfigurationError
 from lightcurves.folders import attach_light_curves
-from models.artifact import MANIFEST_FILE, Trained, read_manifest, save_model
+from models.artifact import Trained, read_manifest, save_model
+from models.folder import MANIFEST_FILE
 from models.inputs import Inputs
 from models.rows import TrainingRows
 from models.scoring import load_model

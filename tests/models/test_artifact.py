@@ -22,7 +22,6 @@ import pytest
 from lightcurves.errors import ConfigurationError
 from lightcurves.features.registry import FEATURE_DIGEST, default_families, names_in
 from models.artifact import (
-    MANIFEST_FILE,
     Trained,
     load_parts,
     note_costs,
@@ -30,6 +29,7 @@ from models.artifact import (
     save_model,
     version_of,
 )
+from models.folder import MANIFEST_FILE
 from models.scoring import Model, load_model
 from tests.models.artifacts import edit, settings_of, vouch
 

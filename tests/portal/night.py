@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from store import registry, tables
 from store.labels import report_label
 from store.requests import ask
 from store.sky import healpix_of
+from tests.manifests import manifest
 
 NOW_MS: Final = 1_773_200_000_000
 FIRST_ID: Final = 169_298_437_283_840_013
@@ -51,21 +53,17 @@ def fill(engine: sa.Engine, n_objects: int = 60) -> list[int]:
 
 def add_models(connection: sa.Connection) -> None:
     for at, (version, n) in enumerate((("20260310-5c1e7a", 1_570), ("20260311-b07d42", 1_611))):
+        metrics = {
+            "log_loss": 0.958 - 0.037 * at,
+            "macro_f1": 0.61 + 0.02 * at,
+            "accuracy": 0.68 + 0.02 * at,
+            "ece": 0.031,
+            "coverage": 0.9,
+        }
         registry.register_model(
             connection,
-            model_version=version,
-            path=f"/models/{version}",
-            feature_digest="9f86d081",
-            training_digest="60303ae2",
-            n_training_objects=n,
-            class_ids=CLASSES,
-            metrics={
-                "log_loss": 0.958 - 0.037 * at,
-                "macro_f1": 0.61 + 0.02 * at,
-                "accuracy": 0.68 + 0.02 * at,
-                "ece": 0.031,
-                "coverage": 0.9,
-            },
+            manifest(version, tuple(CLASSES), metrics, n_objects=n),
+            Path("/models") / version,
             now_ms=NOW_MS - 7_200_000 + at * 7_000_000,
         )
     _promote_both(connection)

@@ -18,6 +18,7 @@ from store.labels import report_label
 from store.registry import promote, record_trial, register_model
 from store.requests import ask
 from store.tables import METADATA, classifications, labels, promotions, request_events, trials
+from tests.manifests import manifest
 from tests.postgres import PASSWORD, PostgresServer
 from tests.store.conftest import request
 
@@ -146,17 +147,7 @@ def test_tables_are_made_in_one_transaction(empty: sa.Engine) -> None:
 def fill_ledgers(connection: sa.Connection) -> None:
     ask(connection, [request(2)])
     report_label(connection, survey="lsst", object_id=1, class_id=111, reporter="me", now_ms=1)
-    register_model(
-        connection,
-        model_version="m1",
-        path="models/m1",
-        feature_digest="f",
-        training_digest="t",
-        n_training_objects=1,
-        class_ids=[111],
-        metrics={},
-        now_ms=1,
-    )
+    register_model(connection, manifest("m1"), Path("models/m1"), now_ms=1)
     promote(connection, "champion", "m1", reason="first", now_ms=1)
     record_trial(
         connection,

@@ -266,7 +266,7 @@ def long_curves(first_id: int, n: int) -> pa.Table:
 
 
 def peak_of(folder: Path, n_files: int) -> tuple[int, int]:
-    """The most memory that Arrow takes in a round which joins so many files, and what their rows take."""
+    """The most memory that Arrow takes in a round that joins `n_files` files, and what their rows take."""
     ensure_table(folder, SCHEMA)
     n_bytes = 0
     for k in range(n_files):

@@ -54,6 +54,7 @@ def test_sums_are_those_of_the_rows(engine: sa.Engine, rows: list[dict[str, int]
             accounts = [account(at, row) for at, row in enumerate(rows)]
             connection.execute(sa.insert(accounting), accounts)
         found, newest = books(connection), last_batch(connection)
+        furthest = read_positions(connection)
         positions = {f"run {k}": read_positions(connection, f"run {k}") for k in range(10)}
         connection.rollback()
     total = {name: sum(row[name] for row in rows) for name in ("read", *OUTCOMES, "lost")}
@@ -76,6 +77,10 @@ def test_sums_are_those_of_the_rows(engine: sa.Engine, rows: list[dict[str, int]
                 place = ("alerts", at % 3)
                 ends[place] = max(ends.get(place, 0), 10 * at + row["span"])
         assert found_positions == ends
+    places = {place for ends in positions.values() for place in ends}
+    assert furthest == {
+        place: max(ends.get(place, 0) for ends in positions.values()) for place in places
+    }
 
 
 def test_errors_that_cancel_are_still_told(engine: sa.Engine) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,23 +19,15 @@ from store.registry import (
     rollback,
     trial_history,
 )
+from tests.manifests import manifest
 
 VERSIONS = ("m1", "m2", "m3")
 
 
 def register(connection: sa.Connection, *versions: str, path: str = "here") -> None:
     for number, version in enumerate(versions):
-        register_model(
-            connection,
-            model_version=version,
-            path=path,
-            feature_digest="f",
-            training_digest="t",
-            n_training_objects=3,
-            class_ids=[111, 112],
-            metrics={"log_loss": 0.5},
-            now_ms=number,
-        )
+        model = manifest(version, (111, 112), {"log_loss": 0.5}, n_objects=3)
+        register_model(connection, model, Path(path), now_ms=number)
 
 
 def name_of(connection: sa.Connection, alias: str = "champion") -> str | None:

@@ -61,7 +61,7 @@ class Rows(NamedTuple):
 
 
 def plain_stream(settings: Settings, watch: Watch, batches: int | None = None) -> None:
-    """Read what is in the topics now, or so many batches of it, as Spark does."""
+    """Read what is in the topics now, or at most `batches` batches of it, as Spark does."""
     config = job_config(settings)
     stream.job.choose_version(source_options(config))
     ensure_table(Path(config.worker.delta_folder), delta_schema())
@@ -202,7 +202,7 @@ def live(
     die_at
         It kills itself when this has been done.
     kill_after
-        It is killed so many seconds after this has been done for the first time.
+        A step and seconds: it is killed that long after the step was done for the first time.
     """
     hear, tell = multiprocessing.Pipe(duplex=False)
     child = _context().Process(target=_in_child, args=(settings, tell, die_at))
@@ -239,7 +239,7 @@ a second, a batch after it a tenth of that."""
 
 
 def kill_often(settings: Settings, kills: int, seed: int) -> Counter[str]:
-    """Kill the plain stream so many times, at random moments within its batches.
+    """Kill the plain stream `kills` times, at random moments within its batches.
 
     Returns
     -------

@@ -58,7 +58,7 @@ class Running:
         until(condition, what, self.future)
 
     def until_read(self, n: int) -> None:
-        """Wait until so many packets are accounted for."""
+        """Wait until `n` packets are accounted for."""
         self.until(lambda: n_read(self.night) >= n, f"{n} packets read")
 
     def until_classified(self, n: int) -> None:

@@ -32,7 +32,7 @@ FIRST = 10**17
 
 
 def small(packets: list[bytes], n: int, first: int = FIRST) -> list[bytes]:
-    """Return so many small packets with ids of their own."""
+    """Return `n` small packets with ids of their own."""
     some = sorted(packets, key=len)[:4]
     return [with_id(some[k % 4], first + k) for k in range(n)]
 

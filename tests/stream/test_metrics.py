@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from store.accounting_queries import OUTCOMES
 from stream.commit import BatchCounts
 from stream.health import Monitor
 from stream.lag import Lag
-from stream.metrics import LATENCY_BOUNDS_S, OUTCOMES, StreamMetrics
+from stream.metrics import LATENCY_BOUNDS_S, StreamMetrics
 from stream.stages import DRIVER_STAGES, WORKER_STAGES
 from tests.stream.reports import report
 from watch.metrics import Buckets
