@@ -37,7 +37,7 @@ import sqlalchemy as sa
 from active_learning import requests as asking
 from models.record import RECORD
 from store import requests, tables
-from store.keys import Key, keys_of, of_keys
+from store.keys import Key, keys_of, of_batch, of_keys
 from store.objects import fold_objects
 from store.upsert import upsert, upsert_table
 from stream.messages import NAMED_PROBABILITIES
@@ -154,11 +154,8 @@ def commit_sql(
 
 
 def _is_committed(connection: sa.Connection, batch: BatchId) -> bool:
-    table = tables.accounting.c
-    query = sa.select(sa.literal(1)).where(
-        table.run_id == batch.run_id, table.batch_id == batch.batch_id
-    )
-    return connection.execute(query.limit(1)).first() is not None
+    mine = of_batch(tables.accounting, batch.run_id, batch.batch_id)
+    return connection.execute(sa.select(sa.literal(1)).where(mine).limit(1)).first() is not None
 
 
 class Split(NamedTuple):
