@@ -145,11 +145,13 @@ def choose_requests(wishes: Wishes, asked: AbstractSet[Key], spent: Mapping[int,
     """
     alerts, policy = wishes.alerts, wishes.policy
     keys, taken, rows = keys_of(alerts, "object_id"), set(asked), []
-    nights, ids, utility = (alerts[n].to_numpy() for n in ("night", "object_id", "utility"))
+    nights = alerts["night"].to_numpy()
+    utility = alerts["utility"].to_numpy()
+    ties = [alerts[name].to_numpy() for name in ("survey", "dia_source_id", "object_id")]
+    order = np.lexsort((*ties, -utility))
     for night in np.unique(nights):
         left = policy.nightly_budget - spent.get(int(night), 0)
-        of_night = np.flatnonzero(nights == night)
-        for row in of_night[np.lexsort((ids[of_night], -utility[of_night]))].tolist():
+        for row in order[nights[order] == night].tolist():
             if left > 0 and keys[row] not in taken:
                 rows.append(row)
                 taken.add(keys[row])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from lightcurves.bands import BANDS
 from lightcurves.reasons import DESCRIPTIONS
 from lightcurves.taxonomy import class_name
 
@@ -129,6 +130,23 @@ def sexagesimal_dec(dec_deg: float) -> str:
     return f"{sign}{arcminutes // 60:02}:{arcminutes % 60:02}:{tenths / 10:04.1f}"
 
 
+def drawn_as(band: str) -> str:
+    """The LSST band whose colour and shape a band has in tables."""
+    return next((each.counts_as for each in BANDS if each.name == band), band)
+
+
+def band_words(band: str) -> str:
+    """A band with its survey's name before it, unless that is LSST.
+
+    Examples
+    --------
+    >>> band_words("ztf_g"), band_words("g")
+    ('ZTF g', 'g')
+    """
+    survey, _, name = band.rpartition("_")
+    return f"{survey.upper()} {name}" if survey else name
+
+
 def reason_words(reason: str | None) -> str:
     """A reason code in plain words: ``solar system object``."""
     return (reason or "no reason was given").replace("_", " ")
@@ -171,6 +189,8 @@ FILTERS: Final = {
     "ago": ago,
     "sexagesimal_ra": sexagesimal_ra,
     "sexagesimal_dec": sexagesimal_dec,
+    "band_words": band_words,
+    "drawn_as": drawn_as,
     "reason_words": reason_words,
     "reason_sentence": reason_sentence,
     "plural": plural,

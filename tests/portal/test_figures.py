@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import portal
 from lightcurves.bands import BAND_NAMES
 from lightcurves.taxonomy import CLASS_NAMES
 from portal.figures import Moment, draw, shown_classes
 from portal.palette import BAND_MARKERS, SCHEMES
+from portal.words import drawn_as
 from tests.portal import night
 
 MOMENTS = [Moment(61_001.0, {111: 0.7, 112: 0.28, 113: 0.02}), Moment(61_002.0, {})]
@@ -115,3 +118,9 @@ def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_band_has_a_mark_in_tables() -> None:
+    style = (Path(portal.__file__).parent / "static" / "noctule.css").read_text()
+    for name in BAND_NAMES:
+        assert f'.band-mark[data-band="{drawn_as(name)}"]' in style
