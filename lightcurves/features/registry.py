@@ -42,7 +42,6 @@ FAMILIES: Final[tuple[Family, ...]] = (
     CONTEXT,
 )
 FEATURES: Final[tuple[Feature, ...]] = tuple(f for family in FAMILIES for f in family.features)
-FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
 
 ALL_FAMILIES: Final[tuple[Family, ...]] = (*FAMILIES, PERIOD, GP)
 """Including the expensive ones, which a caller or a model requests by name."""

@@ -43,9 +43,10 @@ from lightcurves.features.registry import (
     ALL_FAMILIES,
     FAMILIES,
     FEATURE_DIGEST,
-    FEATURE_NAMES,
     FEATURES,
+    default_families,
     feature_digest,
+    names_in,
     prepare,
 )
 from lightcurves.features.table import compute_features, feature_arrays
@@ -67,8 +68,9 @@ from tests.sky import sky_table
 
 FITTED = {feature.name for feature in FIT.features}
 LATITUDE = "abs_galactic_latitude_deg"
-TWINNED = [name for name in FEATURE_NAMES if name != LATITUDE]
-AT = {name: column for column, name in enumerate(FEATURE_NAMES)}
+NAMES = names_in(default_families())
+TWINNED = [name for name in NAMES if name != LATITUDE]
+AT = {name: column for column, name in enumerate(NAMES)}
 COLUMNS = [AT[name] for name in TWINNED]
 LIGHT = {Input.TIME, Input.BAND, Input.FLUX, Input.SIGMA, Input.FLAGS}
 

@@ -20,11 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.registry import FEATURE_DIGEST, FEATURE_NAMES
+from lightcurves.features.registry import FEATURE_DIGEST, default_families, names_in
 from models.artifact import (
     MANIFEST_FILE,
-    Manifest,
-    PartEntry,
     Trained,
     load_parts,
     note_costs,
@@ -33,6 +31,7 @@ from models.artifact import (
     version_of,
 )
 from models.scoring import Model, load_model
+from tests.models.altered import edit, settings_of, vouch
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -43,27 +42,6 @@ def copy(artifact: Path, tmp_path: Path) -> Path:
 
 
 FOREST_FILE = "isolation_forest.npz"
-
-
-def settings_of(raw: dict[str, Any], kind: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(p["settings"] for p in raw["parts"] if p["kind"] == kind)
-    return found
-
-
-def vouch(folder: Path) -> None:
-    """Make a changed manifest vouch for itself."""
-
-    def new_version(raw: dict[str, Any]) -> None:
-        entries = tuple(PartEntry(**part) for part in raw["parts"])
-        raw["model_version"] = version_of(Manifest(**{**raw, "parts": entries}))
-
-    edit(folder, new_version)
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    raw = json.loads((folder / MANIFEST_FILE).read_text())
-    change(raw)
-    (folder / MANIFEST_FILE).write_text(json.dumps(raw))
 
 
 def test_a_model_scores_to_the_bit_as_before_it_was_saved(
@@ -96,7 +74,7 @@ def test_another_process_scores_to_the_bit_the_same(
 
 def test_the_manifest_says_what_the_model_is(parts: Trained, artifact: Path) -> None:
     manifest = read_manifest(artifact)
-    assert manifest.features == FEATURE_NAMES
+    assert manifest.features == names_in(default_families())
     assert manifest.feature_digest == FEATURE_DIGEST
     assert manifest.class_ids == parts.class_ids == (111, 122, 212, 221)
     assert [(e.role, e.kind) for e in manifest.parts] == [(p.role, p.kind) for p in parts.parts]
