@@ -13,7 +13,7 @@ from lightcurves.reasons import NotEvaluated
 from models.artifact import Manifest, load_parts
 from models.inputs import LIGHT_CURVES, Inputs
 from models.novelty import entropy_of
-from models.record import SCORE_FIELDS, Kind, Null
+from models.record import SCORE_FIELDS, Kind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ class Model:
             cover the truth with the model's coverage), ``novelty`` (0 to 1, larger is stranger),
             ``novelty_far``, ``entropy`` (nats), ``margin``, ``reason`` (null, or why all of these
             are null), ``model_version``, ``feature_digest`` and the other fields of a score that
-            ``docs/record.md`` lists.
+            ``docs/record.md`` lists, among them ``days_since_first_detection``.
         """
         return scores_table(self, self.score_arrays(table))
 
@@ -197,7 +197,7 @@ _FIRST: Final = (
 )
 _GIVEN: Final = (
     *_FIRST,
-    *(f.name for f in SCORE_FIELDS if f.null is Null.NOT_SCORED and f.name not in {*_FIRST, *_TOP}),
+    *(f.name for f in SCORE_FIELDS if f.name not in {*_FIRST, *_TOP}),
 )
 """The fields of a score beside ``p_<classId>`` in the table: the first ones, then all that came later."""
 

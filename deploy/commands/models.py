@@ -56,23 +56,20 @@ def predict(
     ] = False,
 ) -> None:
     """Score a light-curve folder: probabilities, prediction set and novelty, or the reason for none."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from deploy.places import find_model
     from lightcurves.folders import read_light_curves
-    from models.scoring import load_model, scores_table
+    from models.scoring import load_model
     from models.training import moments_of
 
     loaded = load_model(find_model(given_settings(), model))
     table = read_light_curves(data)
     if moments:
         table = moments_of(table)
-    arrays = loaded.score_arrays(table)
-    scores = scores_table(loaded, arrays)
-    if moments:
-        age = "days_since_first_detection"
-        scores = scores.append_column(age, pa.array(arrays.reals[age]))
+    scores = loaded.score(table)
+    if not moments:  # 'noctule evaluate' groups moments by this column
+        scores = scores.drop_columns(["days_since_first_detection"])
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, out)
     typer.echo(f"{scores.num_rows} rows in {out}")
