@@ -190,7 +190,6 @@ RECORD: Final[tuple[Field, ...]] = (
 AVRO_VERSION: Final = RECORD[-1].since
 """Version of the Avro schema that this list defines: fields are appended, so the last one is the newest."""
 
-BY_NAME: Final = {field.name: field for field in RECORD}
 ROW_FIELDS: Final = tuple(field for field in RECORD if field.group is not Group.STREAM)
 """The fields that a worker knows once it has scored an alert."""
 SCORE_FIELDS: Final = tuple(field for field in RECORD if field.group is Group.SCORE)

@@ -33,7 +33,9 @@ class LeastAmbiguousSets(PlainPart):
 
     def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return bool (rows, classes): whether the class is in the set."""
-        return prediction_sets(probabilities, self.threshold)
+        members: NDArray[np.bool_] = probabilities >= self.threshold
+        members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
+        return members
 
 
 def conformal_threshold(
@@ -53,10 +55,3 @@ def conformal_threshold(
     share = np.cumsum(weights[order]) / weights.sum()
     at = int(np.searchsorted(share, 1.0 - coverage))
     return float(p_true[order][min(at, truth.size - 1)])
-
-
-def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Return bool (rows, classes): whether the class is in the set. The likeliest class always is."""
-    members: NDArray[np.bool_] = probabilities >= threshold
-    members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
-    return members

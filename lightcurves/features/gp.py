@@ -71,7 +71,6 @@ _TOLERANCE: Final = 1e-4
 _HALF_SCAN: Final = 12
 _GOLDEN: Final = (math.sqrt(5.0) - 1) / 2
 _GOLDEN_STEPS: Final = 16
-_N_FEATURES: Final = 5 + len(LSST_BANDS) - 1
 
 
 def _kernel_between(nm: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from models.calibration import (
     VectorScaling,
     fit_calibration,
 )
-from models.sets import conformal_threshold, prediction_sets
+from models.sets import LeastAmbiguousSets, conformal_threshold
 
 N_CLASSES = 4
 
@@ -107,7 +107,8 @@ def test_sets_cover_what_they_promise(coverage: float) -> None:
     p, truth = answers(4_000, 7, 1.7)
     threshold = conformal_threshold(p, truth, np.ones(truth.size), coverage)
     fresh, labels = answers(4_000, 8, 1.7)
-    covered = prediction_sets(fresh, threshold)[np.arange(labels.size), labels]
+    members = LeastAmbiguousSets(threshold, coverage).members(fresh)
+    covered = members[np.arange(labels.size), labels]
     # Both the threshold and the test are samples; below, the likeliest class may add coverage.
     spread = np.sqrt(2 * coverage * (1 - coverage) / 4_000)
     low = stats.norm.ppf(1e-4) * spread
@@ -139,7 +140,7 @@ def test_an_objects_rows_share_one_vote() -> None:
 def test_sets_are_never_empty_and_shrink_with_the_threshold(
     p: NDArray[np.float64], thresholds: list[float]
 ) -> None:
-    sets = [prediction_sets(p, threshold) for threshold in thresholds]
+    sets = [LeastAmbiguousSets(threshold, 0.9).members(p) for threshold in thresholds]
     for members, threshold in zip(sets, thresholds, strict=True):
         assert members[np.arange(len(p)), p.argmax(axis=1)].all()
         assert members[p >= threshold].all()
