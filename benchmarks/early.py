@@ -21,7 +21,6 @@ from deploy.sections import Settings
 from lightcurves.folders import read_light_curves
 from models.artifact import save_model
 from models.evaluation import evaluate
-from models.inputs import Inputs
 from models.scoring import load_model
 from models.training import as_in_packets, moments_of, train
 from simulator.split import split_objects
@@ -47,9 +46,10 @@ def measure(folder: Path, *, redshift: bool) -> dict[str, Any]:
     save_model(train(moments_of(training)), folder / "model")
     model = load_model(folder / "model")
     moments = moments_of(others if redshift else as_in_packets(others))
-    ages = pa.array(Inputs(moments).ages())
-    scores = model.score(moments).append_column("days_since_first_detection", ages)
-    return {"model_version": model.manifest.model_version, **evaluate(scores, others)}
+    return {
+        "model_version": model.manifest.model_version,
+        **evaluate(model.score(moments), others),
+    }
 
 
 def table_of(result: dict[str, Any]) -> str:

@@ -103,8 +103,8 @@ def evaluate(scores: pa.Table, objects: pa.Table) -> dict[str, Any]:
     Parameters
     ----------
     scores
-        From ``Model.score``, with ``object_id`` and, if the rows are moments of objects' lives,
-        ``days_since_first_detection``.
+        From ``Model.score``, with ``object_id``; without ``days_since_first_detection`` if the rows are
+        not moments of objects' lives.
     objects
         ``object_id`` and ``class_id``; rows without a class are left out.
 

@@ -62,6 +62,11 @@ class IsolationDetector:
     features: tuple[str, ...]
     forest: Forest = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse a forest of another number of features."""
+        if (n := self.forest.medians.size) != len(self.features):
+            raise ValueError(f"its forest has {n} features, not {len(self.features)}")
+
     @classmethod
     def fit(
         cls,

@@ -47,6 +47,13 @@ class MahalanobisDetector(PlainPart):
     means: NDArray[np.float64] = field(repr=False)
     whitening: NDArray[np.float64] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse means of another number of features."""
+        if self.means.shape[1] != len(self.features):
+            raise ValueError(
+                f"its means have {self.means.shape[1]} features, not {len(self.features)}"
+            )
+
     @classmethod
     def fit(
         cls,

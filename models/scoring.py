@@ -87,7 +87,7 @@ class Model:
             cover the truth with the model's coverage), ``novelty`` (0 to 1, larger is stranger),
             ``novelty_far``, ``entropy`` (nats), ``margin``, ``reason`` (null, or why all of these
             are null), ``model_version``, ``feature_digest`` and the other fields of a score that
-            ``docs/record.md`` lists.
+            ``docs/record.md`` lists, among them ``days_since_first_detection``.
         """
         return scores_table(self, self.score_arrays(table))
 

@@ -32,7 +32,7 @@ class LeastAmbiguousSets(PlainPart):
     coverage: float
 
     def members(self, probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return bool (rows, classes): whether the class is in the set. The likeliest class always is."""
+        """Return bool (rows, classes): whether the class is in the set."""
         members: NDArray[np.bool_] = probabilities >= self.threshold
         members[np.arange(len(members)), probabilities.argmax(axis=1)] = True
         return members

@@ -211,9 +211,8 @@ def training_rows(
         at = moments.schema.get_field_index(name)
         shown = pc.if_else(pa.array(hidden), pa.scalar(None, pa.float64()), moments[name])
         moments = moments.set_column(at, name, shown)
-        if name in settings.names:
-            k = settings.names.index(name)
-            values[hidden, k], why[hidden, k] = np.nan, NOT_PROVIDED
+        cells = np.ix_(hidden, np.array(settings.names) == name)
+        values[cells], why[cells] = np.nan, NOT_PROVIDED
     _, owner = np.unique(moments["object_id"].to_numpy(), return_inverse=True)
     return TrainingRows(
         Inputs.of_features(

@@ -92,6 +92,8 @@ class TreeClassifier:
         n_classes = int(self.trees.n_classes[0])
         if n_classes != len(self.class_ids):
             raise ValueError(f"it tells {n_classes} classes apart, not {len(self.class_ids)}")
+        if (last := int(self.trees.feature.max(initial=-1))) >= len(self.features):
+            raise ValueError(f"its trees read feature {last + 1} of {len(self.features)} features")
 
     @classmethod
     def fit(

@@ -68,6 +68,8 @@ def predict(
     if moments:
         table = moments_of(table)
     scores = loaded.score(table)
+    if not moments:  # 'noctule evaluate' groups moments by this column
+        scores = scores.drop_columns(["days_since_first_detection"])
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, out)
     typer.echo(f"{scores.num_rows} rows in {out}")

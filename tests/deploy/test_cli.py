@@ -157,6 +157,7 @@ def test_train_predict_evaluate(tmp_path: Path, data_dir: Path) -> None:
     )
     table = pq.read_table(scores)
     assert table.num_rows == 400
+    assert "days_since_first_detection" not in table.column_names
     assert set(table["model_version"].to_pylist()) == {version}
     done = noctule("evaluate", "--scores", str(scores), "--data", str(small), state=tmp_path)
     figures = json.loads(done.stdout)
@@ -177,6 +178,8 @@ def test_train_predict_evaluate(tmp_path: Path, data_dir: Path) -> None:
         state=tmp_path,
     )
     assert int(alias.stdout.split()[0]) > 400
+    more = {"days_since_first_detection"}
+    assert set(pq.read_table(scores).column_names) == {*table.column_names, *more}
     by_days = json.loads(
         noctule("evaluate", "--scores", str(scores), "--data", str(small), state=tmp_path).stdout
     )["by_days"]

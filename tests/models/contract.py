@@ -5,14 +5,11 @@ A new kind is tested by its line in ``models.kinds``: the classes below run over
 
 from __future__ import annotations
 
-import atexit
-import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from shutil import copytree, rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -20,16 +17,18 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
+from lightcurves.arrays import light_curves_of
 from lightcurves.errors import ConfigurationError
+from lightcurves.features import registry
 from lightcurves.folders import attach_light_curves
-from models.artifact import Trained, read_manifest, save_model
-from models.folder import MANIFEST_FILE
+from models.artifact import Trained, save_model
 from models.inputs import Inputs
+from models.novelty import RankProduct
 from models.rows import TrainingRows
-from models.scoring import load_model
-from models.training import moments_of, train, training_rows
-from tests.models.artifacts import edit, settings_of, vouch
-from tests.sky import CLASSES, FAST, make_sky, sky_table
+from models.scoring import Model, load_model
+from models.training import moments_of, training_rows
+from tests.models.altered import edit, entry_of, settings_of, vouch
+from tests.sky import CLASSES, FAST, make_sky, sky_table, trained
 
 CLASS_IDS = tuple(sorted(CLASSES))
 SETTINGS = replace(FAST, rounds=8)
@@ -67,16 +66,29 @@ def answers(part: Any) -> Answers:
     return strangeness
 
 
-@cache
-def artifact(kind: Any) -> tuple[Path, Trained]:
-    """Return the folder of a small model that has a part of this kind, and the model as it was trained."""
-    only: dict[str, Any] = {f"{kind.role}s": (kind.kind,)}
-    settings = replace(SETTINGS, **only)
-    trained = train(moments_of(sky_table(48, seed=1), 2), settings)
-    folder = Path(mkdtemp(prefix="noctule-contract-"))
-    atexit.register(rmtree, folder, ignore_errors=True)
-    save_model(trained, folder / "model")
-    return folder / "model", trained
+def model_with(part: Any) -> Trained:
+    """The small model of the session, with `part` in place of its own parts of that role."""
+    model = trained()
+    parts = [*(p for p in model.parts if p.role != part.role), part]
+    if part.role == "detector":
+        ranks = RankProduct.fit({part.kind: answers(part)(rows().inputs)})
+        parts = [*(p for p in parts if p.role != ranks.role), ranks]
+    return replace(model, parts=tuple(parts))
+
+
+def all_that_is_in(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
+    """Copies of everything that a part can reach, so that a later change shows."""
+    curves = inputs.light_curves
+    arrays = {
+        "features": inputs.features(names),
+        "why": inputs.why(names),
+        "ages": inputs.ages(),
+        "offsets": curves.offsets,
+        **{f"points {k}": column for k, column in enumerate(curves.columns())},
+        **inputs.context._asdict(),
+    }
+    columns = {name: repr(inputs.column(name).to_pylist()) for name in inputs.table.column_names}
+    return {**{name: (a.dtype, a.shape, a.tobytes()) for name, a in arrays.items()}, **columns}
 
 
 class Contract:
@@ -94,55 +106,6 @@ class Contract:
         np.testing.assert_array_equal(
             answers(again)(Inputs(unseen())), answers(part)(Inputs(unseen()))
         )
-
-    def test_a_model_of_it_is_read_from_its_folder_to_the_bit(self, kind: Any) -> None:
-        folder, trained = artifact(kind)
-        (before,) = [part for part in trained.parts if part.kind == kind.kind]
-        (after,) = [part for part in load_model(folder).parts if part.kind == kind.kind]
-        np.testing.assert_array_equal(
-            answers(after)(Inputs(unseen())), answers(before)(Inputs(unseen()))
-        )
-
-    def test_a_file_of_it_that_was_changed_is_refused_by_its_name(
-        self, kind: Any, tmp_path: Path
-    ) -> None:
-        manifest = read_manifest(artifact(kind)[0])
-        (entry,) = [part for part in manifest.parts if part.kind == kind.kind]
-        for name in entry.files:
-            folder = copytree(artifact(kind)[0], tmp_path / name)
-            content = bytearray((folder / name).read_bytes())
-            content[len(content) // 2] ^= 1
-            (folder / name).write_bytes(content)
-            with pytest.raises(ConfigurationError, match=rf"{name} is missing or not the file"):
-                load_model(folder)
-
-    def test_a_feature_that_its_model_lacks_is_named(self, kind: Any, tmp_path: Path) -> None:
-        folder = copytree(artifact(kind)[0], tmp_path / "model")
-
-        def charm(raw: dict[str, Any]) -> None:
-            (mine,) = [part for part in raw["parts"] if part["kind"] == kind.kind]
-            mine["features"].append("charm")
-
-        edit(folder, charm)
-        vouch(folder)
-        with pytest.raises(ConfigurationError, match=rf"part {kind.kind} reads charm, which"):
-            load_model(folder)
-
-    def test_classes_in_another_order_are_refused(self, kind: Any, tmp_path: Path) -> None:
-        folder = copytree(artifact(kind)[0], tmp_path / "model")
-        knows_classes = "class_ids" in settings_of(
-            json.loads((folder / MANIFEST_FILE).read_text()), kind.kind
-        )
-        assert knows_classes == hasattr(self.fitted(kind), "class_ids")
-        if knows_classes:
-            edit(folder, lambda raw: settings_of(raw, kind.kind)["class_ids"].reverse())
-        else:
-            edit(folder, lambda raw: raw["class_ids"].reverse())
-        vouch(folder)
-        with pytest.raises(
-            ConfigurationError, match=r"its part \w+ tells \(.* apart, the model \("
-        ):
-            load_model(folder)
 
     def test_what_travels_is_text_and_numbers(self, kind: Any) -> None:
         for suffix, content in self.fitted(kind).pack().files.items():
@@ -166,20 +129,16 @@ class Contract:
         np.testing.assert_array_equal(said(Inputs(table).take(order)), shuffled)
 
     def test_its_inputs_stay_as_they_were(self, kind: Any) -> None:
-        part, inputs = self.fitted(kind), Inputs(unseen())
+        """Features, light curves, context and columns: the next part is given the same arrays."""
+        part, table = self.fitted(kind), unseen()
         names = part.pack().features
-        before = inputs.features(names).copy()
-        table = pa.table({name: inputs.column(name) for name in inputs.table.column_names})
-        curves = [np.array(column) for column in inputs.light_curves.columns()]
-        offsets = inputs.light_curves.offsets.copy()
-        told = table.to_pylist()
-        first = answers(part)(inputs)
-        np.testing.assert_array_equal(inputs.features(names), before)
-        np.testing.assert_array_equal(inputs.light_curves.offsets, offsets)
-        for now, then in zip(inputs.light_curves.columns(), curves, strict=True):
-            np.testing.assert_array_equal(now, then)
-        assert repr(inputs.table.to_pylist()) == repr(told)
-        np.testing.assert_array_equal(answers(part)(inputs), first)
+        for inputs in (Inputs(table), Inputs(table, light_curves_of(table))):
+            before = all_that_is_in(inputs, names)
+            first = answers(part)(inputs)
+            after = all_that_is_in(inputs, names)
+            changed = [name for name in before if after[name] != before[name]]
+            assert not changed, f"{kind.kind} has changed {', '.join(changed)}"
+            np.testing.assert_array_equal(answers(part)(inputs), first)
 
     def test_it_reads_what_it_declares_and_nothing_else(self, kind: Any) -> None:
         packed = self.fitted(kind).pack()
@@ -212,3 +171,86 @@ class Contract:
         said = answers(self.fitted(kind))(Inputs(attach_light_curves(objects, points[:1])))
         assert np.isfinite(said).all()
         assert len(said) == 1
+
+    # -- as a part of a model on disk --------------------------------------------------------------
+
+    @pytest.fixture
+    def folder(self, kind: Any, tmp_path: Path) -> Path:
+        """A saved model that has this part."""
+        save_model(model_with(self.fitted(kind)), tmp_path / "model")
+        return tmp_path / "model"
+
+    def test_a_saved_model_with_it_scores_to_the_bit_as_before(
+        self, kind: Any, folder: Path
+    ) -> None:
+        part, loaded = self.fitted(kind), load_model(folder)
+        fresh = Model(loaded.manifest, model_with(part).parts)
+        assert loaded.score(unseen()).equals(fresh.score(unseen()))
+        (again,) = (p for p in loaded.all_of(kind.role) if p.kind == kind.kind)
+        np.testing.assert_array_equal(
+            answers(again)(Inputs(unseen())), answers(part)(Inputs(unseen()))
+        )
+
+    def test_its_changed_file_is_refused(self, kind: Any, folder: Path) -> None:
+        for suffix, content in self.fitted(kind).pack().files.items():
+            file = folder / f"{kind.kind}.{suffix}"
+            half = len(content) // 2
+            for bad in (content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :], b""):
+                file.write_bytes(bad)
+                with pytest.raises(ConfigurationError, match=f"{file.name} is missing or not the"):
+                    load_model(folder)
+            file.unlink()
+            with pytest.raises(ConfigurationError, match=f"{file.name} is missing or not the file"):
+                load_model(folder)
+            file.write_bytes(content)
+        load_model(folder)
+
+    def test_its_changed_entry_is_refused(self, kind: Any, folder: Path) -> None:
+        edit(folder, lambda raw: settings_of(raw, kind.kind).update(another=1))
+        with pytest.raises(ConfigurationError, match="not the manifest that was saved"):
+            load_model(folder)
+
+    def test_a_feature_that_nobody_computes_is_missed_by_name(
+        self, kind: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of its own, or of the parts beside it if it reads none."""
+        name = (self.fitted(kind).pack().features or load_model(folder).manifest.features)[-1]
+        (family,) = registry.families_of([name])
+        monkeypatch.delitem(registry.REGISTERED, family.name)
+        with pytest.raises(ConfigurationError, match=rf"no feature .*\b{name}\b.*: train again"):
+            load_model(folder)
+        other = tuple(
+            replace(feature, formula="another") if feature.name == name else feature
+            for feature in family.features
+        )
+        monkeypatch.setitem(registry.REGISTERED, family.name, replace(family, features=other))
+        with pytest.raises(ConfigurationError, match=r"declares them otherwise .*: train again"):
+            load_model(folder)
+
+    def test_a_feature_that_the_model_lacks_is_refused(self, kind: Any, folder: Path) -> None:
+        edit(folder, lambda raw: entry_of(raw, kind.kind)["features"].append("charm"))
+        vouch(folder)
+        said = f"its part {kind.kind} reads charm, which the model lacks"
+        with pytest.raises(ConfigurationError, match=said):
+            load_model(folder)
+
+    def test_fewer_features_than_it_was_fitted_on_are_refused(
+        self, kind: Any, folder: Path
+    ) -> None:
+        edit(folder, lambda raw: entry_of(raw, kind.kind)["features"].__delitem__(slice(1, None)))
+        vouch(folder)
+        if self.fitted(kind).pack().features:
+            with pytest.raises(ConfigurationError, match=f"its part {kind.kind}: its "):
+                load_model(folder)
+        else:
+            load_model(folder)
+
+    def test_another_order_of_the_classes_is_refused(self, kind: Any, folder: Path) -> None:
+        """A detector's model has a classifier, which knows its classes."""
+        named = kind.kind if kind.role == "classifier" else "lightgbm"
+        turned = CLASS_IDS[::-1]
+        edit(folder, lambda raw: raw.update(class_ids=list(turned)))
+        vouch(folder)
+        said = re.escape(f"its part {named} tells {CLASS_IDS} apart, the model {turned}")
+        with pytest.raises(ConfigurationError, match=said):
+            load_model(folder)

@@ -31,7 +31,7 @@ from models.artifact import (
 )
 from models.folder import MANIFEST_FILE
 from models.scoring import Model, load_model
-from tests.models.artifacts import edit, settings_of, vouch
+from tests.models.altered import edit, settings_of, vouch
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -107,7 +107,8 @@ def test_sets_cover_what_they_promise(coverage: float) -> None:
     p, truth = answers(4_000, 7, 1.7)
     threshold = conformal_threshold(p, truth, np.ones(truth.size), coverage)
     fresh, labels = answers(4_000, 8, 1.7)
-    covered = LeastAmbiguousSets(threshold, 0.9).members(fresh)[np.arange(labels.size), labels]
+    members = LeastAmbiguousSets(threshold, coverage).members(fresh)
+    covered = members[np.arange(labels.size), labels]
     # Both the threshold and the test are samples; below, the likeliest class may add coverage.
     spread = np.sqrt(2 * coverage * (1 - coverage) / 4_000)
     low = stats.norm.ppf(1e-4) * spread

@@ -10,7 +10,7 @@ import pytest
 from astropy.io.votable.ucd import check_ucd  # type: ignore[import-untyped]
 
 from models import record
-from models.record import RECORD, ROW_FIELDS, Field, Group, Null
+from models.record import RECORD, ROW_FIELDS, SCORE_FIELDS, Field, Group, Null
 from models.scoring import load_model
 from portal import shapes
 from store.tables import classifications
@@ -50,9 +50,9 @@ def test_every_field_is_in_every_place(field: Field) -> None:
 
 
 def test_a_score_from_python_has_every_field_of_a_score(artifact: Path) -> None:
-    """What ``p_<classId>`` does not say already, and what only a stream knows, excepted."""
+    """What ``p_<classId>`` does not say already."""
     table = load_model(artifact).score(sky_table(2))
-    scored = {field.name for field in RECORD if field.null is Null.NOT_SCORED}
+    scored = {field.name for field in SCORE_FIELDS}
     assert scored - set(table.column_names) == {"class_id", "probability", "probabilities"}
 
 

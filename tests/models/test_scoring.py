@@ -16,6 +16,7 @@ from lightcurves.features.registry import FEATURE_DIGEST
 from lightcurves.folders import attach_light_curves
 from models.artifact import save_model
 from models.evaluation import evaluate
+from models.inputs import Inputs
 from models.scoring import Model, load_model
 from models.training import moments_of, train
 from simulator.packets import SimulatedAlerts
@@ -55,6 +56,8 @@ def test_a_score_has_all_that_is_promised(model: Model, unseen: pa.Table) -> Non
     p = np.column_stack([table[name].to_numpy() for name in classes])
     np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
     assert (p > 0).all()
+    ages = table["days_since_first_detection"].to_numpy()
+    np.testing.assert_array_equal(ages, Inputs(unseen).ages())
     top = np.sort(p, axis=1)
     np.testing.assert_allclose(table["margin"].to_numpy(), top[:, -1] - top[:, -2])
     np.testing.assert_allclose(table["entropy"].to_numpy(), -np.sum(p * np.log(p), axis=1))
@@ -128,14 +131,11 @@ def test_truth_never_reaches_a_score(model: Model, unseen: pa.Table) -> None:
         assert model.score(other).equals(expected)
 
 
-AGE = "days_since_first_detection"
-"""Of the packet, not of the model: given without a score, too."""
-
-
 def check_null(row: dict[str, Any], reason: str) -> None:
     given = {name: value for name, value in row.items() if value is not None}
-    ids = {"object_id", "dia_source_id", "model_version", "feature_digest", AGE}
-    assert set(given) - ids == {"reason"}
+    ids = {"object_id", "dia_source_id", "model_version", "feature_digest"}
+    age = {"days_since_first_detection"}  # known of whatever has a usable point
+    assert set(given) - ids - age == {"reason"}
     assert given["reason"] == reason
 
 
@@ -151,6 +151,7 @@ def test_rejected_packets_keep_their_reason_and_have_no_score(
             assert row["novelty"] is not None
         else:
             check_null(row, reason)
+            assert row["days_since_first_detection"] is None
 
 
 @pytest.mark.parametrize(

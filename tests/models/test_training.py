@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from lightcurves.arrays import light_curves_of
 from lightcurves.errors import ConfigurationError
-from lightcurves.features.registry import default_families, names_in
 from lightcurves.features.table import feature_arrays
 from lightcurves.folders import attach_light_curves, read_light_curves, write_light_curves
 from models import training, trees
@@ -127,8 +126,7 @@ def test_an_objects_rows_weigh_1_together() -> None:
 
 def test_the_host_is_hidden_in_a_part_of_the_rows() -> None:
     moments = moments_of(sky_table(60), 5)
-    names = names_in(default_families())
-    columns = np.flatnonzero(np.isin(names, CONTEXT_COLUMNS))
+    columns = np.flatnonzero(np.isin(FAST.names, CONTEXT_COLUMNS))
     shown = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=0.0))
     some = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=0.5))
     none = training_rows(moments, tuple(sorted(CLASSES)), replace(FAST, hide_host=1.0))
@@ -137,7 +135,7 @@ def test_the_host_is_hidden_in_a_part_of_the_rows() -> None:
     hidden = np.isnan(some.values[known][:, columns]).all(axis=1).mean()
     assert hidden == pytest.approx(0.5, abs=0.15)
     assert np.isnan(none.values[:, columns]).all()
-    rest = np.delete(np.arange(len(names)), columns)
+    rest = np.delete(np.arange(len(FAST.names)), columns)
     np.testing.assert_array_equal(some.values[:, rest], shown.values[:, rest])
 
 

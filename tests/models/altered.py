@@ -1,4 +1,4 @@
-"""Changes to saved models, as a mistake or an attacker would make them."""
+"""Saved models, changed afterwards."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from models.artifact import Manifest, PartEntry, version_of
 from models.folder import MANIFEST_FILE
 
 
+def entry_of(raw: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The entry of one part in a manifest as JSON."""
+    entry: dict[str, Any] = next(part for part in raw["parts"] if part["kind"] == kind)
+    return entry
+
+
 def settings_of(raw: dict[str, Any], kind: str) -> dict[str, Any]:
-    settings: dict[str, Any] = next(p["settings"] for p in raw["parts"] if p["kind"] == kind)
+    settings: dict[str, Any] = entry_of(raw, kind)["settings"]
     return settings
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    raw = json.loads((folder / MANIFEST_FILE).read_text())
+    change(raw)
+    (folder / MANIFEST_FILE).write_text(json.dumps(raw))
 
 
 def vouch(folder: Path) -> None:
@@ -24,9 +36,3 @@ def vouch(folder: Path) -> None:
         raw["model_version"] = version_of(Manifest(**{**raw, "parts": entries}))
 
     edit(folder, new_version)
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    raw = json.loads((folder / MANIFEST_FILE).read_text())
-    change(raw)
-    (folder / MANIFEST_FILE).write_text(json.dumps(raw))
