@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from active_learning.strategies.base import Worth
 from active_learning.strategies.entropy import EntropyStrategy
 from lightcurves.nights import night_of
 from models.record import RECORD
-from store.keys import keys_of
+from store.keys import keys_of, without_zero_ids
 from store.requests import PROGRAM
 
 if TYPE_CHECKING:
@@ -84,7 +85,10 @@ def wishes_of(rows: pa.Table, policy: RequestPolicy) -> Wishes:
         How to choose.
     """
     candidates = candidates_of(rows)
-    worth = policy.strategy.worth(_with_features(candidates, policy.strategy.features))
+    if candidates.num_rows:
+        worth = policy.strategy.worth(_with_features(candidates, policy.strategy.features))
+    else:
+        worth = Worth(np.zeros(0), [])
     wanted = np.isfinite(worth.utility)
     wanted &= candidates["n_points"].to_numpy() >= policy.min_points
     candidates = candidates.append_column("utility", pa.array(worth.utility))
@@ -97,12 +101,7 @@ def _with_features(candidates: pa.Table, names: tuple[str, ...]) -> pa.Table:
     if not names:
         return candidates
     values = candidates["strategy_features"]
-    columns = [
-        pc.list_element(values, k).combine_chunks()
-        if candidates.num_rows
-        else pa.array([], pa.float64())
-        for k in range(len(names))
-    ]
+    columns = [pc.list_element(values, k).combine_chunks() for k in range(len(names))]
     struct = pa.StructArray.from_arrays(columns, names=list(names))
     return candidates.append_column("features", struct)
 
@@ -112,8 +111,9 @@ def candidates_of(alerts: pa.Table) -> pa.Table:
 
     These have an object, a score, a position on the sky, and a time within the years of valid nights.
     """
+    alerts = without_zero_ids(alerts)
     t = alerts["t_mjd_tai"]
-    able = pc.and_(pc.not_equal(alerts["object_id"], 0), pc.is_null(alerts["reason"]))
+    able = pc.and_(pc.is_valid(alerts["object_id"]), pc.is_null(alerts["reason"]))
     able = pc.and_(able, pc.is_valid(alerts["healpix"]))
     able = pc.and_(able, pc.and_(pc.greater_equal(t, _MJDS[0]), pc.less_equal(t, _MJDS[1])))
     some = alerts.filter(able)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
@@ -43,6 +44,15 @@ def _any_of(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
 def _in_json(element: _Among, compiler: SQLCompiler, **options: Any) -> str:
     column, ids = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608 - both are compiled
+
+
+def without_zero_ids(rows: pa.Table) -> pa.Table:
+    """Return rows with null instead of the object ids that are 0: no object has that id."""
+    for name in ("object_id", "ss_object_id"):
+        ids = rows[name]
+        without = pc.if_else(pc.equal(ids, 0), pa.scalar(None, ids.type), ids)
+        rows = rows.set_column(rows.schema.get_field_index(name), name, without)
+    return rows
 
 
 def keys_of(rows: pa.Table, name: str) -> list[Key]:

@@ -37,7 +37,7 @@ import sqlalchemy as sa
 from active_learning import requests as asking
 from models.record import RECORD
 from store import requests, tables
-from store.keys import Key, keys_of, of_batch, of_keys
+from store.keys import Key, is_key, keys_of, of_batch, of_keys, without_zero_ids
 from store.objects import fold_objects
 from store.upsert import upsert, upsert_table
 from stream.messages import NAMED_PROBABILITIES
@@ -184,19 +184,10 @@ def split_rows(rows: pa.Table) -> Split:
     bad = pc.is_valid(rows["reject_reason"])
     return Split(
         rows.filter(pc.equal(rows["kind"], RANGE)).to_pylist(),
-        _without_zero_ids(rows.filter(pc.and_(is_message, pc.invert(bad)))),
+        without_zero_ids(rows.filter(pc.and_(is_message, pc.invert(bad)))),
         rows.filter(pc.and_(is_message, bad)),
-        _without_zero_ids(rows.filter(pc.equal(rows["kind"], EARLY))),
+        without_zero_ids(rows.filter(pc.equal(rows["kind"], EARLY))),
     )
-
-
-def _without_zero_ids(alerts: pa.Table) -> pa.Table:
-    """Return the alerts with null instead of the object ids that are 0: no object has that id."""
-    for name in ("object_id", "ss_object_id"):
-        ids = alerts[name]
-        without_zeros = pc.if_else(pc.equal(ids, 0), pa.scalar(None, ids.type), ids)
-        alerts = alerts.set_column(alerts.schema.get_field_index(name), name, without_zeros)
-    return alerts
 
 
 def places_of(rows: pa.Table) -> list[Where]:
@@ -259,7 +250,8 @@ class _Commit:
         outcome = _Outcome(first, places_of(repeated) + skipped, rejected, done)
         counts = self._account(ranges, outcome, alerts)
         counts = replace(counts, n_requested=len(requested), n_early=early.num_rows)
-        in_order = classified.sort_by([("dia_source_id", "ascending"), ("survey", "ascending")])
+        key = [(column.name, "ascending") for column in tables.classifications.primary_key]
+        in_order = classified.sort_by(key)
         arrivals = early["arrival_ms"].to_pylist()
         return Committed(counts, in_order, requested, differing, arrivals)
 
@@ -301,7 +293,7 @@ class _Commit:
             ).all():
                 key = row.survey, row.dia_source_id
                 if keys.get((row.topic, row.kafka_partition, row.kafka_offset), key) != key:
-                    mine = sa.and_(table.c.survey == key[0], table.c.dia_source_id == key[1])
+                    mine = is_key(table.c.dia_source_id, *key)
                     self.connection.execute(sa.delete(table).where(mine))
 
     def _delete_within(self, part: Row) -> None:

@@ -45,8 +45,9 @@ class Strategy(Protocol):
         Parameters
         ----------
         candidates
-            One scored alert per row: the columns of :data:`active_learning.requests.CANDIDATE_COLUMNS`,
-            and ``features``.
+            One scored alert per row, at least one: the columns of
+            :data:`active_learning.requests.CANDIDATE_COLUMNS`, and ``features``. Alerts that were read
+            before may be among them, so each row is judged by itself.
         """
         ...
 

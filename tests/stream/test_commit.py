@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from active_learning.requests import RequestPolicy, wishes_of
+from active_learning.strategies.base import Worth
 from active_learning.strategies.entropy import EntropyStrategy
 from store.database import migrate, open_database
 from store.maintenance import analyse
@@ -264,6 +266,28 @@ def test_a_request_is_written_with_the_event_that_it_was_asked(engine: sa.Engine
         assert (event["at_ms"], event["why"]) == (request["requested_ms"], request["why"])
 
 
+def test_an_alert_that_is_not_new_asks_for_nothing(engine: sa.Engine) -> None:
+    """Repeated with another entropy, at another offset, or the same offset read by another run."""
+    assert commit(engine, 0, [alert(0, 1, entropy=0.1)]).n_requested == 0
+    assert commit(engine, 1, [alert(1, 1, entropy=0.69)]).n_requested == 0
+    assert commit(engine, 0, [alert(0, 1, entropy=0.69)], run="again").n_requested == 0
+    assert commit(engine, 2, [alert(2, 2, entropy=0.69)]).n_requested == 1
+
+
+class Unasked(EntropyStrategy):
+    """Fails on every question."""
+
+    def worth(self, candidates: pa.Table) -> Worth:
+        raise AssertionError(candidates.num_rows)
+
+
+def test_a_strategy_is_not_asked_about_nothing(engine: sa.Engine) -> None:
+    rows = batch([bad(0)])
+    wishes = wishes_of(rows, replace(POLICY, strategy=Unasked()))
+    counts = commit_sql(engine, rows, BatchId("run", 0, "s1"), wishes, CLASSES, 9).counts
+    assert (counts.n_rejected, counts.n_requested) == (1, 0)
+
+
 def test_dull_and_young_alerts_are_not_asked_for(engine: sa.Engine) -> None:
     assert commit(engine, 0, [alert(0, 1, entropy=0.49)]).n_requested == 0
     assert commit(engine, 1, [alert(1, 2, n_points=1)]).n_requested == 0
@@ -342,6 +366,7 @@ def test_what_is_sent_from_memory_is_what_a_replay_reads(engine: sa.Engine) -> N
     }
     unscored = alert(4, 1, **NO_SCORE, reason="solar_system_object", object_id=0, ss_object_id=5)
     alerts = [alert(0, 2**62), alert(1, 7, **tiny), alert(2, 7), bad(3), unscored]
+    alerts += [alert(5, 3, survey="ztf"), alert(6, 2, survey="ztf")]
     rows = batch(alerts)
     given = (rows, BatchId("run", 0, "s1"), wishes_of(rows, POLICY), CLASSES, 99)
     classified = commit_sql(engine, *given).classified
