@@ -109,7 +109,8 @@ class Survey:
             "best": best,
             "flux_njy": rng.normal(1000, 300, size),
             "sigma_njy": rng.uniform(10, 100, size),
-            **{name: rng.random(size) for name in SCORED if name != "class_id"},
+            **{name: rng.random(size) for name in SCORED if name not in {"class_id", "entropy"}},
+            "entropy": rng.uniform(0, 2, size),
             "n_points": rng.integers(2, 500, size).astype(np.int32),
             "unscored": rng.random(size) < 0.1,
         }
